@@ -1,0 +1,16 @@
+"""The one error that users are meant to read: a single line that names the thing and the remedy."""
+
+
+class PonderTTTError(Exception):
+    """Bad input, a damaged file or a missing resource; the message is one line: what, where, what to do.
+
+    Commands and workflow scripts print it without a traceback and exit with status 1.
+    """
+
+
+class ConfigError(PonderTTTError):
+    """An unknown key, a wrong type or an impossible combination in the configuration."""
+
+
+class CorruptFileError(PonderTTTError):
+    """A file that differs from its manifest; the message names the command that rebuilds it."""
