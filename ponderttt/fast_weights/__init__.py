@@ -1,0 +1,1 @@
+"""Fast weights: the state that test-time training changes."""

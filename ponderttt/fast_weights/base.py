@@ -1,0 +1,136 @@
+"""What every fast-weight module offers, and what it is given.
+
+*Slow* weights are the parameters of the NNX module, trained across streams.  *Fast* weights are an explicit
+pytree that the caller holds: made by :meth:`FastWeights.reset` at the start of a stream, changed by nothing but
+:meth:`FastWeights.adapt`.  All of it is written for one chunk of one stream; callers batch with ``vmap``.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from ponderttt.models.losses import corrected_cross_entropy, frozen_logits
+
+#: A pytree of float32 arrays.
+Fast = Any
+
+
+class Chunk(NamedTuple):
+    """What the frozen pass knows of one chunk of T tokens; nothing in it depends on fast weights."""
+
+    hidden: Float[Array, "T D"]
+    #: Token that follows each position.
+    targets: Int[Array, " T"]
+    #: True where the target is a real token of the stream.
+    mask: Bool[Array, " T"]
+    #: Entropy of the frozen model's prediction at each position, nats.
+    entropy: Float[Array, " T"]
+
+
+class Readout(NamedTuple):
+    """The frozen vocabulary projection, and its product with one chunk."""
+
+    unembedding: Float[Array, "V D"]
+    #: ``hidden @ unembedding.T``; computed once per chunk and shared by every arm that reads the chunk.  ``None``
+    #: where few positions are needed (training samples them), which are then projected on demand.
+    logits: Float[Array, "T V"] | None = None
+
+    def rows(self, chunk: Chunk, positions: Int[Array, " S"]) -> Float[Array, "S V"]:
+        """Frozen logits of some positions of the chunk."""
+        if self.logits is None:
+            return frozen_logits(chunk.hidden[positions], self.unembedding)
+        return self.logits[positions]
+
+
+class Adaptation(NamedTuple):
+    """The outcome of learning from a chunk."""
+
+    fast: Fast
+    #: Inner loss at the first step, before anything changed; what a reconstruction gate may look at next time.
+    inner_loss: Float[Array, ""]
+    #: Number of updates that were made.
+    steps: Int[Array, ""]
+
+
+class FastWeights(nnx.Module, abc.ABC):
+    """A module whose read adds a low-rank correction to the final hidden state.
+
+    ``read(h) = h + z·Pᵀ`` with z [T, R] and P [D, R], so that the corrected logits are the frozen logits
+    plus ``z·(E·P)ᵀ``.  The D-wide product with the vocabulary, the dearest part of scoring, is thus the same for
+    all arms; an arm pays R columns of it.
+    """
+
+    #: Whether a causal in-chunk read exists (protocol ``in_chunk``).
+    reads_in_chunk = False
+
+    @abc.abstractmethod
+    def reset(self) -> Fast:
+        """Fresh fast weights, as they stand at the start of every stream."""
+
+    @abc.abstractmethod
+    def correction(self, fast: Fast, hidden: Float[Array, "T D"]) -> Float[Array, "T R"]:
+        """The coordinates z of the correction; position t depends on positions ≤ t only."""
+
+    @abc.abstractmethod
+    def basis(self, fast: Fast) -> Float[Array, "D R"]:
+        """The directions P of the correction."""
+
+    @abc.abstractmethod
+    def adapt(self, fast: Fast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
+        """Learn from a chunk with exactly ``steps`` updates, a static integer of at least 1."""
+
+    def read(self, fast: Fast, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        """The hidden state as the vocabulary projection would see it."""
+        return hidden + jnp.einsum("TR,DR->TD", self.correction(fast, hidden), self.basis(fast))
+
+    def vocabulary_basis(self, fast: Fast, unembedding: Float[Array, "V D"]) -> Float[Array, "V R"]:
+        """``E·P``: what one unit of each coordinate adds to the logits."""
+        return jnp.einsum("VD,DR->VR", unembedding, self.basis(fast))
+
+    def score(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
+        """Negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
+        return self.score_positions(fast, chunk, readout, jnp.arange(chunk.hidden.shape[0]))
+
+    def score_positions(
+        self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
+    ) -> Float[Array, " S"]:
+        """:meth:`score` of some positions of the chunk; the others are read, since they are context."""
+        correction = self.correction(fast, chunk.hidden)[positions]
+        basis = self.vocabulary_basis(fast, readout.unembedding)
+        logits = readout.rows(chunk, positions)
+        nll = corrected_cross_entropy(logits, correction, basis, chunk.targets[positions])
+        return jnp.where(chunk.mask[positions], nll, 0.0)
+
+    def next_token(
+        self, fast: Fast, hidden: Float[Array, "T D"], unembedding: Float[Array, "V D"]
+    ) -> Float[Array, "T V"]:
+        """Logits of the next token at each position, for decoding."""
+        return jnp.einsum("TD,VD->TV", self.read(fast, hidden), unembedding)
+
+    def score_and_adapt_in_chunk(
+        self, fast: Fast, chunk: Chunk, readout: Readout
+    ) -> tuple[Float[Array, " T"], Adaptation]:
+        """Protocol ``in_chunk``: read each token with weights updated by the tokens up to it.
+
+        Raises:
+            NotImplementedError: the inner loss of this module needs next-token labels, so no causal read exists.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no causal in-chunk read")
+
+
+def clip_by_norm(gradients: Fast, limit: float) -> Fast:
+    """Scale a pytree of gradients so that its global norm is at most ``limit``."""
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)))
+    scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))
+    return jax.tree.map(lambda leaf: leaf * scale, gradients)
+
+
+def masked_mean(values: Float[Array, " T"], mask: Bool[Array, " T"]) -> Float[Array, ""]:
+    """Mean over real tokens; 0 if there is none."""
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

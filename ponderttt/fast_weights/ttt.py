@@ -1,0 +1,218 @@
+"""TTT-Linear on the final hidden state: an inner linear model per head, trained by reconstruction.
+
+Sun et al. 2024, "Learning to (Learn at Test Time)", arXiv:2407.04620.  Each head holds W [K, K] and b [K]; the
+inner model is ``f(x) = x + LN(x·W + b)`` and token s asks it to reconstruct its value from its key:
+
+    ℓ_s(W, b) = ½ ‖LN(k_s·W + b) − (v_s − k_s)‖²
+
+A mini-batch of n tokens takes its gradients at the weights that it starts from, so that after token t of it
+
+    W_t = W₀ − Σ_{s≤t} η_s · k_sᵀ g_s,      b_t = b₀ − Σ_{s≤t} η_s · g_s,      g_s = ∂ℓ_s/∂(k_s·W₀ + b₀)
+
+which is read without forming any W_t (the dual form).  The inner loss has no next-token label in it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from ponderttt.config import TTTConfig
+from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout
+from ponderttt.models.losses import corrected_cross_entropy
+
+NORM_EPSILON = 1e-6
+#: Largest norm of one token's gradient k_sᵀ g_s.  Clipping token by token keeps the in-chunk read causal.
+TOKEN_GRADIENT_LIMIT = 10.0
+
+
+class TTTFast(NamedTuple):
+    """The inner model of each head."""
+
+    weight: Float[Array, "H K K"]
+    bias: Float[Array, "H K"]
+
+
+class InnerInputs(NamedTuple):
+    """What the inner model is read and trained with."""
+
+    query: Float[Array, "T H K"]
+    key: Float[Array, "T H K"]
+    value: Float[Array, "T H K"]
+    #: Inner rate of each token, 0 where masked.
+    rate: Float[Array, "T H"]
+
+
+def normalise(x: Float[Array, "... K"]) -> Float[Array, "... K"]:
+    """Zero mean and unit variance over the last axis."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + NORM_EPSILON)
+
+
+def causal_depthwise_conv(
+    x: Float[Array, "T C"], kernel: Float[Array, "W C"], bias: Float[Array, " C"]
+) -> Float[Array, "T C"]:
+    """Each channel's weighted sum of the last W positions *including the current one*; starts from zeros."""
+    width = kernel.shape[0]
+    padded = jnp.pad(x, ((width - 1, 0), (0, 0)))
+    return sum((padded[i : i + x.shape[0]] * kernel[i] for i in range(width)), bias)
+
+
+class TTTLayer(FastWeights):
+    """TTT-Linear with H heads of width K; its output is gated and projected with the one zero matrix."""
+
+    reads_in_chunk = True
+
+    def __init__(self, width: int, config: TTTConfig, *, rngs: nnx.Rngs) -> None:
+        """``width`` is D of the hidden state."""
+        heads, head_dim = config.heads, config.head_dim
+        inner = heads * head_dim
+        self.config = config
+
+        def normal(shape: tuple[int, ...], scale: float) -> nnx.Param:
+            return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+        self.input_scale = nnx.Param(jnp.ones(width))
+        # Queries and keys share a projection and differ by their convolutions (TTT-LM, appendix).
+        self.query_key = normal((width, inner), width**-0.5)
+        self.value = normal((width, inner), width**-0.5)
+        self.gate = normal((width, inner), width**-0.5)
+        self.rate = normal((width, heads), width**-0.5)
+        self.rate_bias = nnx.Param(jnp.zeros(heads))
+        # The current token's tap is the last; near-identity at the start.
+        taps = jnp.zeros((config.conv_width, inner)).at[-1].set(1.0)
+        self.query_kernel = nnx.Param(taps + 0.02 * jax.random.normal(rngs.params(), taps.shape))
+        self.key_kernel = nnx.Param(taps + 0.02 * jax.random.normal(rngs.params(), taps.shape))
+        self.query_bias = nnx.Param(jnp.zeros(inner))
+        self.key_bias = nnx.Param(jnp.zeros(inner))
+        self.norm_scale = nnx.Param(jnp.ones((heads, head_dim)))
+        self.norm_bias = nnx.Param(jnp.zeros((heads, head_dim)))
+        self.weight = normal((heads, head_dim, head_dim), 0.02)
+        self.bias = nnx.Param(jnp.zeros((heads, head_dim)))
+        self.output_scale = nnx.Param(jnp.ones(inner))
+        self.output = nnx.Param(jnp.zeros((width, inner)))
+
+    def reset(self) -> TTTFast:
+        """The learned initial inner model."""
+        return TTTFast(self.weight[...], self.bias[...])
+
+    def basis(self, fast: TTTFast) -> Float[Array, "D R"]:
+        """The output projection: slow, so it stays the same while fast weights move."""
+        return self.output[...]
+
+    def inner_inputs(self, hidden: Float[Array, "T D"], mask: Bool[Array, " T"]) -> InnerInputs:
+        """Queries, keys, values and rates of each token; the convolution starts anew in each chunk."""
+        split = (hidden.shape[0], self.config.heads, self.config.head_dim)
+        x = self._normalised(hidden)
+        shared = x @ self.query_key[...]
+        query = causal_depthwise_conv(shared, self.query_kernel[...], self.query_bias[...])
+        key = causal_depthwise_conv(shared, self.key_kernel[...], self.key_bias[...])
+        rate = jax.nn.sigmoid(x @ self.rate[...] + self.rate_bias[...])
+        rate = rate * (self.config.base_inner_rate / (self.config.head_dim * self.config.mini_batch))
+        return InnerInputs(
+            query.reshape(split),
+            key.reshape(split),
+            (x @ self.value[...]).reshape(split),
+            jnp.where(mask[:, None], rate, 0.0),
+        )
+
+    def correction(self, fast: TTTFast, hidden: Float[Array, "T D"]) -> Float[Array, "T R"]:
+        """Read every token with the same fast weights."""
+        everything = jnp.ones(hidden.shape[0], bool)
+        query = self.inner_inputs(hidden, everything).query
+        linear = jnp.einsum("THK,HKF->THF", query, fast.weight) + fast.bias
+        return self._gated(query + self._head_norm(linear), hidden)
+
+    def adapt(self, fast: TTTFast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
+        """``steps`` passes of mini-batch inner steps over the chunk; labels and readout are not looked at."""
+        inputs = self.inner_inputs(chunk.hidden, chunk.mask)
+        batches = self._mini_batches(inputs)
+
+        def inner_step(carry: TTTFast, batch: InnerInputs) -> tuple[TTTFast, None]:
+            gradient, _ = self.inner_gradient(carry, batch)
+            return self._after(carry, batch, gradient), None
+
+        _, losses = self.inner_gradient(fast, inputs)
+        inner_loss = jnp.sum(jnp.where(chunk.mask[:, None], losses, 0.0)) / jnp.maximum(chunk.mask.sum(), 1)
+        for _ in range(steps):
+            fast, _ = jax.lax.scan(inner_step, fast, batches)
+        return Adaptation(fast, inner_loss, jnp.asarray(steps, jnp.int32))
+
+    def score_and_adapt_in_chunk(
+        self, fast: TTTFast, chunk: Chunk, readout: Readout
+    ) -> tuple[Float[Array, " T"], Adaptation]:
+        """One pass in which token t is read with the inner steps of tokens ≤ t (the dual form)."""
+        inputs = self.inner_inputs(chunk.hidden, chunk.mask)
+
+        def read_and_step(carry: TTTFast, batch: InnerInputs) -> tuple[TTTFast, Float[Array, "N H K"]]:
+            gradient, _ = self.inner_gradient(carry, batch)
+            return self._after(carry, batch, gradient), self.dual_read(carry, batch, gradient)
+
+        _, losses = self.inner_gradient(fast, inputs)
+        inner_loss = jnp.sum(jnp.where(chunk.mask[:, None], losses, 0.0)) / jnp.maximum(chunk.mask.sum(), 1)
+        after, linear = jax.lax.scan(read_and_step, fast, self._mini_batches(inputs))
+        linear = linear.reshape(-1, *linear.shape[2:])[: chunk.hidden.shape[0]]
+        correction = self._gated(inputs.query + self._head_norm(linear), chunk.hidden)
+        basis = self.vocabulary_basis(fast, readout.unembedding)
+        logits = readout.rows(chunk, jnp.arange(chunk.hidden.shape[0]))
+        nll = corrected_cross_entropy(logits, correction, basis, chunk.targets)
+        return jnp.where(chunk.mask, nll, 0.0), Adaptation(after, inner_loss, jnp.asarray(1, jnp.int32))
+
+    def inner_gradient(
+        self, fast: TTTFast, inputs: InnerInputs
+    ) -> tuple[Float[Array, "T H K"], Float[Array, "T H"]]:
+        """g_s of every token at the same fast weights, clipped token by token, and ℓ_s."""
+
+        def losses(linear: Float[Array, "T H K"]) -> Float[Array, "T H"]:
+            error = self._head_norm(linear) - (inputs.value - inputs.key)
+            return 0.5 * jnp.sum(jnp.square(error), axis=-1)
+
+        linear = jnp.einsum("THK,HKF->THF", inputs.key, fast.weight) + fast.bias
+        value, pull_back = jax.vjp(losses, linear)
+        (gradient,) = pull_back(jnp.ones_like(value))
+        # The gradient of (W, b) for one token is [k_s; 1]ᵀ g_s, whose norm is the product of the two norms.
+        squared = (1.0 + jnp.sum(jnp.square(inputs.key), -1)) * jnp.sum(jnp.square(gradient), -1)
+        scale = jnp.minimum(1.0, TOKEN_GRADIENT_LIMIT * jax.lax.rsqrt(squared + NORM_EPSILON))
+        return gradient * scale[..., None], value
+
+    def dual_read(
+        self, fast: TTTFast, batch: InnerInputs, gradient: Float[Array, "N H K"]
+    ) -> Float[Array, "N H K"]:
+        """``q_t·W_t + b_t`` for each token of a mini-batch, without forming W_t."""
+        rated = batch.rate[..., None] * gradient
+        similarity = jnp.einsum("NHK,MHK->HNM", batch.query, batch.key) + 1.0
+        causal = jnp.tril(jnp.ones(similarity.shape[-2:], similarity.dtype))
+        learned = jnp.einsum("HNM,MHK->NHK", similarity * causal, rated)
+        return jnp.einsum("NHK,HKF->NHF", batch.query, fast.weight) + fast.bias - learned
+
+    def _after(self, fast: TTTFast, batch: InnerInputs, gradient: Float[Array, "N H K"]) -> TTTFast:
+        rated = batch.rate[..., None] * gradient
+        return TTTFast(
+            fast.weight - jnp.einsum("NHK,NHF->HKF", batch.key, rated), fast.bias - jnp.sum(rated, axis=0)
+        )
+
+    def _mini_batches(self, inputs: InnerInputs) -> InnerInputs:
+        """[T, …] → [T/n, n, …]; a last short mini-batch is filled with tokens of rate 0."""
+        size = self.config.mini_batch
+
+        def split(x: Float[Array, "T ..."]) -> Float[Array, "M N ..."]:
+            missing = -x.shape[0] % size
+            x = jnp.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1))
+            return x.reshape(-1, size, *x.shape[1:])
+
+        return jax.tree.map(split, inputs)
+
+    def _normalised(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        mean_square = jnp.mean(jnp.square(hidden), axis=-1, keepdims=True)
+        return hidden * jax.lax.rsqrt(mean_square + NORM_EPSILON) * self.input_scale[...]
+
+    def _head_norm(self, linear: Float[Array, "T H K"]) -> Float[Array, "T H K"]:
+        return normalise(linear) * self.norm_scale[...] + self.norm_bias[...]
+
+    def _gated(self, read: Float[Array, "T H K"], hidden: Float[Array, "T D"]) -> Float[Array, "T R"]:
+        gate = jax.nn.gelu(self._normalised(hidden) @ self.gate[...])
+        return normalise(read.reshape(gate.shape)) * self.output_scale[...] * gate

@@ -1,0 +1,1 @@
+"""Policies: from what has been observed to an action."""
