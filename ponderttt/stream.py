@@ -47,6 +47,9 @@ class StreamChunks(NamedTuple):
     n_bytes: Any  # Int[np.ndarray, "N"]
     flops: Float[np.ndarray, " N"]
     seconds: Float[np.ndarray, " N"]
+    #: What the frozen vocabulary projection and loss cost on top, for the plain backbone's own records.
+    projection_flops: Float[np.ndarray, " N"]
+    projection_seconds: Float[np.ndarray, " N"]
 
 
 class Step(NamedTuple):

@@ -1,0 +1,73 @@
+"""Make a fast-weight module from its configuration; save and load its slow weights, strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ponderttt.config import FastWeightsConfig
+from ponderttt.errors import CorruptFileError
+from ponderttt.fast_weights.base import FastWeights
+from ponderttt.provenance import atomic_path
+from ponderttt.seeds import named_key
+
+KINDS = ("ttt", "lora")
+
+
+def build(kind: str, width: int, config: FastWeightsConfig, seed: int) -> FastWeights:
+    """A freshly initialised module of ``kind`` for hidden states of width D; equal seeds give equal modules."""
+    rngs = nnx.Rngs(params=named_key(seed, "slow weights", kind))
+    if kind == "ttt":
+        from ponderttt.fast_weights.ttt import TTTLayer
+
+        return TTTLayer(width, config.ttt, rngs=rngs)
+    if kind == "lora":
+        from ponderttt.fast_weights.lora import LoRA
+
+        return LoRA(width, config.lora, rngs=rngs)
+    raise ValueError(f"unknown fast weights {kind!r}; known: {', '.join(KINDS)}")
+
+
+def slow_weights(module: FastWeights) -> dict[str, Any]:
+    """Parameter name → array."""
+    state = nnx.state(module, nnx.Param)
+    return {
+        ".".join(str(part) for part in path): variable[...] for path, variable in nnx.to_flat_state(state)
+    }
+
+
+def save_slow_weights(module: FastWeights, path: Path | str) -> None:
+    """Write every parameter as safetensors, atomically."""
+    from safetensors.numpy import save_file
+
+    with atomic_path(path) as temporary:
+        save_file({name: np.asarray(value) for name, value in slow_weights(module).items()}, temporary)
+
+
+def load_slow_weights(module: FastWeights, path: Path | str, rebuild: str) -> FastWeights:
+    """``module`` with the parameters of a file of :func:`save_slow_weights`.
+
+    Raises:
+        CorruptFileError: a parameter is missing, unknown or of another shape.
+    """
+    from safetensors.numpy import load_file
+
+    stored, expected = load_file(path), slow_weights(module)
+    if wrong := sorted(stored.keys() ^ expected.keys()):
+        raise CorruptFileError(f"{path}: parameters {wrong} are missing or unknown. Rebuild it: {rebuild}")
+    for name, value in expected.items():
+        if stored[name].shape != value.shape:
+            raise CorruptFileError(
+                f"{path}: {name} has shape {stored[name].shape}, expected {value.shape}. Rebuild it: {rebuild}"
+            )
+    graph, state = nnx.split(module)
+    flat = nnx.to_flat_state(state)
+    filled = [
+        (path_, variable.replace(jax.numpy.asarray(stored[".".join(str(p) for p in path_)])))
+        for path_, variable in flat
+    ]
+    return nnx.merge(graph, nnx.from_flat_state(filled))
