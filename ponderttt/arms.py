@@ -15,7 +15,8 @@ from ponderttt.policies.base import Policy
 from ponderttt.policies.rules import Fixed, Random
 from ponderttt.provenance import atomic_path
 from ponderttt.records import Record, write_records
-from ponderttt.stream import Arm, ModulePrograms, Protocol, Step, StreamChunks, run_streams
+from ponderttt.stream import Arm, ModulePrograms, Protocol, run_streams
+from ponderttt.stream_data import Step, StreamLike
 from ponderttt.training.checkpoints import Checkpoints
 
 #: Fixed actions under score_first, by method.
@@ -49,7 +50,7 @@ def policy_of(method: str, budget: float) -> Policy:
 
 def run_arms(
     module: FastWeights,
-    streams: Sequence[StreamChunks],
+    streams: Sequence[StreamLike],
     unembedding: Float[Array, "V D"],
     methods: Sequence[str],
     *,
@@ -82,27 +83,28 @@ def run_arms(
     return steps
 
 
-def frozen_steps(streams: Sequence[StreamChunks]) -> list[Step]:
-    """The plain backbone's own steps, taken from the frozen pass: no fast weights, no decision."""
-    return [
-        Step(
-            stream_id=stream.stream_id,
-            chunk_index=t,
-            n_tokens=int(stream.mask[t].sum()),
-            n_bytes=int(stream.n_bytes[t]),
-            loss=float(stream.loss_frozen[t]),
-            loss_frozen=float(stream.loss_frozen[t]),
-            action=Action.SKIP,
-            steps=0,
-            flops=float(stream.flops[t] + stream.projection_flops[t]),
-            seconds=float(stream.seconds[t] + stream.projection_seconds[t]),
-            reconstruction_loss=None,
-            gate_score=None,
-            budget_left=None,
-        )
-        for stream in streams
-        for t in range(len(stream.mask))
-    ]
+def frozen_step(stream: StreamLike, t: int) -> Step:
+    """What the plain backbone did with chunk t, taken from the frozen pass: no fast weights, no decision."""
+    return Step(
+        stream_id=stream.stream_id,
+        chunk_index=t,
+        n_tokens=int(stream.mask[t].sum()),
+        n_bytes=int(stream.n_bytes[t]),
+        loss=float(stream.loss_frozen[t]),
+        loss_frozen=float(stream.loss_frozen[t]),
+        action=Action.SKIP,
+        steps=0,
+        flops=float(stream.flops[t] + stream.projection_flops[t]),
+        seconds=float(stream.seconds[t] + stream.projection_seconds[t]),
+        reconstruction_loss=None,
+        gate_score=None,
+        budget_left=None,
+    )
+
+
+def frozen_steps(streams: Sequence[StreamLike]) -> list[Step]:
+    """:func:`frozen_step` of every chunk."""
+    return [frozen_step(stream, t) for stream in streams for t in range(len(stream.mask))]
 
 
 def write_steps(

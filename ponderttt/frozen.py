@@ -20,7 +20,7 @@ from ponderttt.provenance import MANIFEST, atomic_path, digest, read_manifest, w
 if TYPE_CHECKING:
     from ponderttt.corpus.chunks import Stream
     from ponderttt.models.backbone import Backbone
-    from ponderttt.stream import StreamChunks
+    from ponderttt.stream_data import StreamChunks
 
 KIND = "hidden"
 SETTINGS = "settings.json"
@@ -167,7 +167,7 @@ def open_frozen_pass(
     """
     from safetensors.numpy import load_file
 
-    from ponderttt.stream import StreamChunks
+    from ponderttt.stream_data import StreamChunks
 
     folder = Path(folder)
     facts = read_manifest(folder, KIND, rebuild)["facts"]

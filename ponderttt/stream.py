@@ -14,7 +14,7 @@ advance together, and are gathered by action before they adapt: an action not ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -30,45 +30,12 @@ from ponderttt.fast_weights.base import Adaptation, Chunk, Fast, FastWeights, Re
 from ponderttt.models.losses import frozen_logits
 from ponderttt.policies.base import Decision, Observation, Policy
 from ponderttt.seeds import named_key
+from ponderttt.stream_data import Step, StreamLike
+
+#: The frozen vocabulary projection of B chunks; compiled once per shape, whatever the number of arms.
+_PROJECT = Program(jax.vmap(frozen_logits, in_axes=(0, None)))
 
 Protocol = Literal["score_first", "in_chunk", "transductive"]
-
-
-class StreamChunks(NamedTuple):
-    """One stream as the frozen pass left it: N chunks of T tokens (numpy, so that it may be memory-mapped)."""
-
-    stream_id: str
-    hidden: Float[np.ndarray, "N T D"]
-    targets: Any  # Int[np.ndarray, "N T"]
-    mask: Any  # Bool[np.ndarray, "N T"]
-    entropy: Float[np.ndarray, "N T"]
-    #: Per chunk: mean frozen loss (nats per token), bytes, and what the frozen hidden states cost.
-    loss_frozen: Float[np.ndarray, " N"]
-    n_bytes: Any  # Int[np.ndarray, "N"]
-    flops: Float[np.ndarray, " N"]
-    seconds: Float[np.ndarray, " N"]
-    #: What the frozen vocabulary projection and loss cost on top, for the plain backbone's own records.
-    projection_flops: Float[np.ndarray, " N"]
-    projection_seconds: Float[np.ndarray, " N"]
-
-
-class Step(NamedTuple):
-    """What the loop says of one chunk of one stream under one arm; the fields of a record that it decides."""
-
-    stream_id: str
-    chunk_index: int
-    n_tokens: int
-    n_bytes: int
-    loss: float
-    loss_frozen: float
-    action: Action
-    #: Updates that the module reports to have made.
-    steps: int
-    flops: float
-    seconds: float
-    reconstruction_loss: float | None
-    gate_score: float | None
-    budget_left: float | None
 
 
 class ModulePrograms:
@@ -147,11 +114,11 @@ def put(tree: Any, index: Sequence[int], size: int, part: Any) -> Any:
     if len(index) == size:
         return part
     rows = np.asarray(index)
-    return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), tree, part)
+    return jax.tree.map(lambda leaf, new: jnp.asarray(leaf).at[rows].set(new), tree, part)
 
 
 def run_streams(
-    arms: Sequence[Arm], streams: Sequence[StreamChunks], unembedding: Float[Array, "V D"]
+    arms: Sequence[Arm], streams: Sequence[StreamLike], unembedding: Float[Array, "V D"]
 ) -> dict[str, list[Step]]:
     """Run every arm over a group of streams that advance together.
 
@@ -163,32 +130,40 @@ def run_streams(
     Returns:
         For each arm its steps, by stream and chunk.
     """
-    states = {arm.name: _initial_state(arm, len(streams)) for arm in arms}
     steps: dict[str, list[Step]] = {arm.name: [] for arm in arms}
-    project = Program(jax.vmap(frozen_logits, in_axes=(0, None)))
-    for t in range(max(len(stream.hidden) for stream in streams)):
-        active = [b for b, stream in enumerate(streams) if t < len(stream.hidden)]
-        chunk = _chunk([streams[b] for b in active], t)
-        projected = project(chunk.hidden, unembedding)
-        readout = Readout(unembedding, projected.value)
-        for arm in arms:
-            state = states[arm.name]
-            mine = ArmState(*(take(part, active, len(streams)) for part in state))
-            outcome = _PROTOCOLS[arm.protocol](arm, mine, [streams[b] for b in active], t, chunk, readout)
-            for i, b in enumerate(active):
-                steps[arm.name].append(_step(outcome, i, streams[b], t, projected, len(active)))
-            spent = mine.spent + np.array([action.nominal_cost for action in outcome.actions])
-            updated = ArmState(outcome.fast, outcome.policy, spent)
-            states[arm.name] = ArmState(
-                *(put(old, active, len(streams), new) for old, new in zip(state, updated, strict=True))
-            )
+    for name, step in iterate_streams(arms, streams, unembedding):
+        steps[name].append(step)
     for rows in steps.values():
         rows.sort(key=lambda row: (row.stream_id, row.chunk_index))
     return steps
 
 
+def iterate_streams(
+    arms: Sequence[Arm], streams: Sequence[StreamLike], unembedding: Float[Array, "V D"]
+) -> Iterator[tuple[str, Step]]:
+    """:func:`run_streams`, one (arm, step) at a time as chunks are read."""
+    states = {arm.name: _initial_state(arm, len(streams)) for arm in arms}
+    for t in range(max(len(stream.hidden) for stream in streams)):
+        active = [b for b, stream in enumerate(streams) if t < len(stream.hidden)]
+        reading = [streams[b] for b in active]
+        chunk = _chunk(reading, t)
+        projected = _PROJECT(chunk.hidden, unembedding)
+        readout = Readout(unembedding, projected.value)
+        for arm in arms:
+            state = states[arm.name]
+            mine = ArmState(*(take(part, active, len(streams)) for part in state))
+            outcome = _PROTOCOLS[arm.protocol](arm, mine, reading, t, chunk, readout)
+            spent = np.asarray(mine.spent) + np.array([action.nominal_cost for action in outcome.actions])
+            updated = ArmState(outcome.fast, outcome.policy, spent)
+            states[arm.name] = ArmState(
+                *(put(old, active, len(streams), new) for old, new in zip(state, updated, strict=True))
+            )
+            for i, stream in enumerate(reading):
+                yield arm.name, _step(outcome, i, stream, t, projected, len(active))
+
+
 def _score_first(
-    arm: Arm, state: ArmState, streams: Sequence[StreamChunks], t: int, chunk: Chunk, readout: Readout
+    arm: Arm, state: ArmState, streams: Sequence[StreamLike], t: int, chunk: Chunk, readout: Readout
 ) -> Outcome:
     scored = arm.programs.score(arm.programs.slow, state.fast, chunk, readout)
     loss = _mean_loss(scored.value, chunk)
@@ -198,7 +173,7 @@ def _score_first(
 
 
 def _transductive(
-    arm: Arm, state: ArmState, streams: Sequence[StreamChunks], t: int, chunk: Chunk, readout: Readout
+    arm: Arm, state: ArmState, streams: Sequence[StreamLike], t: int, chunk: Chunk, readout: Readout
 ) -> Outcome:
     """Learns from chunk t first and then scores it: a planted leak, kept to show how large such numbers get."""
     decision, observed = _decide(arm, state, streams, t, np.full(len(streams), np.nan, np.float32))
@@ -208,7 +183,7 @@ def _transductive(
 
 
 def _in_chunk(
-    arm: Arm, state: ArmState, streams: Sequence[StreamChunks], t: int, chunk: Chunk, readout: Readout
+    arm: Arm, state: ArmState, streams: Sequence[StreamLike], t: int, chunk: Chunk, readout: Readout
 ) -> Outcome:
     """The action is chosen before the chunk is read; UPDATE_1 reads and learns in one causal pass."""
     decision, observed = _decide(arm, state, streams, t, np.full(len(streams), np.nan, np.float32))
@@ -268,11 +243,11 @@ def _adapt(arm: Arm, fast: Fast, decision: Decision, chunk: Chunk, readout: Read
 
 
 def _decide(
-    arm: Arm, state: ArmState, streams: Sequence[StreamChunks], t: int, loss: Float[np.ndarray, " B"]
+    arm: Arm, state: ArmState, streams: Sequence[StreamLike], t: int, loss: Float[np.ndarray, " B"]
 ) -> tuple[Decision, Float[np.ndarray, " B"]]:
     lengths = np.array([len(stream.hidden) for stream in streams])
     budget = np.inf if arm.policy.budget is None else arm.policy.budget
-    left = (budget * lengths - state.spent).astype(np.float32)
+    left = (budget * lengths - np.asarray(state.spent)).astype(np.float32)
     observation = Observation(
         chunk_index=jnp.full(len(streams), t),
         chunks_left=jnp.asarray(lengths - t - 1),
@@ -314,7 +289,7 @@ def _initial_state(arm: Arm, size: int) -> ArmState:
     return ArmState(repeat(fast), repeat(arm.policy.init()), np.zeros(size))
 
 
-def _chunk(streams: Sequence[StreamChunks], t: int) -> Chunk:
+def _chunk(streams: Sequence[StreamLike], t: int) -> Chunk:
     stack = lambda name, dtype: jnp.asarray(np.stack([getattr(s, name)[t] for s in streams]), dtype)  # noqa: E731
     return Chunk(
         stack("hidden", jnp.float32),
@@ -334,7 +309,7 @@ def _optional(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _step(outcome: Outcome, i: int, stream: StreamChunks, t: int, projected: Measured, size: int) -> Step:
+def _step(outcome: Outcome, i: int, stream: StreamLike, t: int, projected: Measured, size: int) -> Step:
     return Step(
         stream_id=stream.stream_id,
         chunk_index=t,

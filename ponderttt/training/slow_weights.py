@@ -24,7 +24,7 @@ from ponderttt.actions import Action
 from ponderttt.config import TrainingConfig
 from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout
 from ponderttt.seeds import named_key
-from ponderttt.stream import StreamChunks
+from ponderttt.stream_data import StreamLike
 from ponderttt.training.checkpoints import Checkpoints
 
 Log = list[dict[str, Any]]
@@ -114,7 +114,7 @@ def window_loss(
     return WindowLoss(jnp.sum(losses), jnp.sum(counts).astype(jnp.float32), fast)
 
 
-def window_chunks(stream: StreamChunks, start: int, size: int) -> Chunk:
+def window_chunks(stream: StreamLike, start: int, size: int) -> Chunk:
     """Chunks ``start … start+size−1`` of a stream; beyond its end, chunks that are masked altogether."""
     names = Chunk._fields
     parts = {name: np.asarray(getattr(stream, name)[start : start + size]) for name in names}
@@ -134,8 +134,8 @@ def window_chunks(stream: StreamChunks, start: int, size: int) -> Chunk:
 
 def train_slow_weights(
     module: FastWeights,
-    training: Sequence[StreamChunks],
-    validation: Sequence[StreamChunks],
+    training: Sequence[StreamLike],
+    validation: Sequence[StreamLike],
     unembedding: Float[Array, "V D"],
     config: TrainingConfig,
     seed: int,
@@ -235,7 +235,7 @@ def _compile(
 
 def _validate(
     state: TrainState,
-    validation: Sequence[StreamChunks],
+    validation: Sequence[StreamLike],
     unembedding: Any,
     evaluate: Callable[..., WindowLoss],
     config: TrainingConfig,

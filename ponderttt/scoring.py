@@ -1,0 +1,78 @@
+"""Score one's own code: read files through the loop and say of each chunk what happened, as it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ponderttt.actions import Action
+from ponderttt.arms import policy_of
+from ponderttt.fast_weights.base import FastWeights
+from ponderttt.frozen import FrozenChunk, FrozenModel, context_tokens
+from ponderttt.stream import Arm, ModulePrograms, iterate_streams
+from ponderttt.stream_data import Step
+
+if TYPE_CHECKING:
+    from ponderttt.corpus.chunks import Stream
+
+
+class _Column(Sequence[Any]):
+    """A per-chunk quantity that is computed when it is first asked for."""
+
+    def __init__(self, length: int, at: Callable[[int], Any]) -> None:
+        self._length, self._at = length, at
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._at(index)
+
+
+class LiveStream:
+    """A stream whose chunks the backbone reads one by one, with the fields of ``stream.StreamChunks``."""
+
+    def __init__(self, model: FrozenModel, stream: Stream, context_chunks: int) -> None:
+        self.stream_id = stream.stream_id
+        self.targets, self.mask, self.n_bytes = stream.targets, np.asarray(stream.mask, bool), stream.n_bytes
+        self._last: tuple[int, FrozenChunk] | None = None
+
+        def run(t: int) -> FrozenChunk:
+            # The loop asks for several fields of one chunk in turn, and never goes back.
+            if self._last is None or self._last[0] != t:
+                tokens = context_tokens(stream, t, context_chunks)
+                self._last = (t, model.run(tokens, np.asarray(stream.targets[t])))
+            return self._last[1]
+
+        count = len(stream.input_ids)
+        self.hidden = _Column(count, lambda t: run(t).hidden)
+        self.entropy = _Column(count, lambda t: run(t).entropy)
+        self.loss_frozen = _Column(count, lambda t: run(t).nll.astype(np.float64).sum() / self.mask[t].sum())
+        self.flops = _Column(count, lambda t: run(t).hidden_flops)
+        self.seconds = _Column(count, lambda t: run(t).hidden_seconds)
+        self.projection_flops = _Column(count, lambda t: run(t).loss_flops)
+        self.projection_seconds = _Column(count, lambda t: run(t).loss_seconds)
+
+
+def score_stream(
+    model: FrozenModel, stream: Stream, module: FastWeights | None, action: Action, context_chunks: int = 0
+) -> Iterator[Step]:
+    """Read one stream under a fixed action; ``module=None`` is the plain backbone.
+
+    Yields:
+        One step per chunk, as soon as the chunk is scored (and learned from).
+    """
+    live = LiveStream(model, stream, context_chunks)
+    if module is None:
+        from ponderttt.arms import frozen_step
+
+        for t in range(len(live.hidden)):
+            yield frozen_step(live, t)
+        return
+    arm = Arm(
+        "score", ModulePrograms(module), policy_of(action.name.lower(), budget=1.0), "score_first", seed=0
+    )
+    for _, step in iterate_streams([arm], [live], model.backbone.unembedding):
+        yield step
