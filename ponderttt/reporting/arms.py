@@ -1,0 +1,266 @@
+"""Records as arrays: each arm with its seeds, verified to be complete, of one code version, and comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.provenance import MANIFEST, digest
+from ponderttt.records import RECORDS, read_records
+
+MEASURES = ("loss", "steps", "cost_nominal", "flops", "seconds")
+
+
+class ArmKey(NamedTuple):
+    """What one row of the table is about."""
+
+    model: str
+    fast_weights: str
+    method: str
+    protocol: str
+    corpus: str
+    language: str
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.fast_weights}/{self.method} ({self.protocol}) on {self.corpus}"
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Which chunks an arm has scored, ordered by stream and position; C chunks of S streams."""
+
+    streams: tuple[str, ...]
+    stream: Int[np.ndarray, " C"]
+    chunk_index: Int[np.ndarray, " C"]
+    n_tokens: Int[np.ndarray, " C"]
+    n_bytes: Int[np.ndarray, " C"]
+
+    def same_as(self, other: Chunks) -> bool:
+        """Whether both are the very same tokens, chunk by chunk."""
+        return self.streams == other.streams and all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("stream", "chunk_index", "n_tokens", "n_bytes")
+        )
+
+    def per_stream(self, values: Float[np.ndarray, "... C"]) -> Float[np.ndarray, "... S"]:
+        """Sums over the chunks of each stream."""
+        starts = np.searchsorted(self.stream, np.arange(len(self.streams)))
+        return np.add.reduceat(values, starts, axis=-1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm and seed."""
+
+    key: ArmKey
+    seed: int
+    #: Nothing in it depends on a seed, so there is one run and no replication to pretend.
+    deterministic: bool
+    chunks: Chunks
+    measures: dict[str, Float[np.ndarray, " C"]]
+    code_digest: str
+    run_digest: str
+    #: ``run_metadata`` of the job that made it.
+    made_by: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table; every measure is an array [seeds, chunks]."""
+
+    key: ArmKey
+    seeds: tuple[int, ...]
+    deterministic: bool
+    chunks: Chunks
+    measures: dict[str, Float[np.ndarray, "N C"]]
+    code_digest: str
+    run_digest: str
+    run_digests: tuple[str, ...]
+
+    def of_seeds(self, seeds: Sequence[int]) -> Float[np.ndarray, "N C"]:
+        """The losses of these seeds, or the only run of a deterministic arm once for each of them."""
+        if self.deterministic:
+            return np.repeat(self.measures["loss"], len(seeds), axis=0)
+        return self.measures["loss"][[self.seeds.index(seed) for seed in seeds]]
+
+
+def make_command(folders: Iterable[Path]) -> str:
+    """The command that makes the records of these folders."""
+    return " ".join(["snakemake --keep-going", *(str(folder / RECORDS) for folder in folders)])
+
+
+def missing_runs(folders: Sequence[Path]) -> list[Path]:
+    """The folders that no finished run has written."""
+    return [folder for folder in folders if not (folder / MANIFEST).exists()]
+
+
+def load_arms(
+    folders: Sequence[Path], expected_code: str | None, *, allow_missing: bool = False
+) -> tuple[list[Arm], list[Run], list[Path]]:
+    """Read every run that the table is made of, and put the seeds of each arm together.
+
+    Args:
+        folders: every ``results/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}`` that the grid demands.
+        expected_code: the stage digest that all records must carry; ``None`` accepts any, but one per arm.
+        allow_missing: leave out runs that do not exist yet, instead of refusing.
+
+    Returns:
+        The arms in reading order, their runs, and the folders that were missing.
+
+    Raises:
+        PonderTTTError: a run is missing, given twice, or scored other chunks than its fellow seeds.
+        CorruptFileError: a file is damaged, from another code version, or holds what no run can have made.
+    """
+    folders = [Path(folder) for folder in folders]
+    if not folders:
+        raise PonderTTTError("no run was given: name the folders of the grid's records")
+    missing = missing_runs(folders)
+    if missing and not allow_missing:
+        shown = ", ".join(_short(folder) for folder in missing[:4])
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise PonderTTTError(
+            f"the table is refused: {len(missing)} of {len(folders)} runs are missing ({shown}{more}). "
+            f"Make them: {make_command(missing[:1])} (or rerun the table's own command with --keep-going), "
+            "or allow missing runs with --allow-missing"
+        )
+    present = [folder for folder in folders if folder not in set(missing)]
+    if not present:
+        raise PonderTTTError(f"none of the {len(folders)} runs exists yet. Make them: snakemake --keep-going")
+    runs = [read_run(folder, expected_code) for folder in present]
+    groups: dict[ArmKey, dict[int, Run]] = {}
+    for run in runs:
+        seeds = groups.setdefault(run.key, {})
+        if run.seed in seeds:
+            raise PonderTTTError(f"{run.key}: seed {run.seed} was given twice; name every run once")
+        seeds[run.seed] = run
+    arms = [_arm(key, [seeds[seed] for seed in sorted(seeds)]) for key, seeds in groups.items()]
+    if not allow_missing:
+        _check_seeds(arms)
+    return sorted(arms, key=lambda arm: reading_order(arm.key)), runs, missing
+
+
+def read_run(folder: Path, expected_code: str | None = None) -> Run:
+    """Read and verify one run; see :func:`load_arms`."""
+    rebuild = make_command([folder])
+    table, manifest = read_records(folder, rebuild, expected_code)
+    code = manifest["facts"].get("stage_digest")
+    if not code:
+        raise CorruptFileError(
+            f"{folder / MANIFEST}: has no stage_digest, so nothing says which code made these numbers. "
+            f"Rebuild it: {rebuild}"
+        )
+    columns = {name: table[name].to_numpy(zero_copy_only=False) for name in _COLUMNS}
+    for name in (*ArmKey._fields, "seed"):
+        values = set(columns[name])
+        if len(values) != 1:
+            raise CorruptFileError(
+                f"{folder}: {name} has {len(values)} values in one run. Rebuild it: {rebuild}"
+            )
+    for name in MEASURES:
+        if not np.isfinite(columns[name].astype(np.float64)).all():
+            raise CorruptFileError(
+                f"{folder}: {name} is not finite in {np.sum(~np.isfinite(columns[name]))} of {len(table)} records. "
+                f"Rebuild it: {rebuild}"
+            )
+    if (columns["n_tokens"] < 1).any():
+        raise CorruptFileError(
+            f"{folder}: a chunk without a scored token is in the records. Rebuild it: {rebuild}"
+        )
+    streams, stream = np.unique(columns["stream_id"].astype(str), return_inverse=True)
+    order = np.lexsort((columns["chunk_index"], stream))
+    position = np.stack([stream, columns["chunk_index"]])[:, order]
+    if (position[:, 1:] == position[:, :-1]).all(axis=0).any():
+        raise CorruptFileError(
+            f"{folder}: the same chunk of a stream is recorded twice. Rebuild it: {rebuild}"
+        )
+    chunks = Chunks(
+        streams=tuple(str(name) for name in streams),
+        stream=position[0],
+        chunk_index=position[1],
+        n_tokens=columns["n_tokens"][order],
+        n_bytes=columns["n_bytes"][order],
+    )
+    key = ArmKey(*(str(columns[name][0]) for name in ArmKey._fields))
+    return Run(
+        key=key,
+        seed=int(columns["seed"][0]),
+        deterministic=bool(manifest["facts"].get("deterministic", key.fast_weights == "none")),
+        chunks=chunks,
+        measures={name: columns[name][order].astype(np.float64) for name in MEASURES},
+        code_digest=code,
+        run_digest=digest([manifest["files"], manifest["facts"]]),
+        made_by=manifest["run"],
+    )
+
+
+_COLUMNS = (*ArmKey._fields, "seed", "stream_id", "chunk_index", "n_tokens", "n_bytes", *MEASURES)
+
+_METHOD_ORDER = ("plain", "context", "skip", "random", "update_1", "update_2", "update_4")
+_PROTOCOL_ORDER = ("score_first", "in_chunk", "transductive")
+
+
+def _rank(order: Sequence[str], name: str) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def reading_order(key: ArmKey) -> tuple[Any, ...]:
+    """Sort key: corpora and models apart, no fast weights first, controls before updates, leaks last."""
+    method = "context" if key.method.startswith("context_") else key.method
+    return (
+        key.corpus,
+        key.model,
+        key.fast_weights != "none",
+        key.fast_weights,
+        _rank(_PROTOCOL_ORDER, key.protocol),
+        _rank(_METHOD_ORDER, method),
+        key.method,
+    )
+
+
+def _arm(key: ArmKey, runs: Sequence[Run]) -> Arm:
+    first = runs[0]
+    if first.deterministic and len(runs) > 1:
+        raise PonderTTTError(f"{key}: is deterministic, yet {len(runs)} seeds were given; name one run of it")
+    for run in runs[1:]:
+        if not run.chunks.same_as(first.chunks):
+            raise PonderTTTError(
+                f"{key}: seeds {first.seed} and {run.seed} scored different chunks; rebuild both from one corpus"
+            )
+        if run.code_digest != first.code_digest:
+            raise CorruptFileError(
+                f"{key}: seeds {first.seed} and {run.seed} come from different versions of the code "
+                f"({first.code_digest[:12]}, {run.code_digest[:12]}); rebuild them with the workflow"
+            )
+    return Arm(
+        key=key,
+        seeds=tuple(run.seed for run in runs),
+        deterministic=first.deterministic,
+        chunks=first.chunks,
+        measures={name: np.stack([run.measures[name] for run in runs]) for name in MEASURES},
+        code_digest=first.code_digest,
+        run_digest=digest([run.run_digest for run in runs]),
+        run_digests=tuple(run.run_digest for run in runs),
+    )
+
+
+def _check_seeds(arms: Sequence[Arm]) -> None:
+    """Every arm that has seeds has the same ones: a hole in a list of folders is a missing seed all the same."""
+    seeded = [arm for arm in arms if not arm.deterministic]
+    wanted = set().union(*(arm.seeds for arm in seeded)) if seeded else set()
+    for arm in seeded:
+        lacking = sorted(wanted - set(arm.seeds))
+        if lacking:
+            raise PonderTTTError(
+                f"the table is refused: {arm.key} lacks seed {', '.join(map(str, lacking))}, which other arms have. "
+                "Add the run, or allow missing runs with --allow-missing"
+            )
+
+
+def _short(folder: Path) -> str:
+    return "/".join(folder.parts[-5:])

@@ -1,0 +1,223 @@
+"""``results/paper_table.csv`` and ``results/seeds.csv``: every number in them is computed from records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ponderttt.config import StatisticsConfig, as_mapping
+from ponderttt.errors import PonderTTTError
+from ponderttt.reporting.arms import Arm, Run, load_arms
+from ponderttt.reporting.comparisons import ORACLES, Difference, Recovery, difference, find, recovery
+from ponderttt.reporting.rows import COMMAND, SeedRow, TableRow, write_rows
+from ponderttt.statistics import Interval, StreamResamples, named_generator, t_interval
+
+#: Hex digits of a digest in a cell.
+DIGEST_DIGITS = 16
+
+
+def write_table(
+    run_folders: Sequence[Path | str],
+    expected_code: str | None,
+    statistics: StatisticsConfig,
+    output_table: Path | str,
+    output_seeds: Path | str,
+    *,
+    allow_missing: bool = False,
+    command: str = COMMAND,
+) -> list[TableRow]:
+    """Compute the table and write it, its seeds and their manifest; prints n for every row.
+
+    Args:
+        run_folders: every ``results/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}`` that the grid demands.
+        expected_code: the stage digest that all records must carry; ``None`` accepts any, but one per arm.
+        statistics: bootstrap samples, confidence and seed.
+        output_table: ``results/paper_table.csv``.
+        output_seeds: ``results/seeds.csv``, in the same folder.
+        allow_missing: make the table of the runs that exist; its notes say what is missing.
+        command: what remakes the table, for its manifest and the reading guide.
+
+    Raises:
+        PonderTTTError: see :func:`build_table`; nothing is written then.
+    """
+    rows, seed_rows, facts = build_table(
+        [Path(folder) for folder in run_folders], expected_code, statistics, allow_missing=allow_missing
+    )
+    write_rows(Path(output_table), rows, Path(output_seeds), seed_rows, {**facts, "command": command})
+    for row in rows:
+        print(
+            f"{row.corpus} {row.model} {row.label} ({row.protocol}): "
+            f"{row.n_seeds} {'run, deterministic' if row.deterministic else 'seeds'}, "
+            f"{row.n_streams} streams, {row.n_chunks} chunks, {row.n_tokens:,} tokens"
+        )
+    return rows
+
+
+def build_table(
+    run_folders: Sequence[Path],
+    expected_code: str | None,
+    statistics: StatisticsConfig,
+    *,
+    allow_missing: bool = False,
+) -> tuple[list[TableRow], list[SeedRow], dict[str, Any]]:
+    """Rows of the table, rows of the seeds, and the facts for their manifest.
+
+    Raises:
+        PonderTTTError: a run is missing or given twice, its records come from another version of the code, hold a
+            value that is not finite or a chunk twice, or two arms that are compared scored different chunks.
+    """
+    arms, runs, missing = load_arms(run_folders, expected_code, allow_missing=allow_missing)
+    rows, seed_rows = [], []
+    resamples: dict[tuple[str, int], StreamResamples] = {}
+    for arm in arms:
+        # One resampling per corpus, so that every difference within it is paired.
+        where = (arm.key.corpus, len(arm.chunks.streams))
+        if where not in resamples:
+            generator = named_generator(statistics.seed, "streams", arm.key.corpus)
+            resamples[where] = StreamResamples.draw(where[1], statistics.bootstrap_samples, generator)
+        row, seeds = _row(arm, arms, resamples[where], statistics.confidence)
+        rows.append(row)
+        seed_rows.extend(seeds)
+    facts = {
+        "statistics": as_mapping(statistics),
+        "allow_missing": allow_missing,
+        "missing": [str(folder) for folder in missing],
+        "records": _provenance(runs),
+    }
+    return rows, seed_rows, facts
+
+
+def _row(
+    arm: Arm, arms: Sequence[Arm], resamples: StreamResamples, confidence: float
+) -> tuple[TableRow, list[SeedRow]]:
+    key, chunks, measures = arm.key, arm.chunks, arm.measures
+    tokens = chunks.per_stream(chunks.n_tokens.astype(np.float64))
+    nats = chunks.per_stream(measures["loss"] * chunks.n_tokens)
+    seed_losses = nats.sum(axis=1) / tokens.sum()
+    loss = float(nats.mean(axis=0).sum() / tokens.sum())
+    notes = [] if len(tokens) > 1 else ["no interval over streams: there is one stream"]
+    if 1 < len(tokens) < 4:
+        notes.append(f"no interquartile mean: {len(tokens)} streams, it needs at least 4")
+
+    def versus(fast_weights: str, method: str, *, expected: bool = True) -> Difference | None:
+        reference = find(arms, arm, fast_weights, method)
+        if reference is None and expected and key.protocol == "score_first":
+            notes.append(f"no {method} arm of {fast_weights} to compare with")
+        found = difference(arm, reference, resamples, confidence) if reference else None
+        if reference and found is None:
+            notes.append(f"no seed in common with {method} of {fast_weights}")
+        return found
+
+    if key.protocol != "score_first":
+        notes.append(f"{key.protocol} never shares a comparison with score_first")
+    control = ("none", "plain") if key.fast_weights == "none" else (key.fast_weights, "skip")
+    skip = versus(*control)
+    plain = skip if control == ("none", "plain") else versus("none", "plain")
+    context = versus("none", "context_1", expected=False)
+    from_skip, from_random = _recoveries(arm, arms, control)
+    notes.extend(dict.fromkeys(r.note for r in (from_skip, from_random) if r.note))
+    # A mapping, since intervals fill two columns each.
+    cells: dict[str, Any] = {
+        **key._asdict(),
+        "deterministic": arm.deterministic,
+        "n_seeds": len(arm.seeds),
+        "n_streams": len(tokens),
+        "n_chunks": len(chunks.n_tokens),
+        "n_tokens": int(chunks.n_tokens.sum()),
+        "loss": loss,
+        **_ends("", resamples.interval(nats.mean(axis=0), tokens, confidence)),
+        **_ends("seed_", t_interval(seed_losses, confidence)),
+        "perplexity": math.exp(loss),
+        "bits_per_byte": _bits_per_byte(arm, nats),
+        "delta_vs_skip": skip.delta if skip else None,
+        **_ends("delta_", skip.interval if skip else None),
+        **_ends("delta_seed_", skip.seed_interval if skip else None),
+        "delta_iqm": skip.iqm if skip else None,
+        "p_improvement": skip.p_improvement if skip else None,
+        "gain_slope": skip.slope if skip else None,
+        **_ends("gain_slope_", skip.slope_interval if skip else None),
+        "delta_vs_plain": plain.delta if plain else None,
+        **_ends("delta_vs_plain_", plain.interval if plain else None),
+        "delta_vs_context_1": context.delta if context else None,
+        **_ends("delta_vs_context_1_", context.interval if context else None),
+        "update_rate": float((measures["steps"] > 0).mean()),
+        "cost_nominal": float(measures["cost_nominal"].mean()),
+        "cost_flops": float(measures["flops"].mean()),
+        "cost_seconds": float(measures["seconds"].mean()),
+        "recovery_vs_skip": from_skip.share,
+        "recovery_vs_random": from_random.share,
+        "note": "; ".join(notes),
+        "run_digest": arm.run_digest[:DIGEST_DIGITS],
+        "code_digest": arm.code_digest[:DIGEST_DIGITS],
+    }
+    seeds = [
+        SeedRow(
+            *key,
+            seed=seed,
+            deterministic=arm.deterministic,
+            loss=float(seed_losses[i]),
+            delta_vs_skip=_of_seed(skip, arm, seed),
+            delta_vs_plain=_of_seed(plain, arm, seed),
+            update_rate=float((measures["steps"][i] > 0).mean()),
+            cost_nominal=float(measures["cost_nominal"][i].mean()),
+            cost_flops=float(measures["flops"][i].mean()),
+            cost_seconds=float(measures["seconds"][i].mean()),
+            run_digest=arm.run_digests[i][:DIGEST_DIGITS],
+        )
+        for i, seed in enumerate(arm.seeds)
+    ]
+    return TableRow(**cells), seeds
+
+
+def _of_seed(found: Difference | None, arm: Arm, seed: int) -> float | None:
+    if found is None:
+        return None
+    # The one run of a deterministic arm is compared with the mean of a reference that has seeds.
+    return found.delta if arm.deterministic else found.by_seed.get(seed)
+
+
+def _ends(prefix: str, interval: Interval | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {f"{prefix}ci_low": low, f"{prefix}ci_high": high}
+
+
+def _bits_per_byte(arm: Arm, nats: Float[np.ndarray, "N S"]) -> float:
+    n_bytes = float(arm.chunks.n_bytes.sum())
+    if n_bytes <= 0:
+        raise PonderTTTError(
+            f"{arm.key}: its scored tokens have no bytes, so there are no bits per byte; rebuild its chunks"
+        )
+    return float(nats.mean(axis=0).sum() / math.log(2) / n_bytes)
+
+
+def _recoveries(arm: Arm, arms: Sequence[Arm], control: tuple[str, str]) -> tuple[Recovery, Recovery]:
+    """Recovery over the control and over random decisions; controls and oracles have none, by definition."""
+    method, fast_weights = arm.key.method, arm.key.fast_weights
+    nothing = Recovery(None, None)
+    if fast_weights == "none" or method in ("skip", *ORACLES) or arm.key.protocol != "score_first":
+        return nothing, nothing
+    found = (find(arms, arm, fast_weights, oracle) for oracle in ORACLES)
+    oracle = next((candidate for candidate in found if candidate), None)
+    from_skip = recovery(arm, find(arms, arm, *control), oracle, matched=False)
+    if method == "random":
+        return from_skip, nothing
+    return from_skip, recovery(arm, find(arms, arm, fast_weights, "random"), oracle, matched=True)
+
+
+def _provenance(runs: Sequence[Run]) -> dict[str, Any]:
+    """What made the records, over all runs: distinct values, and the first and last time."""
+    times = sorted(run.made_by["time_utc"] for run in runs)
+    distinct = {
+        name: sorted({str(run.made_by[name]) for run in runs}) for name in ("git_commit", "python", "machine")
+    }
+    packages = sorted({f"{name} {v}" for run in runs for name, v in run.made_by["packages"].items()})
+    codes = sorted({run.code_digest for run in runs})
+    return {**distinct, "packages": packages, "stage_digest": codes, "n_runs": len(runs)} | {
+        "first_time_utc": times[0],
+        "last_time_utc": times[-1],
+    }
