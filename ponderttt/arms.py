@@ -132,7 +132,7 @@ def write_steps(
             language=language,
             action=step.action.name,
             cost_nominal=nominal_cost(step),
-            **{name: getattr(step, name) for name in Step._fields if name != "action"},
+            **{name: getattr(step, name) for name in Step._fields if name not in ("action", "nll")},
         )
         for step in steps
     ]
@@ -140,8 +140,10 @@ def write_steps(
 
 
 def _steps_to_json(steps: Mapping[str, Sequence[Step]]) -> str:
-    # json writes floats with all their digits, so reading gives back the same numbers.
-    return json.dumps({name: [list(step) for step in rows] for name, rows in steps.items()})
+    # json writes floats with all their digits, so reading gives back the same numbers; no record holds token losses.
+    return json.dumps(
+        {name: [list(step._replace(nll=None)) for step in rows] for name, rows in steps.items()}
+    )
 
 
 def _steps_from_json(text: str) -> dict[str, list[Step]]:

@@ -91,6 +91,7 @@ class Outcome(NamedTuple):
 
     fast: Fast
     policy: Any
+    nll: Float[np.ndarray, "B T"]
     loss: Float[np.ndarray, " B"]
     actions: list[Action]
     steps: Any
@@ -166,10 +167,11 @@ def _score_first(
     arm: Arm, state: ArmState, streams: Sequence[StreamLike], t: int, chunk: Chunk, readout: Readout
 ) -> Outcome:
     scored = arm.programs.score(arm.programs.slow, state.fast, chunk, readout)
-    loss = _mean_loss(scored.value, chunk)
+    nll = np.asarray(scored.value)
+    loss = _mean_loss(nll, chunk)
     decision, observed = _decide(arm, state, streams, t, loss)
     adapted = _adapt(arm, state.fast, decision, chunk, readout)
-    return _outcome(state, loss, decision, observed, adapted, scored)
+    return _outcome(nll, loss, decision, observed, adapted, scored)
 
 
 def _transductive(
@@ -179,7 +181,8 @@ def _transductive(
     decision, observed = _decide(arm, state, streams, t, np.full(len(streams), np.nan, np.float32))
     adapted = _adapt(arm, state.fast, decision, chunk, readout)
     scored = arm.programs.score(arm.programs.slow, adapted.fast, chunk, readout)
-    return _outcome(state, _mean_loss(scored.value, chunk), decision, observed, adapted, scored)
+    nll = np.asarray(scored.value)
+    return _outcome(nll, _mean_loss(nll, chunk), decision, observed, adapted, scored)
 
 
 def _in_chunk(
@@ -191,9 +194,9 @@ def _in_chunk(
     if set(actions) != {Action.UPDATE_1}:
         raise ValueError(f"{arm.name}: the protocol in_chunk makes one pass, so its action is UPDATE_1")
     run = arm.programs.in_chunk(arm.programs.slow, state.fast, chunk, readout)
-    nll, adaptation = run.value
+    nll, adaptation = np.asarray(run.value[0]), run.value[1]
     adapted = _Adapted.of(adaptation, actions)
-    return _outcome(state, _mean_loss(nll, chunk), decision, observed, adapted, run)
+    return _outcome(nll, _mean_loss(nll, chunk), decision, observed, adapted, run)
 
 
 _PROTOCOLS: Mapping[str, Callable[..., Outcome]] = {
@@ -261,7 +264,7 @@ def _decide(
 
 
 def _outcome(
-    state: ArmState,
+    nll: Float[np.ndarray, "B T"],
     loss: Float[np.ndarray, " B"],
     decision: Decision,
     budget_left: Float[np.ndarray, " B"],
@@ -272,6 +275,7 @@ def _outcome(
     return Outcome(
         adapted.fast,
         decision.state,
+        nll,
         loss,
         adapted.actions,
         adapted.steps,
@@ -299,9 +303,9 @@ def _chunk(streams: Sequence[StreamLike], t: int) -> Chunk:
     )
 
 
-def _mean_loss(nll: Float[Array, "B T"], chunk: Chunk) -> Float[np.ndarray, " B"]:
+def _mean_loss(nll: Float[np.ndarray, "B T"], chunk: Chunk) -> Float[np.ndarray, " B"]:
     """Nats per real token of each stream's chunk; chunks without a real token do not exist."""
-    totals, counts = np.asarray(nll, np.float64).sum(-1), np.asarray(chunk.mask).sum(-1)
+    totals, counts = nll.astype(np.float64).sum(-1), np.asarray(chunk.mask).sum(-1)
     return totals / counts
 
 
@@ -325,4 +329,5 @@ def _step(outcome: Outcome, i: int, stream: StreamLike, t: int, projected: Measu
         reconstruction_loss=_optional(outcome.inner_loss[i]),
         gate_score=_optional(outcome.gate_score[i]),
         budget_left=_optional(outcome.budget_left[i]),
+        nll=outcome.nll[i],
     )

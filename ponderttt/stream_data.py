@@ -91,3 +91,5 @@ class Step(NamedTuple):
     reconstruction_loss: float | None
     gate_score: float | None
     budget_left: float | None
+    #: Negative log-likelihood of each target in nats, 0 where masked; not part of a record.
+    nll: Float[np.ndarray, " T"] | None = None

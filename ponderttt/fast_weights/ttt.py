@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from ponderttt.config import TTTConfig
-from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout
+from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
 from ponderttt.models.losses import corrected_cross_entropy
 
 NORM_EPSILON = 1e-6
@@ -136,10 +136,11 @@ class TTTLayer(FastWeights):
             gradient, _ = self.inner_gradient(carry, batch)
             return self._after(carry, batch, gradient), None
 
-        _, losses = self.inner_gradient(fast, inputs)
-        inner_loss = jnp.sum(jnp.where(chunk.mask[:, None], losses, 0.0)) / jnp.maximum(chunk.mask.sum(), 1)
-        for _ in range(steps):
-            fast, _ = jax.lax.scan(inner_step, fast, batches)
+        def one_pass(carry: TTTFast, _: None) -> tuple[TTTFast, None]:
+            return jax.lax.scan(inner_step, carry, batches)[0], None
+
+        inner_loss = self._inner_loss(fast, inputs, chunk.mask)
+        fast, _ = jax.lax.scan(one_pass, fast, length=steps)
         return Adaptation(fast, inner_loss, jnp.asarray(steps, jnp.int32))
 
     def score_and_adapt_in_chunk(
@@ -152,8 +153,7 @@ class TTTLayer(FastWeights):
             gradient, _ = self.inner_gradient(carry, batch)
             return self._after(carry, batch, gradient), self.dual_read(carry, batch, gradient)
 
-        _, losses = self.inner_gradient(fast, inputs)
-        inner_loss = jnp.sum(jnp.where(chunk.mask[:, None], losses, 0.0)) / jnp.maximum(chunk.mask.sum(), 1)
+        inner_loss = self._inner_loss(fast, inputs, chunk.mask)
         after, linear = jax.lax.scan(read_and_step, fast, self._mini_batches(inputs))
         linear = linear.reshape(-1, *linear.shape[2:])[: chunk.hidden.shape[0]]
         correction = self._gated(inputs.query + self._head_norm(linear), chunk.hidden)
@@ -188,6 +188,11 @@ class TTTLayer(FastWeights):
         causal = jnp.tril(jnp.ones(similarity.shape[-2:], similarity.dtype))
         learned = jnp.einsum("HNM,MHK->NHK", similarity * causal, rated)
         return jnp.einsum("NHK,HKF->NHF", batch.query, fast.weight) + fast.bias - learned
+
+    def _inner_loss(self, fast: TTTFast, inputs: InnerInputs, mask: Bool[Array, " T"]) -> Float[Array, ""]:
+        """Reconstruction loss per real token, summed over heads, before anything is learned."""
+        _, losses = self.inner_gradient(fast, inputs)
+        return masked_mean(jnp.sum(losses, axis=-1), mask)
 
     def _after(self, fast: TTTFast, batch: InnerInputs, gradient: Float[Array, "N H K"]) -> TTTFast:
         rated = batch.rate[..., None] * gradient
