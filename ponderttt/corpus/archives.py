@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
 
@@ -140,11 +140,11 @@ def _read_tar(path: Path, collector: _Collector) -> None:
 
 def _collect_tar(handle: IO[bytes], name: str, collector: _Collector) -> None:
     """Stream a tar file, compressed as ``name`` says, past the collector."""
-    plain: IO[bytes]
+    plain: Any
     if name.endswith((".gz", ".tgz")):
         plain = gzip.GzipFile(fileobj=handle)
     elif name.endswith(".xz"):
-        plain = lzma.LZMAFile(handle)
+        plain = lzma.open(handle)  # noqa: SIM115 - the caller closes the file below it
     elif name.endswith(".zst"):
         import pyarrow
 
@@ -167,7 +167,7 @@ def _collect_tar(handle: IO[bytes], name: str, collector: _Collector) -> None:
 class _BoundedReader:
     """A stream that refuses to go on after ``MAX_UNPACKED_BYTES``: the defence against archive bombs."""
 
-    def __init__(self, stream: IO[bytes], archive: Path) -> None:
+    def __init__(self, stream: Any, archive: Path) -> None:
         self._stream = stream
         self._archive = archive
         self._seen = 0

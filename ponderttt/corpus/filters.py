@@ -36,15 +36,15 @@ _GENERATED_FILE = re.compile(
     r"((_pb2|_pb2_grpc|_generated|\.generated|\.pb|\.pb\.gw|\.min|-min|\.bundle)\.\w+|_string\.go)$",
     re.IGNORECASE,
 )
-#: Go's convention, and what other generators write on top of their files: at the start of an unindented line, since
-#: programs that generate code hold such words in strings and indented comments.
+#: Go's convention, and what other generators write on top of their files.  The latter counts in a comment or in
+#: the first line of a docstring that is not indented: programs that generate code hold such words in strings.
 _GENERATED_TEXT = re.compile(
-    r"@generated\b|\bcode generated\b.*\bdo not edit\b"
-    r"|^(?:#+|//+|/\*+| ?\*+|\"\"\"|\'\'\')?[ \t]*(?:this\b.{0,30}?\b)?"
+    r"@generated\b|\bcode generated\b.*\bdo not edit\b|^ *this (?:file|module) (?:is|was) auto[ -]?generated\b"
+    r"|^(?:#+|//+|/\*+| ?\*+|\"\"\"|\'\'\')[ \t]*(?:this\b.{0,30}?\b)?"
     r"(?:auto(?:matically)?[ -]?generated\b|generated (?:by|from|with)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-_HEADER_CHARACTERS = 2_000
+_HEADER_CHARACTERS = 1_200
 
 _SPDX_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() -]+)")
 _ASCII_ALPHANUMERIC = (string.ascii_letters + string.digits).encode()

@@ -1,0 +1,234 @@
+"""Chunks on disk: the streams of a corpus under one tokenizer, as Parquet with a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ponderttt.corpus.files import SourceFile
+from ponderttt.corpus.shards import read_parquet, read_shards, shards_digest
+from ponderttt.corpus.sources import Progress, silent
+from ponderttt.corpus.staging import staged_folder
+from ponderttt.corpus.streams import Document, Stream, Tokenizer, cut_chunks, tokenize_documents
+from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.provenance import read_manifest, write_manifest
+
+CHUNKS_FILE = "chunks-00000.parquet"
+COLUMNS = (
+    "stream_id",
+    "chunk_index",
+    "language",
+    "input_ids",
+    "targets",
+    "mask",
+    "n_bytes",
+    "document_starts",
+    "document_paths",
+)
+
+
+def build_chunks(
+    shards_dir: Path | str,
+    tokenizer: Tokenizer,
+    chunk_size: int,
+    output_dir: Path | str,
+    max_chunks_per_stream: int | None = None,
+    min_chunks_per_stream: int = 2,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Tokenise and cut the shards of a corpus into ``output_dir`` with a manifest.
+
+    Args:
+        shards_dir: the shards, as :func:`ponderttt.corpus.shards.build_shards` makes them.
+        tokenizer: of the model that will read the chunks.
+        chunk_size: tokens per chunk.
+        output_dir: folder of the chunks.
+        max_chunks_per_stream: keep the first chunks of each stream; files after them are not tokenised.
+        min_chunks_per_stream: shorter streams are dropped and counted; one chunk alone cannot show adaptation.
+        progress: told of every stream.
+
+    Returns:
+        The manifest's facts: ``corpus``, ``chunk_size``, ``tokenizer``, ``vocab_size``, ``pad_id``, ``eot_id``, ``streams``
+        (stream → number of chunks), ``tokens`` and ``bytes`` (scored), ``short_streams`` (stream → number of chunks),
+        ``not_lossless`` (stream → paths left out), ``shards`` (digest).
+
+    Raises:
+        CorruptFileError: the shards differ from their manifest.
+        PonderTTTError: no stream is long enough, the pad id lies inside the vocabulary, or the disk is full.
+    """
+    if tokenizer.pad_id < tokenizer.vocab_size:
+        raise PonderTTTError(
+            f"the pad id {tokenizer.pad_id} is a token of the vocabulary ({tokenizer.vocab_size} tokens); "
+            "padding needs an id of its own, such as the next one after the vocabulary"
+        )
+    rebuild = f"snakemake {Path(shards_dir) / 'manifest.json'}"
+    corpus = read_manifest(shards_dir, "shards", rebuild, verify=False)["facts"]["corpus"]
+    repositories = _by_repository(read_shards(shards_dir, rebuild))
+    # One token more than the chunks read: the successor of the last.
+    max_tokens = None if max_chunks_per_stream is None else max_chunks_per_stream * chunk_size + 1
+    streams: list[Stream] = []
+    short: dict[str, int] = {}
+    not_lossless: dict[str, tuple[str, ...]] = {}
+    for done, (name, files) in enumerate(repositories, 1):
+        documents = (Document(file.path, file.content) for file in files)
+        tokens = tokenize_documents(documents, tokenizer, max_tokens)
+        stream = cut_chunks(tokens, chunk_size, tokenizer.pad_id, name, files[0].language)
+        if tokens.not_lossless:
+            not_lossless[name] = tokens.not_lossless
+        if stream.n_chunks < min_chunks_per_stream:
+            short[name] = stream.n_chunks
+        else:
+            streams.append(stream)
+        progress(f"chunked {name}", done, len(repositories))
+    if not streams:
+        raise PonderTTTError(
+            f"corpus {corpus}: none of its {len(repositories)} streams has {min_chunks_per_stream} chunks of "
+            f"{chunk_size} tokens. Give it larger repositories, or a smaller chunk_size."
+        )
+    facts = {
+        "corpus": corpus,
+        "chunk_size": chunk_size,
+        "tokenizer": tokenizer.digest,
+        "vocab_size": tokenizer.vocab_size,
+        "pad_id": tokenizer.pad_id,
+        "eot_id": tokenizer.eot_id,
+        "streams": {stream.stream_id: stream.n_chunks for stream in streams},
+        "tokens": int(sum(stream.mask.sum() for stream in streams)),
+        "bytes": int(sum(stream.n_bytes.sum() for stream in streams)),
+        "short_streams": short,
+        "not_lossless": not_lossless,
+        "shards": shards_digest(shards_dir, rebuild),
+    }
+    write_chunks(streams, output_dir, facts)
+    return facts
+
+
+def _by_repository(files: Sequence[SourceFile]) -> list[tuple[str, list[SourceFile]]]:
+    """Files by repository, in the order in which repositories first appear, sorted by path within each."""
+    groups: dict[str, list[SourceFile]] = {}
+    for file in files:
+        groups.setdefault(file.repo_name, []).append(file)
+    return [(name, sorted(group, key=lambda file: file.path)) for name, group in groups.items()]
+
+
+def write_chunks(streams: Sequence[Stream], output_dir: Path | str, facts: dict[str, Any]) -> None:
+    """Write streams in order, one row per chunk and one row group per stream; all or nothing.
+
+    Raises:
+        PonderTTTError: the disk is full; what was in ``output_dir`` before is untouched.
+    """
+    import pyarrow.parquet as pq
+
+    schema = _schema(streams[0].input_ids.shape[1])
+    with staged_folder(output_dir, "chunks-*.parquet") as staged:
+        with pq.ParquetWriter(staged / CHUNKS_FILE, schema, compression="zstd") as writer:
+            for stream in streams:
+                writer.write_table(_to_table(stream, schema))
+        rows = sum(stream.n_chunks for stream in streams)
+        write_manifest(staged, "chunks", {CHUNKS_FILE: rows}, facts)
+
+
+def chunk_facts(folder: Path | str, rebuild: str) -> dict[str, Any]:
+    """The facts of a folder of chunks, as :func:`build_chunks` returned them; reads the manifest only.
+
+    Raises:
+        CorruptFileError: the manifest is missing or of another kind.
+    """
+    facts: dict[str, Any] = read_manifest(folder, "chunks", rebuild, verify=False)["facts"]
+    return facts
+
+
+def read_chunks(folder: Path | str, rebuild: str) -> list[Stream]:
+    """The streams of a corpus, in the order in which they were written.
+
+    Args:
+        folder: the folder of the chunks.
+        rebuild: the command that makes the folder again, for the error message.
+
+    Raises:
+        CorruptFileError: the manifest is missing, or the file differs from it or is not readable.
+    """
+    manifest = read_manifest(folder, "chunks", rebuild)
+    path = Path(folder) / CHUNKS_FILE
+    if CHUNKS_FILE not in manifest["files"]:
+        raise CorruptFileError(f"{path}: not in its manifest. Rebuild it: {rebuild}")
+    return list(_from_table(read_parquet(path, COLUMNS, rebuild), manifest["facts"]["chunk_size"]))
+
+
+def _schema(chunk_size: int) -> Any:
+    import pyarrow as pa
+
+    kinds = {
+        "stream_id": pa.string(),
+        "chunk_index": pa.int32(),
+        "language": pa.string(),
+        "input_ids": pa.list_(pa.int32(), chunk_size),
+        "targets": pa.list_(pa.int32(), chunk_size),
+        "mask": pa.list_(pa.bool_(), chunk_size),
+        "n_bytes": pa.int32(),
+        "document_starts": pa.list_(pa.int32()),
+        "document_paths": pa.list_(pa.string()),
+    }
+    return pa.schema([pa.field(name, kinds[name], nullable=False) for name in COLUMNS])
+
+
+def _to_table(stream: Stream, schema: Any) -> Any:
+    import pyarrow as pa
+
+    n_chunks, chunk_size = stream.input_ids.shape
+    # A document belongs to the chunk that reads its first token.  The last token of a stream is read by none, so
+    # a document that starts there goes with the last chunk.
+    chunk_of = np.minimum(stream.document_starts // chunk_size, n_chunks - 1)
+    starts: list[list[int]] = [[] for _ in range(n_chunks)]
+    paths: list[list[str]] = [[] for _ in range(n_chunks)]
+    for chunk, start, path in zip(chunk_of, stream.document_starts, stream.document_paths, strict=True):
+        starts[chunk].append(int(start))
+        paths[chunk].append(path)
+
+    def fixed(values: np.ndarray) -> Any:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), chunk_size)
+
+    return pa.table(
+        {
+            "stream_id": [stream.stream_id] * n_chunks,
+            "chunk_index": pa.array(range(n_chunks), pa.int32()),
+            "language": [stream.language] * n_chunks,
+            "input_ids": fixed(stream.input_ids),
+            "targets": fixed(stream.targets),
+            "mask": fixed(stream.mask),
+            "n_bytes": stream.n_bytes,
+            "document_starts": pa.array(starts, pa.list_(pa.int32())),
+            "document_paths": pa.array(paths, pa.list_(pa.string())),
+        },
+        schema=schema,
+    )
+
+
+def _from_table(table: Any, chunk_size: int) -> Iterator[Stream]:
+    def matrix(name: str) -> np.ndarray:
+        flat = table.column(name).combine_chunks().flatten()
+        return flat.to_numpy(zero_copy_only=False).reshape(-1, chunk_size)
+
+    arrays = {name: matrix(name) for name in ("input_ids", "targets", "mask")}
+    n_bytes = table.column("n_bytes").to_numpy()
+    names = table.column("stream_id").to_pylist()
+    languages = table.column("language").to_pylist()
+    starts = table.column("document_starts").to_pylist()
+    paths = table.column("document_paths").to_pylist()
+    for name, rows in groupby(range(len(names)), key=names.__getitem__):
+        chunk_rows = list(rows)
+        span = slice(chunk_rows[0], chunk_rows[-1] + 1)
+        yield Stream(
+            stream_id=name,
+            language=languages[span.start],
+            input_ids=arrays["input_ids"][span],
+            targets=arrays["targets"][span],
+            mask=arrays["mask"][span],
+            n_bytes=n_bytes[span],
+            document_starts=np.asarray([start for row in starts[span] for start in row], np.int32),
+            document_paths=tuple(path for row in paths[span] for path in row),
+        )

@@ -1,0 +1,115 @@
+"""The repositories of a corpus, whatever kind of source it has: what they are called and how to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ponderttt.config import CorpusConfig
+from ponderttt.corpus.archives import RawFile, read_archive
+from ponderttt.corpus.filters import Origin, path_reason
+from ponderttt.corpus.folders import git_commit, read_folder
+from ponderttt.corpus.packages import select_packages
+from ponderttt.corpus.sources import Progress, fetch_packages, silent
+from ponderttt.errors import PonderTTTError
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One repository; all its files belong to one stream and one split."""
+
+    origin: Origin
+    #: An archive, a folder or a single file.
+    path: Path
+    #: Release of a package, commit of a checkout, or ``None``.
+    version: str | None
+    #: Of the archive; ``None`` for a folder.
+    sha256: str | None
+    #: Top-level folders that are repositories of their own and so no part of this one.
+    without: frozenset[str] = frozenset()
+
+    def raw_files(self, max_file_bytes: int) -> Iterator[RawFile]:
+        """Every file in path order, with the content of those that may be source code of the language."""
+
+        def wanted(path: str) -> bool:
+            return path_reason(path, self.origin.language) is None
+
+        if self.sha256 is not None:
+            yield from read_archive(self.path, wanted, max_file_bytes)
+            return
+        for raw in read_folder(self.path, wanted, max_file_bytes):
+            if raw.path.split("/", 1)[0] not in self.without:
+                yield raw
+
+    def facts(self) -> dict[str, str | None]:
+        """What a manifest says about the repository."""
+        return {
+            "name": self.origin.repo_name,
+            "version": self.version,
+            "license": self.origin.license,
+            "sha256": self.sha256,
+            "source": self.origin.source,
+        }
+
+
+def find_repositories(
+    config: CorpusConfig, cache_dir: Path | str, progress: Progress = silent
+) -> list[Repository]:
+    """The repositories of a corpus in their fixed order, fetched where they are packages.
+
+    Packages come in the order of the list, folders by name; ``max_streams`` keeps the first ones.
+
+    Raises:
+        PonderTTTError: a package cannot be fetched, or the folder is missing.
+        ConfigError: the list of packages is bad or nothing in it matches.
+    """
+    if config.kind == "files":
+        return _folders(config)[: config.max_streams]
+    packages = select_packages(config)
+    paths = fetch_packages(packages, cache_dir, progress=progress)
+    return [
+        Repository(
+            Origin(
+                repo_name=package.package,
+                language=package.language,
+                license=package.license,
+                source=f"{package.registry_kind}:{package.pinned}",
+                split=package.split,
+            ),
+            path,
+            package.version,
+            package.sha256,
+        )
+        for package, path in zip(packages, paths, strict=True)
+    ]
+
+
+def _folders(config: CorpusConfig) -> list[Repository]:
+    assert config.path is not None and config.license is not None, "the configuration checks both"
+    top = Path(config.path)
+    if not top.exists():
+        raise PonderTTTError(f"{top}: no such file or folder; check the key 'path' of the corpus")
+    if config.single_repository or top.is_file():
+        return [_folder(top, config)]
+    inner = sorted(
+        path for path in top.iterdir() if path.is_dir() and not path.is_symlink() and path.name[0] != "."
+    )
+    repositories = [_folder(path, config) for path in inner]
+    loose = _folder(top, config, frozenset(path.name for path in inner))
+    has_loose_files = any(path.is_file() for path in top.iterdir())
+    return [*repositories, loose] if has_loose_files else repositories
+
+
+def _folder(path: Path, config: CorpusConfig, without: frozenset[str] = frozenset()) -> Repository:
+    # "." has no name of its own.
+    name = path.resolve().name
+    commit = git_commit(path)
+    origin = Origin(
+        repo_name=name,
+        language=config.language,
+        license=config.license or "",
+        source=f"files:{name}" + (f"@{commit}" if commit else ""),
+        split=config.split,
+    )
+    return Repository(origin, path, commit, None, without)

@@ -1,0 +1,175 @@
+"""From documents to chunks: which token is read where, and where it is scored.
+
+The files of a repository, in path order, are one token sequence ``x`` in which an end-of-text token separates
+documents.  With chunks of C tokens, chunk c reads ``x[C·c … C·c+C−1]`` and is scored on the successors
+``x[C·c+1 … C·c+C]``: every token of a stream but its first is scored exactly once, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+PAD_TOKEN = "<|pad|>"
+
+
+class Tokenizer(Protocol):
+    """What chunking needs from the tokenizer of a model."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def pad_id(self) -> int:
+        """Id of the dedicated ``<|pad|>``: outside the vocabulary, so that no text can contain it."""
+
+    @property
+    def eot_id(self) -> int:
+        """Id of the end-of-text token, which separates documents."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens around it; text that looks like a special token is only text."""
+
+    def token_bytes(self, ids: list[int]) -> list[int]:
+        """How many bytes of UTF-8 each token stands for; 0 for the end-of-text token."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with the path that it is known by."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The chunks of one repository: N chunks of C tokens."""
+
+    stream_id: str
+    language: str
+    #: What chunk n reads; the pad id where nothing is scored.
+    input_ids: Int32[np.ndarray, "N C"]
+    #: The successor of each token read; the pad id where nothing is scored.
+    targets: Int32[np.ndarray, "N C"]
+    #: True where the target is a token to be scored.
+    mask: Bool[np.ndarray, "N C"]
+    #: Bytes of UTF-8 that the scored tokens of a chunk stand for.  A character that a byte-level tokenizer splits
+    #: counts with each of its tokens by the bytes that this one holds; separators count 0.
+    n_bytes: Int32[np.ndarray, " N"]
+    #: Where each document starts, in tokens from the start of the stream.
+    document_starts: Int32[np.ndarray, " M"]
+    document_paths: tuple[str, ...]
+
+    @property
+    def n_chunks(self) -> int:
+        """How many chunks the stream has."""
+        return len(self.input_ids)
+
+    @property
+    def n_tokens(self) -> Int32[np.ndarray, " N"]:
+        """How many tokens of each chunk are scored."""
+        return self.mask.sum(axis=1, dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A stream before it is cut: its tokens, their bytes, and where its documents start."""
+
+    ids: Int32[np.ndarray, " L"]
+    n_bytes: Int32[np.ndarray, " L"]
+    document_starts: Int32[np.ndarray, " M"]
+    document_paths: tuple[str, ...]
+    #: Paths of documents that the tokenizer cannot represent byte for byte, and that were left out.
+    not_lossless: tuple[str, ...]
+
+
+def tokenize_documents(
+    documents: Iterable[Document], tokenizer: Tokenizer, max_tokens: int | None = None
+) -> Tokens:
+    """Concatenate documents, separated by the end-of-text token; stop once there are ``max_tokens``.
+
+    Documents that come after are not tokenised.  A document is left out if its tokens do not stand for exactly its
+    bytes, for then bits per byte would have no meaning.
+    """
+    ids: list[int] = []
+    n_bytes: list[int] = []
+    starts: list[int] = []
+    paths: list[str] = []
+    not_lossless: list[str] = []
+    for document in documents:
+        if max_tokens is not None and len(ids) >= max_tokens:
+            break
+        encoded = tokenizer.encode(document.text)
+        sizes = tokenizer.token_bytes(encoded)
+        if not encoded or sum(sizes) != len(document.text.encode()) or tokenizer.eot_id in encoded:
+            not_lossless.append(document.path)
+            continue
+        if ids:
+            ids.append(tokenizer.eot_id)
+            n_bytes.append(0)
+        starts.append(len(ids))
+        paths.append(document.path)
+        ids += encoded
+        n_bytes += sizes
+    kept = slice(0, max_tokens)
+    # The separator may have been the last token that counts; then its document is not part of the stream.
+    inside = [start for start in starts if max_tokens is None or start < max_tokens]
+    return Tokens(
+        np.asarray(ids[kept], np.int32),
+        np.asarray(n_bytes[kept], np.int32),
+        np.asarray(inside, np.int32),
+        tuple(paths[: len(inside)]),
+        tuple(not_lossless),
+    )
+
+
+def cut_chunks(tokens: Tokens, chunk_size: int, pad_id: int, stream_id: str, language: str) -> Stream:
+    """Cut a token sequence of length L into ⌈(L−1)/C⌉ chunks; only the last one may hold padding.
+
+    A stream of fewer than two tokens has no chunk, since nothing in it can be scored.
+    """
+    scored = max(0, len(tokens.ids) - 1)
+    n_chunks = -(-scored // chunk_size)
+    shape = (n_chunks, chunk_size)
+    input_ids = np.full(n_chunks * chunk_size, pad_id, np.int32)
+    targets = np.full(n_chunks * chunk_size, pad_id, np.int32)
+    target_bytes = np.zeros(n_chunks * chunk_size, np.int32)
+    mask = np.zeros(n_chunks * chunk_size, bool)
+    input_ids[:scored] = tokens.ids[:scored]
+    targets[:scored] = tokens.ids[1 : scored + 1]
+    target_bytes[:scored] = tokens.n_bytes[1 : scored + 1]
+    mask[:scored] = True
+    return Stream(
+        stream_id=stream_id,
+        language=language,
+        input_ids=input_ids.reshape(shape),
+        targets=targets.reshape(shape),
+        mask=mask.reshape(shape),
+        n_bytes=target_bytes.reshape(shape).sum(axis=1, dtype=np.int32),
+        document_starts=tokens.document_starts,
+        document_paths=tokens.document_paths,
+    )
+
+
+def build_stream(
+    documents: Iterable[Document],
+    tokenizer: Tokenizer,
+    chunk_size: int,
+    stream_id: str,
+    language: str,
+    max_chunks: int | None = None,
+) -> Stream:
+    """:func:`tokenize_documents`, then :func:`cut_chunks`; ``max_chunks`` keeps the first ones."""
+    # One token more than the chunks read: the successor of the last.
+    max_tokens = None if max_chunks is None else max_chunks * chunk_size + 1
+    tokens = tokenize_documents(documents, tokenizer, max_tokens)
+    return cut_chunks(tokens, chunk_size, tokenizer.pad_id, stream_id, language)
