@@ -1,0 +1,1 @@
+"""Frozen language models: where they come from, how they read tokens, what they predict."""

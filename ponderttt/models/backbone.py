@@ -1,0 +1,107 @@
+"""A frozen model ready to use: compiled ``prefix``, ``suffix``, ``hidden`` and ``unembed`` over explicit parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from ponderttt.models import tensors
+from ponderttt.models.llama import Llama, LlamaConfig
+from ponderttt.models.tokenizer import Tokenizer
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _hidden(graph: Any, params: Any, tokens: Array, keep_last: int | None) -> Array:
+    return nnx.merge(graph, params).hidden(tokens, keep_last)
+
+
+@partial(jax.jit, static_argnums=0)
+def _prefix(graph: Any, params: Any, tokens: Array) -> Array:
+    return nnx.merge(graph, params).prefix(tokens)
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _suffix(graph: Any, params: Any, hidden: Array, mask: Array, keep_last: int | None) -> Array:
+    return nnx.merge(graph, params).suffix(hidden, mask, keep_last)
+
+
+@partial(jax.jit, static_argnums=0)
+def _unembed(graph: Any, params: Any, hidden: Array) -> Array:
+    return nnx.merge(graph, params).unembed(hidden)
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen language model.
+
+    Attributes:
+        config: its shape.
+        split_layer: number of blocks in the prefix.
+        graph: static part of the NNX module (hashable); ``nnx.merge(graph, params)`` is the module.
+        params: the parameters, a pytree of arrays.
+        digest: sha256 of all parameter bytes, see :func:`~ponderttt.models.tensors.model_digest`.
+        tokenizer: its tokenizer; ``None`` for a random model.
+    """
+
+    config: LlamaConfig
+    split_layer: int
+    graph: Any
+    params: Any
+    digest: str
+    tokenizer: Tokenizer | None = None
+
+    def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B T D"]:
+        """Final normed hidden states, float32, of the last ``keep_last`` positions (all by default).
+
+        Token t attends to tokens 0 … t of its row and to no padding (id ``vocab_size``).
+        """
+        return _hidden(self.graph, self.params, tokens, keep_last)
+
+    def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """The residual stream after ``split_layer`` blocks, in the parameters' dtype."""
+        return _prefix(self.graph, self.params, tokens)
+
+    def suffix(
+        self,
+        hidden: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"] | None = None,
+        keep_last: int | None = None,
+    ) -> Float[Array, "B T D"]:
+        """The blocks after the split and the final norm; ``mask`` is False where ``prefix`` read padding."""
+        if mask is None:
+            mask = jnp.ones(hidden.shape[:2], dtype=bool)
+        return _suffix(self.graph, self.params, hidden, mask, keep_last)
+
+    def unembed(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Logits over the vocabulary, float32; the pad id has none."""
+        return _unembed(self.graph, self.params, hidden)
+
+    @cached_property
+    def unembedding(self) -> Float[Array, "V D"]:
+        """The matrix of :meth:`unembed`, float32."""
+        model = nnx.merge(self.graph, self.params)
+        matrix = model.embedding if model.unembedding is None else model.unembedding
+        return matrix[...].astype(jnp.float32)
+
+
+def make_backbone(model: Llama, tokenizer: Tokenizer | None = None, digest: str | None = None) -> Backbone:
+    """Split a model into graph and parameters, once; ``digest`` is computed unless it is known already."""
+    graph, params = nnx.split(model)
+    split_layer = model.blocks_before.mlp_norm[...].shape[0]
+    return Backbone(
+        model.config, split_layer, graph, params, digest or tensors.model_digest(graph, params), tokenizer
+    )
+
+
+def random_backbone(
+    config: LlamaConfig, key: jax.Array, split_layer: int | None = None, dtype: str = "float32"
+) -> Backbone:
+    """A model with random weights, for tests and benchmarks."""
+    checkpoint = tensors.in_memory(config, tensors.random_tensors(config, key))
+    return make_backbone(tensors.assemble(checkpoint, dtype, split_layer))

