@@ -162,6 +162,9 @@ def _collect_tar(handle: IO[bytes], name: str, collector: _Collector) -> None:
                     return source.read()
 
                 collector.add(member.name, member.size, read)
+    # tarfile stops at the end mark; the checksum of the compressed stream is behind it.
+    while bounded.read(1 << 20):
+        pass
 
 
 class _BoundedReader:
