@@ -89,7 +89,14 @@ def default_grid(root: Path, streams: int = 8, seed: int = 0) -> list[Path]:
     folders = [
         write_run(root, "none", "plain", 0, chunk_loss(0, 0, 0, "plain"), tokens=tokens, seconds=2.7),
         write_run(
-            root, "none", "context_1", 0, chunk_loss(-0.16, 0, 0.03, "c"), tokens=tokens, seconds=5.1, flops=2.1e9
+            root,
+            "none",
+            "context_1",
+            0,
+            chunk_loss(-0.16, 0, 0.03, "c"),
+            tokens=tokens,
+            seconds=5.1,
+            flops=2.1e9,
         ),
     ]
     effects = {

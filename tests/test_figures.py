@@ -1,0 +1,190 @@
+"""The figures: drawn from real-shaped records, with labels that do not overlap and curves that are what they say."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reporting_worlds import CODE, default_grid, write_run
+
+from ponderttt.actions import Action
+from ponderttt.config import StatisticsConfig
+from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.reporting.arms import load_arms
+from ponderttt.reporting.figures import decomposition, pareto, seed_dots
+from ponderttt.reporting.labels import Label, place_labels
+from ponderttt.reporting.stream_gain import gain_along_stream, gain_curve
+from ponderttt.reporting.style import new_figure
+from ponderttt.reporting.tables import write_table
+from ponderttt.reporting.training_curves import read_training_log, running_mean, training_curves
+from ponderttt.statistics import StreamResamples, named_generator
+
+STATISTICS = StatisticsConfig(bootstrap_samples=500)
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A results folder with the default grid's table."""
+    root = tmp_path_factory.mktemp("results")
+    folders = default_grid(root)
+    write_table(folders, CODE, STATISTICS, root / "paper_table.csv", root / "seeds.csv")
+    return root, folders
+
+
+def write_log(root: Path, fast_weights: str, seed: int, lines: list[dict[str, float]]) -> Path:
+    log = root / "training" / "tiny" / fast_weights / f"seed-{seed}" / "log.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return log
+
+
+def training_lines() -> list[dict[str, float]]:
+    steps = [{"step": i, "epoch": i // 5, "loss": 2.0 - i / 100, "loss_frozen": 2.0} for i in range(1, 11)]
+    validations = [
+        {
+            "step": i,
+            "epoch": i // 5,
+            "validation_loss": 1.9,
+            "validation_loss_skip": 1.95,
+            "validation_loss_frozen": 2.0,
+        }
+        for i in (5, 10)
+    ]
+    return sorted([*steps, *validations], key=lambda line: line["step"])
+
+
+def test_every_figure_is_drawn_as_picture_and_as_vectors(results: tuple[Path, list[Path]]) -> None:
+    root, folders = results
+    table, seeds = root / "paper_table.csv", root / "seeds.csv"
+    logs = [write_log(root, "ttt", seed, training_lines()) for seed in range(2)]
+    pareto(table, [root / "pareto.png", root / "pareto.svg", root / "pareto.pdf"])
+    seed_dots(table, seeds, [root / "seed_dots.png"])
+    decomposition(table, [root / "decomposition.png"])
+    gain_along_stream(folders, CODE, STATISTICS, [root / "gain.png"])
+    training_curves(logs, [root / "training.png"])
+    for name in ("pareto", "seed_dots", "decomposition", "gain", "training"):
+        assert (root / f"{name}.png").read_bytes().startswith(PNG)
+    assert (root / "pareto.svg").read_text().startswith("<?xml")
+    assert (root / "pareto.pdf").read_bytes().startswith(b"%PDF")
+    assert not list(root.glob(".*"))
+
+
+def test_the_same_table_gives_the_same_vectors(results: tuple[Path, list[Path]]) -> None:
+    root, _ = results
+    for name in ("once.svg", "again.svg"):
+        decomposition(root / "paper_table.csv", [root / name])
+    assert (root / "once.svg").read_bytes() == (root / "again.svg").read_bytes()
+
+
+def test_labels_touch_neither_one_another_nor_the_frame() -> None:
+    rng = np.random.default_rng(3)
+    _figure, axes = new_figure(1, 1, 4.2, 4.6)
+    panel = axes[0, 0]
+    x, y = rng.normal(0.5, 0.07, 12), rng.normal(0.5, 0.07, 12)
+    panel.plot(x, y, "o", ls="none")
+    panel.set(xlim=(0, 1), ylim=(0, 1))
+    boxes = place_labels(
+        panel, [Label(a, b, f"lora update_{i}", "k") for i, (a, b) in enumerate(zip(x, y, strict=True))]
+    )
+    for one, other in itertools.combinations(boxes, 2):
+        assert (np.maximum(one[:2], other[:2]) >= np.minimum(one[2:], other[2:])).any()
+    frame = panel.get_window_extent().extents
+    assert (boxes[:, :2] >= frame[:2]).all()
+    assert (boxes[:, 2:] <= frame[2:]).all()
+
+
+def test_the_gain_curve_is_the_weighted_mean_at_each_position(tmp_path: Path) -> None:
+    tokens = [[100, 100, 100], [300, 300], [100, 100]]
+    update = lambda s, c: Action.UPDATE_1  # noqa: E731
+    folders = []
+    for k in (0, 1):
+        folders.append(write_run(tmp_path, "ttt", "skip", k, lambda s, c, k: 2.0, tokens=tokens))
+        folders.append(
+            write_run(
+                tmp_path,
+                "ttt",
+                "update_1",
+                k,
+                # Gains at chunk 1: 0.1, 0.2 and 0.4 in the three streams, ±0.05 by seed.
+                lambda s, c, k: 2.0 - c * (0.1 * 2**s + (0.05 if k else -0.05)),
+                tokens=tokens,
+                action=update,
+            )
+        )
+    arms, _, _ = load_arms(folders, CODE)
+    skip, updated = arms
+    resamples = StreamResamples.draw(3, 2000, named_generator(0, "streams", "heldout-python"))
+    curve = gain_curve(updated, skip, resamples, 0.95)
+    assert curve is not None
+    # Position 2 is reached by a single stream and is left out.
+    assert curve.position.tolist() == [0, 1]
+    assert curve.n_streams.tolist() == [3, 3]
+    assert curve.gain == pytest.approx([0.0, (100 * 0.1 + 300 * 0.2 + 100 * 0.4) / 500])
+    assert (curve.low[0], curve.high[0]) == (0.0, 0.0)
+    assert (curve.low[1], curve.high[1]) == pytest.approx((0.1, 0.4))
+
+
+def test_figures_refuse_what_they_cannot_show(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path, "none", "plain", 0, lambda s, c, k: 3.0, tokens=[[100], [50]])]
+    table, seeds = tmp_path / "paper_table.csv", tmp_path / "seeds.csv"
+    write_table(folders, CODE, STATISTICS, table, seeds)
+    outputs = [tmp_path / "figure.png"]
+    for draw in (
+        lambda: seed_dots(table, seeds, outputs),
+        lambda: decomposition(table, outputs),
+        lambda: gain_along_stream(folders, CODE, STATISTICS, outputs),
+        lambda: training_curves([], outputs),
+        lambda: pareto(tmp_path / "elsewhere" / "paper_table.csv", outputs),
+    ):
+        with pytest.raises(PonderTTTError) as error:
+            draw()
+        assert "\n" not in str(error.value)
+    assert not outputs[0].exists()
+
+
+def test_methods_and_fast_weights_of_later_studies_are_drawn_too(tmp_path: Path) -> None:
+    tokens = [[100, 80], [50, 60], [70]]
+    act = lambda s, c: Action.UPDATE_2  # noqa: E731
+    folders = [write_run(tmp_path, "none", "plain", 0, lambda s, c, k: 3.0, tokens=tokens)]
+    for method in ("skip", "ppo", "entropy"):
+        action = (lambda s, c: Action.SKIP) if method == "skip" else act
+        folders.append(
+            write_run(tmp_path, "mlp", method, 0, lambda s, c, k: 2.5, tokens=tokens, action=action)
+        )
+    table = tmp_path / "paper_table.csv"
+    write_table(folders, CODE, STATISTICS, table, tmp_path / "seeds.csv")
+    pareto(table, [tmp_path / "pareto.png"])
+    gain_along_stream(folders, CODE, STATISTICS, [tmp_path / "gain.png"])
+
+
+def test_a_running_mean_looks_back_only() -> None:
+    assert running_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_a_step_logged_twice_counts_once(tmp_path: Path) -> None:
+    lines = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 2, "loss": 1.4}]
+    steps, validations = read_training_log(write_log(tmp_path, "ttt", 0, lines))
+    assert [line["loss"] for line in steps] == [2.0, 1.4]
+    assert validations == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', r"log.jsonl:2: not a line"),
+        ('{"step": 1}\n', r"log.jsonl:1: not a line"),
+        ('{"step": 1, "loss": NaN}\n', r"log.jsonl:1: training diverged"),
+        ("", "no training step"),
+    ],
+)
+def test_a_damaged_training_log_is_an_error_that_names_the_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    log = write_log(tmp_path, "ttt", 0, [])
+    log.write_text(text)
+    with pytest.raises(CorruptFileError, match=message):
+        read_training_log(log)
