@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ponderttt.models.attention import causal_attention, rotary_angles, rotate
 
@@ -95,14 +96,14 @@ def rms_norm(hidden: Float[Array, "*B D"], weight: Float[Array, " D"], eps: floa
 class Block(nnx.Module):
     """Attention and gated MLP, each on the normed residual stream; holds one block or a stack of them."""
 
-    def __init__(self, config: LlamaConfig, weights: Mapping[str, Array]) -> None:
+    def __init__(self, config: LlamaConfig, weights: Mapping[str, ArrayLike]) -> None:
         self.config = config
-        self.attention_norm = nnx.Param(weights["attention_norm"])
-        self.query_key_value = nnx.Param(weights["query_key_value"])
-        self.attention_out = nnx.Param(weights["attention_out"])
-        self.mlp_norm = nnx.Param(weights["mlp_norm"])
-        self.gate_up = nnx.Param(weights["gate_up"])
-        self.mlp_down = nnx.Param(weights["mlp_down"])
+        self.attention_norm = nnx.Param(jax.device_put(weights["attention_norm"]))
+        self.query_key_value = nnx.Param(jax.device_put(weights["query_key_value"]))
+        self.attention_out = nnx.Param(jax.device_put(weights["attention_out"]))
+        self.mlp_norm = nnx.Param(jax.device_put(weights["mlp_norm"]))
+        self.gate_up = nnx.Param(jax.device_put(weights["gate_up"]))
+        self.mlp_down = nnx.Param(jax.device_put(weights["mlp_down"]))
 
     def __call__(
         self,
@@ -147,21 +148,21 @@ class Llama(nnx.Module):
     def __init__(
         self,
         config: LlamaConfig,
-        embedding: Float[Array, "V D"],
-        blocks: Mapping[str, Array],
-        final_norm: Float[Array, " D"],
-        unembedding: Float[Array, "V D"] | None,
+        embedding: Float[ArrayLike, "V D"],
+        blocks: Mapping[str, Array | np.ndarray],
+        final_norm: Float[ArrayLike, " D"],
+        unembedding: Float[ArrayLike, "V D"] | None,
         split_layer: int | None = None,
     ) -> None:
         split = config.layers if split_layer is None else split_layer
         if not 0 <= split <= config.layers:
             raise ValueError(f"split_layer is {split}; the model has {config.layers} blocks")
         self.config = config
-        self.embedding = nnx.Param(embedding)
+        self.embedding = nnx.Param(jax.device_put(embedding))
         self.blocks_before = Block(config, {name: blocks[name][:split] for name in BLOCK_WEIGHTS})
         self.blocks_after = Block(config, {name: blocks[name][split:] for name in BLOCK_WEIGHTS})
-        self.final_norm = nnx.Param(final_norm)
-        self.unembedding = None if unembedding is None else nnx.Param(unembedding)
+        self.final_norm = nnx.Param(jax.device_put(final_norm))
+        self.unembedding = None if unembedding is None else nnx.Param(jax.device_put(unembedding))
 
     def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Embedding and the first ``split_layer`` blocks; the residual stream in the parameters' dtype.
