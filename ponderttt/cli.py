@@ -125,13 +125,13 @@ def main() -> None:
     except PonderTTTError as error:
         click.echo(f"ponderttt: {error}", err=True)
         sys.exit(1)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        where = getattr(getattr(error, "ctx", None), "command_path", "ponderttt")
+        click.echo(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("ponderttt: interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, less) has gone; what it read is complete.
-        sys.stderr.close()
-        sys.exit(0)

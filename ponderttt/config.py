@@ -184,7 +184,7 @@ class GridConfig:
     budget: float = 3.0
 
     def __post_init__(self) -> None:
-        for key in ("models", "fast_weights", "methods", "seeds", "eval_corpora"):
+        for key in ("models", "fast_weights", "methods", "seeds", "eval_corpora", "context_chunks"):
             values = getattr(self, key)
             if not values:
                 raise ConfigError(f"grid.{key} is empty: name at least one")
@@ -193,9 +193,16 @@ class GridConfig:
         for method in self.methods:
             if method not in METHODS:
                 raise ConfigError(_unknown("grid.methods", method, METHODS))
-        if not 1.0 <= self.budget <= 12.0:
+        for seed in self.seeds:
+            # Random keys hold 32 bits of a seed: one outside would silently equal another.
+            if not 0 <= seed < 2**32:
+                raise ConfigError(f"grid.seeds holds {seed}; a seed is a whole number from 0 to {2**32 - 1}")
+        for count in self.context_chunks:
+            if count < 0:
+                raise ConfigError(f"grid.context_chunks holds {count}; a number of chunks is 0 or more")
+        if not 1.0 < self.budget < 12.0:
             raise ConfigError(
-                f"grid.budget is {self.budget}; a mean nominal cost lies between 1 (SKIP) and 12 (UPDATE_4)"
+                f"grid.budget is {self.budget}; a mean nominal cost lies between 1 (SKIP) and 12 (UPDATE_4), both excluded"
             )
 
 
@@ -259,6 +266,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: expected a mapping, found {value!r}")
+        for key in value:
+            # YAML reads 2024 as a number and `on` as a truth value.
+            if not isinstance(key, str):
+                raise ConfigError(f"{where}: the name {key!r} is not text; put it in quotes")
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -314,6 +325,8 @@ def load(path: Path | str) -> Experiment:
         mapping = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: not a readable configuration file: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     return from_mapping(Experiment, mapping)

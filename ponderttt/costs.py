@@ -1,7 +1,7 @@
 """What was really spent: FLOPs counted from the traced program, seconds measured around its execution.
 
 XLA's own cost analysis counts the body of a loop once, whatever its trip count, so FLOPs are counted on the jaxpr,
-where ``scan`` carries its length.  On programs without loops both agree (tested).
+where ``scan`` carries its length.  On programs without loops both agree (tested).  A ``cond`` counts its dearest branch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core as jex_core
+from jax.interpreters import partial_eval
 
 #: Primitives that move or re-label data and calculate nothing.
 _FREE = frozenset(
@@ -34,8 +35,18 @@ _REDUCTIONS = frozenset(
         "argmax",
         "argmin",
         "cumsum",
+        "sort",
+        "top_k",
     )
 )
+#: Primitives whose FLOPs their shapes do not give, or that no program here uses: refused, never guessed.
+_UNCOUNTED = {
+    "while": "a while loop has no static trip count; use lax.scan",
+    "conv_general_dilated": "convolutions are not counted; write it as products and sums",
+    "ragged_dot_general": "its group sizes are data",
+    "pallas_call": "the grid of a kernel is not counted",
+    "ffi_call": "foreign code cannot be counted",
+}
 
 
 def _size(variable: Any) -> int:
@@ -48,10 +59,8 @@ def _equation_flops(equation: Any) -> int:
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = equation.invars[0].aval.shape
         return 2 * _size(equation.outvars[0]) * math.prod(left[axis] for axis in contracted)
-    if name == "while":
-        raise ValueError(
-            "a while loop has no static trip count, so its FLOPs cannot be counted; use lax.scan"
-        )
+    if name in _UNCOUNTED:
+        raise ValueError(f"the FLOPs of {name} cannot be counted: {_UNCOUNTED[name]}")
     inner = list(jex_core.jaxprs_in_params(equation.params)) if equation.params else []
     if name == "cond":
         return max(_jaxpr_flops(branch) for branch in inner)
@@ -81,9 +90,12 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
         args: arrays, or ``jax.ShapeDtypeStruct`` in their place.
 
     Raises:
-        ValueError: the program has a loop without a static trip count.
+        ValueError: the program has a loop without a static trip count, or another part that cannot be counted.
     """
-    return _jaxpr_flops(jax.make_jaxpr(function)(*args))
+    traced = jax.make_jaxpr(function)(*args).jaxpr
+    # What no output needs, such as the value of a loss whose gradient alone is asked for, is traced but never run.
+    needed, _ = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+    return _jaxpr_flops(needed)
 
 
 class Measured(NamedTuple):

@@ -41,6 +41,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def disk_is_full(error: Exception) -> bool:
+    """Whether writing failed for want of space; libraries outside Python say so in the message only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
     """A temporary path beside ``target`` that becomes ``target`` on success and disappears on failure.
@@ -49,11 +56,12 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         PonderTTTError: the disk is full; ``target`` is left as it was.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -62,14 +70,15 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if disk_is_full(error):
             raise PonderTTTError(
                 f"{target}: the disk is full; nothing was written. Free some space and run the same command again."
             ) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -114,19 +123,19 @@ def read_manifest(folder: Path | str, kind: str, rebuild: str, *, verify: bool =
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        files, found_kind = manifest["files"], manifest["kind"]
+        files, found_kind, _ = manifest["files"], manifest["kind"], manifest["facts"]
     except FileNotFoundError:
         raise CorruptFileError(
             f"{path}: missing, so {folder} was never finished. Rebuild it: {rebuild}"
         ) from None
-    except (ValueError, KeyError, UnicodeDecodeError):
+    except (ValueError, KeyError, TypeError):
         raise CorruptFileError(f"{path}: not a readable manifest. Rebuild it: {rebuild}") from None
     if found_kind != kind:
         raise CorruptFileError(f"{path}: holds {found_kind}, expected {kind}. Rebuild it: {rebuild}")
     if verify:
         for name, expected in files.items():
             file = Path(folder) / name
-            if not file.exists():
+            if not file.is_file():
                 raise CorruptFileError(
                     f"{file}: missing, though its manifest names it. Rebuild it: {rebuild}"
                 )
@@ -156,6 +165,11 @@ def _imported_modules(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    # Importing a module runs its parent packages.  The root is left out: it only holds the version, and a release
+    # that changes nothing else should not rerun the study.
+    for name in tuple(found):
+        parts = name.split(".")
+        found.update(".".join(parts[:depth]) for depth in range(2, len(parts)))
     return {name for name in found if module_path(name)}
 
 
@@ -177,9 +191,10 @@ def stage_modules(*entry_modules: str) -> tuple[str, ...]:
 
 @cache
 def stage_digest(*entry_modules: str) -> str:
-    """sha256 over the sources of a stage: changes exactly when code that the stage can run changes.
+    """sha256 over the sources of a stage: changes when code that the stage can run changes, and only then.
 
-    Comments and blank lines do not count, since the syntax tree is what is hashed; docstrings do.
+    Comments and blank lines do not count, since the syntax tree is what is hashed; docstrings do.  Modules imported
+    for type checking count, since the stage is handed their objects.
     """
     total = hashlib.sha256()
     for name in stage_modules(*entry_modules):
@@ -202,9 +217,11 @@ def code_digest() -> str:
 
 @cache
 def _git_commit() -> str | None:
-    command = ["git", "-C", str(PACKAGE_ROOT), "rev-parse", "HEAD"]
+    # The second name fails unless this very file is in the commit: an installed copy in a virtual environment inside
+    # somebody's repository must not carry that repository's commit.
+    command = ["git", "-C", str(PACKAGE_ROOT), "rev-parse", "HEAD", f"HEAD:./{Path(__file__).name}"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
     return None
 
 

@@ -6,13 +6,14 @@ manifest, which carries the settings, the digests of everything that the numbers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.provenance import atomic_path, read_manifest, write_manifest
+from ponderttt.provenance import MANIFEST, atomic_path, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     import pyarrow
@@ -87,15 +88,20 @@ def write_records(folder: Path | str, records: Sequence[Record], facts: Mapping[
     if not records:
         raise PonderTTTError(f"{folder}: no chunk was scored; nothing is written")
     for record in records:
-        if not record.loss == record.loss or record.loss in (float("inf"), float("-inf")):
+        chunk = f"chunk {record.chunk_index} of {record.stream_id}"
+        if not math.isfinite(record.loss_frozen):
             raise PonderTTTError(
-                f"{folder}: the loss of chunk {record.chunk_index} of {record.stream_id} is {record.loss}; "
-                "lower the inner rate of the fast weights"
+                f"{folder}: the frozen loss of {chunk} is {record.loss_frozen}; check the model's weights"
+            )
+        if not math.isfinite(record.loss):
+            raise PonderTTTError(
+                f"{folder}: the loss of {chunk} is {record.loss}; lower the inner rate of the fast weights"
             )
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=schema())
-    (folder / "manifest.json").unlink(missing_ok=True)
     with atomic_path(folder / RECORDS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+        # Only now, so that a full disk leaves earlier records whole; and before the new ones take their place.
+        (folder / MANIFEST).unlink(missing_ok=True)
     write_manifest(folder, KIND, {RECORDS: table.num_rows}, facts)
 
 

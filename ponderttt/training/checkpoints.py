@@ -6,13 +6,26 @@ code starts anew.  A lock on the folder keeps a second job from writing into it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from ponderttt.errors import PonderTTTError
-from ponderttt.provenance import digest
+from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.provenance import digest, disk_is_full
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs a traceback from each of its threads before it raises; the exception says it once."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 class Checkpoints:
@@ -39,7 +52,7 @@ class Checkpoints:
         self._lock = (self.folder / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.close()
             raise PonderTTTError(
                 f"{self.folder}: another job is writing this result; wait for it to end, or stop it, and run again"
@@ -55,18 +68,36 @@ class Checkpoints:
             self._lock.close()
 
     def save(self, step: int, state: Any, log: list[dict[str, Any]]) -> None:
-        """Write a pytree of arrays and the log so far; complete or not at all."""
+        """Write a pytree of arrays and the log so far; complete or not at all.
+
+        Raises:
+            PonderTTTError: the disk is full; earlier checkpoints are as they were.
+            ValueError: ``step`` is not after the newest checkpoint.
+        """
         import orbax.checkpoint as ocp
 
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), log=ocp.args.JsonSave({"lines": log})
         )
-        self._manager.save(step, args=arguments)
+        try:
+            with _quiet():
+                saved = self._manager.save(step, args=arguments)
+        except Exception as error:  # storage errors of orbax have no type of their own
+            if disk_is_full(error):
+                raise PonderTTTError(
+                    f"{self.folder}: the disk is full; earlier checkpoints are kept. Free some space and run the same command again."
+                ) from error
+            raise
+        if not saved:
+            raise ValueError(f"step {step} is not after the newest checkpoint, {self._manager.latest_step()}")
 
     def restore(self, like: Any) -> tuple[int, Any, list[dict[str, Any]]] | None:
         """The newest checkpoint (step, state, log), or ``None``; ``like`` gives structure, shapes and dtypes.
 
         Every leaf of ``like`` must be in the checkpoint and the other way round, or restoring is an error.
+
+        Raises:
+            CorruptFileError: the checkpoint is damaged, or holds other leaves or shapes.
         """
         import orbax.checkpoint as ocp
 
@@ -74,5 +105,13 @@ class Checkpoints:
         if step is None:
             return None
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like), log=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=arguments)
+        try:
+            with _quiet():
+                restored = self._manager.restore(step, args=arguments)
+        except Exception as error:  # orbax raises many types for a damaged or mismatched checkpoint
+            reason = " ".join(str(error).split())[:160]
+            raise CorruptFileError(
+                f"{self.folder}: its checkpoint of step {step} does not fit or is damaged ({reason}). "
+                "Delete this folder and run the same command again."
+            ) from error
         return step, restored["state"], restored["log"]["lines"]
