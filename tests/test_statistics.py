@@ -17,6 +17,7 @@ from ponderttt.statistics import (
     interquartile_mean,
     named_generator,
     pass_at_k,
+    percentile_interval,
     probability_of_improvement,
     t_interval,
     token_weighted_mean,
@@ -93,6 +94,11 @@ def test_the_interval_covers_about_as_often_as_it_says() -> None:
 def test_equal_arms_have_a_difference_of_exactly_zero() -> None:
     interval = draw(9).interval(np.zeros(9), np.arange(1.0, 10.0), 0.95)
     assert interval == (0.0, 0.0)
+
+
+def test_the_percentile_interval_cuts_the_same_share_at_both_ends() -> None:
+    assert percentile_interval(np.arange(101.0)[::-1], 0.9) == pytest.approx((5.0, 95.0))
+    assert percentile_interval(np.array([np.nan, np.nan]), 0.9) is None
 
 
 def test_one_stream_has_no_interval() -> None:

@@ -18,6 +18,8 @@ from ponderttt.config import StatisticsConfig
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.provenance import sha256_file, write_manifest
 from ponderttt.records import RECORDS
+from ponderttt.reporting.arms import load_arms
+from ponderttt.reporting.comparisons import pair
 from ponderttt.reporting.reading import verdict, write_reading_guide
 from ponderttt.reporting.rows import TableRow, read_seeds, read_table
 from ponderttt.reporting.tables import build_table, write_table
@@ -139,6 +141,30 @@ def test_missing_runs_may_be_allowed_and_are_listed_with_n(
     assert update_row.delta_vs_skip == pytest.approx(-0.25)
     write_reading_guide(table, tmp_path / "README.md")
     assert f"`{lost}`" in (tmp_path / "README.md").read_text()
+
+
+def test_seeds_are_compared_with_the_adapter_of_the_same_seed(tmp_path: Path) -> None:
+    folders = small_world(tmp_path)
+    without = [folder for folder in folders if folder != run_folder(tmp_path, "ttt", "update_1", 0)]
+    # update_1 of seed 1 has 2.75 and its adapter 3; against the adapter of seed 0, or of both, it would seem worse.
+    row = table_of(without, allow_missing=True)["ttt", "update_1"]
+    assert row.delta_vs_skip == pytest.approx(-0.25)
+    _, seeds, _ = build_table(folders, CODE, STATISTICS)
+    of_update = {seed.seed: seed.delta_vs_skip for seed in seeds if seed.method == "update_1"}
+    assert of_update == pytest.approx({0: -0.25, 1: -0.25})
+
+
+def test_even_when_asked_for_no_difference_crosses_protocols(tmp_path: Path) -> None:
+    folders = small_world(tmp_path)
+    folders.append(
+        write_run(
+            tmp_path, "ttt", "transductive", 0, lambda s, c, k: 0.1, tokens=TOKENS, protocol="transductive"
+        )
+    )
+    arms, _, _ = load_arms(folders, CODE, allow_missing=True)
+    leak, skip = (next(arm for arm in arms if arm.key.method == name) for name in ("transductive", "skip"))
+    with pytest.raises(PonderTTTError, match=r"never compared .* their protocols differ"):
+        pair(leak, skip)
 
 
 def test_a_refused_table_writes_nothing(tmp_path: Path) -> None:

@@ -50,10 +50,11 @@ def of_group(rows: Sequence[TableRow], group: tuple[str, str]) -> list[TableRow]
 
 @in_style
 def pareto(table: Path | str, outputs: Sequence[Path | str]) -> None:
-    """Loss against nominal, counted and measured cost; ``score_first`` arms only, one row of panels per corpus.
+    """Loss against nominal, counted and measured cost; ``score_first`` arms only, within one corpus and model.
 
-    The bars are the paired interval of the difference to the plain backbone, drawn at the arm's loss: the interval of
-    the loss itself is dominated by how much streams differ in difficulty, which all arms share.
+    The upper panels show all arms; where there are arms with fast weights, the lower ones show these closer.  The
+    bars are the paired interval of the difference to the plain backbone, drawn at the arm's loss: the interval of the
+    loss itself is dominated by how much streams differ in difficulty, which all arms share.
 
     Raises:
         PonderTTTError: the table is missing or damaged, or has no ``score_first`` row.
@@ -61,19 +62,26 @@ def pareto(table: Path | str, outputs: Sequence[Path | str]) -> None:
     rows = [row for row in read_table(table) if row.protocol == "score_first"]
     if not rows:
         raise PonderTTTError(f"{table}: no row follows score_first, so there is nothing to plot against cost")
-    groups = groups_of(rows)
-    figure, axes = new_figure(len(groups), 3, 12.5, 0.4 + 4.6 * len(groups), share_y="row")
     names = [row.fast_weights for row in rows]
-    for line, group in zip(axes, groups, strict=True):
+    views: list[tuple[str, list[TableRow], list[TableRow]]] = []
+    for group in groups_of(rows):
+        mine = of_group(rows, group)
+        close = [row for row in mine if row.fast_weights != "none"]
+        where = f"loss, nats per token\n{group[1]} on {group[0]}"
+        views.append((f"{where}\nall arms", mine, mine))
+        if close:
+            views.append((f"{where}\narms with fast weights", mine, close))
+    figure, axes = new_figure(len(views), 3, 12.5, 0.4 + 4.0 * len(views), share_y="row")
+    for line, (where, mine, shown) in zip(axes, views, strict=True):
         for panel, (column, unit, title) in zip(line, COSTS, strict=True):
-            mine = of_group(rows, group)
             _pareto_panel(panel, mine, np.array([getattr(row, column) / unit for row in mine]), names)
+            _limits(panel, np.array([getattr(row, column) / unit for row in shown]), shown)
             panel.set_xlabel(title)
             if column == "cost_nominal":
                 ticks = [action.nominal_cost for action in Action]
                 panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
                 panel.minorticks_off()
-        line[0].set_ylabel(f"loss, nats per token\n{group[1]} on {group[0]}")
+        line[0].set_ylabel(where)
     handles = [
         _handle(colour, f"fast weights: {name}", marker=marker)
         for name in dict.fromkeys(names)
@@ -81,7 +89,9 @@ def pareto(table: Path | str, outputs: Sequence[Path | str]) -> None:
     ]
     handles.append(_handle(GREY, "Pareto front: nothing cheaper is better", marker="", line="--"))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    for line, group in zip(axes, groups, strict=True):
+    for line, (_, mine, shown) in zip(axes, views, strict=True):
+        # Arms that a closer view names are not named twice.
+        named = [row for row in shown if shown is not mine or row.fast_weights == "none"]
         for panel, (column, unit, _) in zip(line, COSTS, strict=True):
             labels = [
                 Label(
@@ -90,7 +100,7 @@ def pareto(table: Path | str, outputs: Sequence[Path | str]) -> None:
                     row.label,
                     look_of_fast_weights(row.fast_weights, names)[0],
                 )
-                for row in of_group(rows, group)
+                for row in named
             ]
             place_labels(panel, labels)
     save(figure, outputs)
@@ -102,11 +112,7 @@ def _pareto_panel(
     loss = np.array([row.loss for row in rows])
     for row, x in zip(rows, cost, strict=True):
         colour, marker = look_of_fast_weights(row.fast_weights, names)
-        low, high = row.loss, row.loss
-        if row.delta_vs_plain is not None and row.delta_vs_plain_ci_low is not None:
-            low += row.delta_vs_plain_ci_low - row.delta_vs_plain
-            high += (row.delta_vs_plain_ci_high or 0.0) - row.delta_vs_plain
-        panel.plot([x, x], [low, high], color=colour, lw=1.4, alpha=0.7, solid_capstyle="butt")
+        panel.plot([x, x], _paired_bar(row), color=colour, lw=1.4, alpha=0.7, solid_capstyle="butt")
         panel.plot([x], [row.loss], marker, color=colour, ms=5)
     order = np.lexsort((loss, cost))
     best = np.minimum.accumulate(loss[order])
@@ -114,13 +120,29 @@ def _pareto_panel(
     # A staircase with its corners, so that labels can keep clear of it.
     corners = np.repeat(cost[front], 2)[1:], np.repeat(loss[front], 2)[:-1]
     panel.plot(*corners, color=GREY, ls="--", lw=1, zorder=1)
+
+
+def _paired_bar(row: TableRow) -> tuple[float, float]:
+    """The ends of the paired interval of the difference to the plain backbone, moved to the arm's loss."""
+    if row.delta_vs_plain is None or row.delta_vs_plain_ci_low is None or row.delta_vs_plain_ci_high is None:
+        return row.loss, row.loss
+    return (
+        row.loss + row.delta_vs_plain_ci_low - row.delta_vs_plain,
+        row.loss + row.delta_vs_plain_ci_high - row.delta_vs_plain,
+    )
+
+
+def _limits(panel: Axes, cost: Float[np.ndarray, " R"], rows: Sequence[TableRow]) -> None:
+    """Room around these arms, for their labels."""
     if cost.min() > 0 and cost.max() / cost.min() > 4:
         panel.set_xscale("log")
         panel.set_xlim(cost.min() / 1.5, cost.max() * 1.5)
     else:
-        room = max(float(np.ptp(cost)), 0.05 * float(cost.max()), 1e-12)
-        panel.set_xlim(cost.min() - 0.25 * room, cost.max() + 0.25 * room)
-    panel.margins(y=0.12)
+        room = max(float(np.ptp(cost)), 0.02 * float(cost.max()), 1e-12)
+        panel.set_xlim(cost.min() - 0.3 * room, cost.max() + 0.3 * room)
+    lows, highs = zip(*(_paired_bar(row) for row in rows), strict=True)
+    room = max(max(highs) - min(lows), 1e-6)
+    panel.set_ylim(min(lows) - 0.15 * room, max(highs) + 0.15 * room)
 
 
 @in_style

@@ -18,6 +18,8 @@ Boxes = Float[np.ndarray, "K 4"]
 
 _RADII = (9, 14, 20, 28, 38, 50, 64, 80, 100)
 _ANGLES = np.deg2rad(np.arange(0, 360, 22.5))
+#: Where along a leader, from the point to the middle of the label, it is checked.
+_LEADER = np.linspace(0.1, 0.8, 8)
 
 
 class Label(NamedTuple):
@@ -62,8 +64,12 @@ def place_labels(axes: Axes, labels: Sequence[Label], size: float = 8.0) -> Boxe
             ]
         )
         places = _boxes(points[index] + offsets, width, height)
+        # Leaders are lines too: none may cross a label that stands already, nor a later label an earlier leader.
+        leaders = points[index] + _LEADER[None, :, None] * offsets[:, None, :]
+        crossing = _overlap(_boxes(leaders.reshape(-1, 2), 4 * scale, 4 * scale), placed)
         cost = (
             8 * _overlap(places, placed)
+            + 4 * crossing.reshape(len(places), -1).sum(axis=1)
             + 4 * (width * height - _overlap(places, frame))
             + 2 * _overlap(places, marks)
             + _overlap(places, strokes)
@@ -71,6 +77,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], size: float = 8.0) -> Boxe
         )
         best = int(np.argmin(cost))
         placed[index] = places[best]
+        strokes = np.concatenate([strokes, _boxes(leaders[best], 3 * scale, 3 * scale)])
         _write(axes, label, offsets[best] / scale, size, width / scale, height / scale)
     return placed
 
