@@ -1,8 +1,7 @@
 """Training of slow weights across training streams: truncated back-propagation through the loop.
 
 Each step takes a window of consecutive chunks of one stream.  Every chunk is scored first and learned from after,
-as at test time, and gradients flow through the updates inside the window; the fast weights that enter a window
-count as constants.  Each stream draws one action (0, 1, 2 or 4 updates) per epoch and keeps it, so that the
+as at test time, and gradients flow through the updates inside the window; of those before it only the end is kept.  Each stream draws one action (0, 1, 2 or 4 updates) per epoch and keeps it, so that the
 trained adapter is at home under all of them, SKIP included: the control "trained adapter, 0 updates" is no
 adapter pushed out of its training distribution.
 """
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from ponderttt.actions import Action
 from ponderttt.config import TrainingConfig
@@ -114,6 +113,21 @@ def window_loss(
     return WindowLoss(jnp.sum(losses), jnp.sum(counts).astype(jnp.float32), fast)
 
 
+def entering(module: FastWeights, carried: Fast, begins: Bool[Array, ""]) -> Fast:
+    """The fast weights with which a window starts: fresh at the start of a stream, else those carried so far.
+
+    Carried ones enter as the learned start plus a constant, so that every window trains the start (the Jacobian of
+    the windows before counts as the identity), while their value stays what it was.
+    """
+
+    def leaf(first: Array, now: Array) -> Array:
+        if jnp.issubdtype(first.dtype, jnp.floating):
+            now = first + jax.lax.stop_gradient(now - first)
+        return jnp.where(begins, first, now)
+
+    return jax.tree.map(leaf, module.reset(), carried)
+
+
 def window_chunks(stream: StreamLike, start: int, size: int) -> Chunk:
     """Chunks ``start … start+size−1`` of a stream; beyond its end, chunks that are masked altogether."""
     names = Chunk._fields
@@ -202,8 +216,7 @@ def _compile(
         slow: Any, fast: Fast, begins: Any, chunks: Chunk, unembedding: Any, action: Any, key: Any
     ) -> tuple[Float[Array, ""], Fast]:
         module = nnx.merge(graph, slow)
-        # At the start of a stream the fast weights are the slow weights' own start, and train it.
-        fast = jax.tree.map(lambda first, carried: jnp.where(begins, first, carried), module.reset(), fast)
+        fast = entering(module, fast, begins)
         result = window_loss(module, fast, chunks, unembedding, action, key, config.outer_tokens)
         return result.loss / jnp.maximum(result.tokens, 1.0), result.fast
 
@@ -219,7 +232,7 @@ def _compile(
         slow = optax.apply_updates(state.slow, updates)
         return state._replace(slow=slow, optimiser=optimiser_state, fast=fast), (
             loss,
-            optax.global_norm(gradients),
+            optax.tree.norm(gradients),
         )
 
     @jax.jit
@@ -227,7 +240,7 @@ def _compile(
         slow: Any, fast: Fast, begins: Any, chunks: Chunk, unembedding: Any, action: Any, key: Any
     ) -> WindowLoss:
         module = nnx.merge(graph, slow)
-        fast = jax.tree.map(lambda first, carried: jnp.where(begins, first, carried), module.reset(), fast)
+        fast = entering(module, fast, begins)
         return window_loss(module, fast, chunks, unembedding, action, key, config.outer_tokens)
 
     return train_step, evaluate

@@ -1,0 +1,290 @@
+"""The loop keeps its order: nothing is scored by what has seen its label, and no stream touches another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import CHUNK, TINY, VOCABULARY, WIDTH, fresh, make_stream, random_tokens
+
+from ponderttt.actions import Action
+from ponderttt.arms import methods_of, policy_of, protocol_of, run_arms
+from ponderttt.config import METHODS, FastWeightsConfig, LoRAConfig
+from ponderttt.fast_weights.base import Chunk, Readout
+from ponderttt.fast_weights.build import build
+from ponderttt.models.losses import corrected_cross_entropy, frozen_logits
+from ponderttt.stream import Arm, ModulePrograms, run_streams
+from ponderttt.stream_data import Step, StreamChunks
+from ponderttt.training.checkpoints import Checkpoints
+
+KINDS = ("ttt", "lora")
+CHANGED_CHUNK, CHANGED_TOKEN = 1, 30
+
+
+@pytest.fixture(scope="module")
+def programs(awake_modules):
+    """Compiled once for the whole file."""
+    return {kind: ModulePrograms(module) for kind, module in awake_modules.items()}
+
+
+def run(
+    programs, kind: str, methods: Sequence[str], streams, unembedding, seed: int = 0
+) -> dict[str, list[Step]]:
+    arms = [Arm(m, programs[kind], policy_of(m, 3.0), protocol_of(m), seed) for m in methods]
+    return run_streams(arms, streams, unembedding)
+
+
+def changed(stream: StreamChunks, tokens: np.ndarray) -> tuple[StreamChunks, int]:
+    """The stream with one token changed, and the position in its chunk of the first loss that may differ."""
+    position = CHANGED_CHUNK * CHUNK + CHANGED_TOKEN
+    other = tokens.copy()
+    other[position] = (other[position] + 1) % VOCABULARY
+    # The token is the target of the position before it.
+    return make_stream(stream.stream_id, other), CHANGED_TOKEN - 1
+
+
+def first_difference(before: list[Step], after: list[Step]) -> tuple[int, int] | None:
+    """(chunk, position) of the first token loss that differs in any bit."""
+    for a, b in zip(before, after, strict=True):
+        differs = np.flatnonzero(a.nll != b.nll)
+        if len(differs):
+            return a.chunk_index, int(differs[0])
+    return None
+
+
+@pytest.fixture(scope="module")
+def perturbed(programs, unembedding):
+    """For each kind of fast weights: steps of every method before and after one token of one stream changed."""
+    tokens = random_tokens(1, 3)
+    first, second = make_stream("one", tokens), make_stream("two", random_tokens(3, 3))
+    other, position = changed(first, tokens)
+    return {
+        kind: (
+            run(programs, kind, methods_of(kind, METHODS), [first, second], unembedding),
+            run(programs, kind, methods_of(kind, METHODS), [other, second], unembedding),
+            position,
+        )
+        for kind in KINDS
+    }
+
+
+def steps_of(runs: dict[str, list[Step]], method: str, stream_id: str) -> list[Step]:
+    return [step for step in runs[method] if step.stream_id == stream_id]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(k, m) for k in KINDS for m in methods_of(k, METHODS) if protocol_of(m) != "transductive"],
+)
+def test_no_loss_before_a_changed_token_moves_by_a_bit(perturbed, kind, method):
+    before, after, position = perturbed[kind]
+    difference = first_difference(steps_of(before, method, "one"), steps_of(after, method, "one"))
+    assert difference == (CHANGED_CHUNK, position)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_leak_test_catches_the_planted_leak(perturbed, kind):
+    before, after, position = perturbed[kind]
+    difference = first_difference(
+        steps_of(before, "transductive", "one"), steps_of(after, "transductive", "one")
+    )
+    assert difference is not None
+    assert difference < (CHANGED_CHUNK, position)
+
+
+@pytest.mark.parametrize(("kind", "method"), [(k, m) for k in KINDS for m in methods_of(k, METHODS)])
+def test_other_streams_of_the_group_do_not_move_by_a_bit(perturbed, kind, method):
+    before, after, _ = perturbed[kind]
+    assert first_difference(steps_of(before, method, "two"), steps_of(after, method, "two")) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [(k, m) for k in KINDS for m in ("update_1", "update_2", "update_4", "random")]
+)
+def test_learning_from_a_chunk_reaches_the_next_one(perturbed, kind, method):
+    """Fast weights carry over (trap 5): a changed chunk changes the losses of the chunk after it."""
+    before, after, _ = perturbed[kind]
+    a, b = steps_of(before, method, "one")[2], steps_of(after, method, "one")[2]
+    if steps_of(before, method, "one")[CHANGED_CHUNK].steps:
+        assert not np.array_equal(a.nll, b.nll)
+    else:
+        assert np.array_equal(a.nll, b.nll)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_repeated_stream_pays_and_more_updates_pay_more(kind, unembedding):
+    """The second time that LoRA reads a chunk it knows it; TTT's untrained read is not asked to."""
+    once = random_tokens(4, 1)[:-1]
+    stream = make_stream("again", np.concatenate([np.tile(once, 6), once[:1]]))
+    steps = run_arms(fresh(kind), [stream], unembedding, ["skip", "update_1", "update_4"], budget=3.0, seed=0)
+    late = {method: np.mean([s.loss for s in rows[3:]]) for method, rows in steps.items()}
+    if kind == "lora":
+        assert late["update_4"] < late["update_1"] < late["skip"] - 0.05
+    else:
+        assert late["update_4"] == late["update_1"] == late["skip"]
+
+
+@pytest.fixture(scope="module")
+def on_noise(unembedding):
+    """Mean losses on uniformly random tokens of a model that knows no better than uniform, eager to learn."""
+    streams = [make_stream(str(i), random_tokens(10 + i, 3)) for i in range(3)]
+    eager = FastWeightsConfig(ttt=TINY.ttt, lora=LoRAConfig(rank=4, inner_rate=0.3, token_share=1.0))
+    methods = ["skip", "update_1", "update_4", "random", "transductive"]
+    means = {}
+    for kind in KINDS:
+        module = build(kind, WIDTH, eager, seed=0)
+        # Almost uniform predictions: an overconfident model would gain by learning to be less sure.
+        steps = run_arms(module, streams, 0.1 * unembedding, methods, budget=3.0, seed=0)
+        means[kind] = {method: np.mean([s.loss for s in rows]) for method, rows in steps.items()}
+    return means
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["update_1", "update_4", "random"])
+def test_random_tokens_give_no_gain_under_score_first(kind, method, on_noise):
+    assert on_noise[kind][method] >= on_noise[kind]["skip"] - 1e-3
+
+
+def test_the_planted_leak_gains_on_random_tokens(on_noise):
+    """What makes a leak test worth having: the leaking order "learns" noise that nobody can predict."""
+    assert on_noise["lora"]["transductive"] < on_noise["lora"]["skip"] - 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_skip_of_an_untrained_adapter_is_the_backbone_bit_for_bit(kind, streams, unembedding):
+    steps = run_arms(fresh(kind), streams[:1], unembedding, ["skip"], budget=3.0, seed=0)["skip"]
+    plain = jax.jit(
+        lambda hidden, targets: corrected_cross_entropy(
+            frozen_logits(hidden, unembedding), jnp.zeros((CHUNK, 1)), jnp.zeros((VOCABULARY, 1)), targets
+        )
+    )
+    for step in steps:
+        expected = plain(streams[0].hidden[step.chunk_index], streams[0].targets[step.chunk_index])
+        assert np.array_equal(step.nll, np.where(streams[0].mask[step.chunk_index], expected, 0.0))
+
+
+def test_an_action_not_taken_compiles_and_costs_nothing(awake_modules, streams, unembedding):
+    own = ModulePrograms(awake_modules["ttt"])
+    arms = [Arm("skip", own, policy_of("skip", 3.0), "score_first", 0)]
+    skipped = run_streams(arms, streams[:1], unembedding)["skip"]
+    assert not any(program._compiled for program in own.adapt.values())
+    updated = run_streams(
+        [Arm("u", own, policy_of("update_1", 3.0), "score_first", 0)], streams[:1], unembedding
+    )["u"]
+    assert all(u.flops > s.flops for u, s in zip(updated, skipped, strict=True))
+    assert {s.steps for s in skipped} == {0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("method", "count"), [("skip", 0), ("update_1", 1), ("update_2", 2), ("update_4", 4)]
+)
+def test_update_k_makes_exactly_k_updates(perturbed, kind, method, count):
+    before, _, _ = perturbed[kind]
+    assert {step.steps for step in before[method]} == {count}
+    assert {step.action for step in before[method]} == {Action[method.upper()]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_number_of_updates_leaves_different_fast_weights(perturbed, kind):
+    before, _, _ = perturbed[kind]
+    second = {m: steps_of(before, m, "one")[1].nll for m in ("skip", "update_1", "update_2", "update_4")}
+    names = list(second)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            assert not np.array_equal(second[a], second[b]), (a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bucketed_execution_equals_a_masked_loop(kind, awake_modules, programs, streams, unembedding):
+    """The random method mixes actions in a group; the reference runs every branch and selects."""
+    module = awake_modules[kind]
+    group = [streams[0], streams[2]]
+    steps = run(programs, kind, ["random"], group, unembedding, seed=3)["random"]
+    actions = {(s.stream_id, s.chunk_index): s.action for s in steps}
+    assert len({actions[s.stream_id, t] for s in group for t in range(3)}) > 1
+
+    @jax.jit
+    def masked(fast, chunk, readout, action):
+        branches = [fast, *(module.adapt(fast, chunk, readout, a.steps).fast for a in Action if a.steps)]
+        chosen = jax.tree.map(lambda *leaves: jnp.stack(leaves)[action], *branches)
+        return module.score(fast, chunk, readout), chosen
+
+    for stream in group:
+        fast = module.reset()
+        for t in range(3):
+            chunk = Chunk(*(jnp.asarray(getattr(stream, name)[t]) for name in Chunk._fields))
+            readout = Readout(unembedding, frozen_logits(chunk.hidden, unembedding))
+            nll, fast = masked(fast, chunk, readout, int(actions[stream.stream_id, t]))
+            step = next(s for s in steps if (s.stream_id, s.chunk_index) == (stream.stream_id, t))
+            np.testing.assert_allclose(step.nll, nll, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_scores_the_same_alone_and_in_a_group(kind, programs, streams, unembedding):
+    together = run(programs, kind, ["update_1"], streams, unembedding)["update_1"]
+    for stream in streams:
+        alone = run(programs, kind, ["update_1"], [stream], unembedding)["update_1"]
+        mine = [s for s in together if s.stream_id == stream.stream_id]
+        np.testing.assert_allclose([s.loss for s in mine], [s.loss for s in alone], rtol=1e-5)
+
+
+def test_padding_is_never_scored_nor_learned_from(programs, streams, unembedding):
+    """The half-empty last chunk: other numbers behind its real tokens change nothing."""
+    stream = streams[1]
+    hidden, entropy = stream.hidden.copy(), stream.entropy.copy()
+    hidden[-1, 20:], entropy[-1, 20:] = 7.0, 99.0
+    dirty = stream._replace(hidden=hidden, entropy=entropy)
+    for kind in KINDS:
+        clean = run(programs, kind, ["update_1"], [stream], unembedding)["update_1"][-1]
+        other = run(programs, kind, ["update_1"], [dirty], unembedding)["update_1"][-1]
+        assert clean.n_tokens == 20
+        assert clean.loss == other.loss
+        assert np.all(clean.nll[20:] == 0)
+
+
+def test_streams_finished_before_an_interruption_are_not_scored_again(tmp_path, streams, unembedding):
+    module = fresh("lora")
+    arguments = {"budget": 3.0, "seed": 0}
+    whole = run_arms(module, streams, unembedding, ["update_1"], **arguments)["update_1"]
+    with Checkpoints(tmp_path, "arms", {"a": 1}) as checkpoints:
+
+        def stop(done: int, total: int) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_arms(
+                module,
+                streams,
+                unembedding,
+                ["update_1"],
+                checkpoints=checkpoints,
+                progress=stop,
+                **arguments,
+            )
+        # Streams that are kept are not looked at: nonsense in their place does not matter.
+        nonsense = [s._replace(hidden=np.full_like(s.hidden, np.nan)) for s in streams[:2]]
+        resumed = run_arms(
+            module, [*nonsense, streams[2]], unembedding, ["update_1"], checkpoints=checkpoints, **arguments
+        )["update_1"]
+    assert [s.loss for s in resumed] == [s.loss for s in whole]
+
+
+def test_in_chunk_reading_is_refused_where_no_causal_read_exists(awake_modules):
+    with pytest.raises(ValueError, match="no causal in-chunk read"):
+        Arm("x", ModulePrograms(awake_modules["lora"]), policy_of("in_chunk", 3.0), "in_chunk", 0)
+
+
+def test_the_shared_projection_gives_the_loss_of_the_module_s_own_read(awake_modules, streams, unembedding):
+    stream = streams[0]
+    for module in awake_modules.values():
+        chunk = Chunk(*(jnp.asarray(getattr(stream, name)[0]) for name in Chunk._fields))
+        readout = Readout(unembedding, frozen_logits(chunk.hidden, unembedding))
+        logits = module.next_token(module.reset(), chunk.hidden, unembedding)
+        direct = -jax.nn.log_softmax(logits)[jnp.arange(CHUNK), chunk.targets]
+        np.testing.assert_allclose(module.score(module.reset(), chunk, readout), direct, rtol=1e-5, atol=1e-5)
+    assert chunk.hidden.shape == (CHUNK, WIDTH)
