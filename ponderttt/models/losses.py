@@ -1,0 +1,234 @@
+"""Next-token loss without a [T, V] array: linear projection and cross-entropy in blocks over the vocabulary.
+
+One pass keeps, per token, the running maximum m of the logits, s = Σ exp(l − m) and u = Σ exp(l − m)(l − m):
+
+    log-sum-exp = m + log s        nll = log-sum-exp − l[target]        entropy = log s − u / s
+
+A target of ``vocab_size`` or more is padding: exactly zero loss, entropy and gradient.  The frozen side of every
+product (unembedding, frozen logits) receives no gradient.  All losses are in nats, float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+#: Logits that exist at once, per stream: 2 MiB, which stays in the cache of one core.
+TILE_ELEMENTS = 512 * 1024
+_MIN_BLOCK = 128
+_LOWEST = -1e30
+
+#: (start, size) of a block of the vocabulary → its logits [M, size], or its rows of a matrix [size, X].
+_Blocks = Callable[[Any, int], Array]
+
+
+def linear_cross_entropy(
+    hidden: Float[Array, "*B T D"], unembedding: Float[Array, "V D"], targets: Int[Array, "*B T"]
+) -> Float[Array, "*B T"]:
+    """Negative log-likelihood of ``targets`` under softmax(hidden · unembeddingᵀ).
+
+    Memory is that of ``hidden``, whatever V.  Differentiable in ``hidden``; the gradient is gathered in the
+    forward pass (the expected unembedding row, by the same running rescaling), so nothing is recomputed.
+    """
+    rows, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    return _linear_nll(rows, unembedding, flat).reshape(targets.shape)
+
+
+def linear_cross_entropy_and_entropy(
+    hidden: Float[Array, "*B T D"], unembedding: Float[Array, "V D"], targets: Int[Array, "*B T"]
+) -> tuple[Float[Array, "*B T"], Float[Array, "*B T"]]:
+    """:func:`linear_cross_entropy` and the entropy of the same distribution, in one pass; for observing only.
+
+    No gradient flows through either.
+    """
+    rows, flat = lax.stop_gradient(hidden.reshape(-1, hidden.shape[-1])), targets.reshape(-1)
+    total, entropy, _ = _sweep(_projected(rows, unembedding), len(rows), len(unembedding), entropy=True)
+    nll = total - jnp.einsum("MD,MD->M", rows, unembedding[_safe(flat, unembedding)])
+    real = flat < len(unembedding)
+    return _masked(nll, real).reshape(targets.shape), _masked(entropy, real).reshape(targets.shape)
+
+
+def frozen_logits(hidden: Float[Array, "*B T D"], unembedding: Float[Array, "V D"]) -> Float[Array, "*B T V"]:
+    """hidden · unembeddingᵀ in full, to be shared by many low-rank corrections of the same chunk."""
+    return jnp.einsum("...TD,VD->...TV", hidden, unembedding)
+
+
+def corrected_cross_entropy(
+    logits: Float[Array, "*B T V"],
+    z: Float[Array, "*B T R"],
+    vocab_basis: Float[Array, "V R"],
+    targets: Int[Array, "*B T"],
+) -> Float[Array, "*B T"]:
+    """Negative log-likelihood of ``targets`` under softmax(logits + z · vocab_basisᵀ), at a cost of O(T V R).
+
+    With ``vocab_basis = unembedding · B`` this is the loss of the hidden state moved by ``B z`` (LoRA on the final
+    hidden state), without projecting D-sized states again.  Differentiable, also twice, in ``z`` and
+    ``vocab_basis``.
+
+    Args:
+        logits: of the frozen model, from :func:`frozen_logits`.
+        z: coordinates of the correction.
+        vocab_basis: what each coordinate adds to each logit.
+        targets: next tokens.
+    """
+    rank, vocab = vocab_basis.shape[-1], logits.shape[-1]
+    nll = _corrected_nll(logits.reshape(-1, vocab), z.reshape(-1, rank), vocab_basis, targets.reshape(-1))
+    return nll.reshape(targets.shape)
+
+
+def corrected_cross_entropy_and_entropy(
+    logits: Float[Array, "*B T V"],
+    z: Float[Array, "*B T R"],
+    vocab_basis: Float[Array, "V R"],
+    targets: Int[Array, "*B T"],
+) -> tuple[Float[Array, "*B T"], Float[Array, "*B T"]]:
+    """:func:`corrected_cross_entropy` and the entropy of the same distribution; no gradient flows through either."""
+    rank, vocab = vocab_basis.shape[-1], logits.shape[-1]
+    rows, low, flat = logits.reshape(-1, vocab), lax.stop_gradient(z.reshape(-1, rank)), targets.reshape(-1)
+    basis, real = lax.stop_gradient(vocab_basis), flat < vocab
+    total, entropy, _ = _sweep(_corrected(rows, low, basis), len(rows), vocab, entropy=True)
+    nll = total - _corrected_target(rows, low, basis, flat)
+    return _masked(nll, real).reshape(targets.shape), _masked(entropy, real).reshape(targets.shape)
+
+
+def _sweep(
+    logits_of: _Blocks, rows: int, vocab: int, *, entropy: bool = False, expected: _Blocks | None = None
+) -> tuple[Array, Array, Array]:
+    """One pass over the vocabulary: log-sum-exp [M], entropy [M], expectation of the rows of a matrix [M, X].
+
+    The last two are empty unless asked for.
+    """
+    width = jax.eval_shape(lambda: expected(0, 1)).shape[-1] if expected else 0
+
+    def step(carry: tuple[Array, ...], start: Array, size: int) -> tuple[tuple[Array, ...], None]:
+        top, total, weighted, mean = carry
+        logits = logits_of(start, size)
+        peak = jnp.maximum(top, logits.max(axis=-1))
+        scale = jnp.exp(top - peak)
+        shifted = logits - peak[:, None]
+        weight = jnp.exp(shifted)
+        if entropy:
+            weighted = scale * (weighted + (top - peak) * total) + (weight * shifted).sum(axis=-1)
+        if expected:
+            mean = scale[:, None] * mean + weight @ expected(start, size)
+        return (peak, scale * total + weight.sum(axis=-1), weighted, mean), None
+
+    zeros = jnp.zeros(rows, jnp.float32)
+    start = (zeros + _LOWEST, zeros, zeros, jnp.zeros((rows, width), jnp.float32))
+    (top, total, weighted, mean), _ = _over_blocks(step, start, rows, vocab)
+    return top + jnp.log(total), jnp.log(total) - weighted / total, mean / total[:, None]
+
+
+def _over_blocks(step: Callable[..., tuple[Any, Any]], carry: Any, rows: int, vocab: int) -> tuple[Any, Any]:
+    """Scan ``step(carry, start, size)`` over whole blocks, then once over what is left of the vocabulary.
+
+    What steps return besides the carry is [size, …] per block and is joined to [V, …].  Steps are rematerialised
+    when differentiated, so that second derivatives are bounded in memory as well.
+    """
+    size = min(max(TILE_ELEMENTS // rows, _MIN_BLOCK), vocab)
+    whole, rest = divmod(vocab, size)
+    body = jax.checkpoint(partial(step, size=size))
+    carry, joined = lax.scan(body, carry, jnp.arange(whole) * size)
+    joined = jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:]), joined)
+    if rest:
+        carry, last = jax.checkpoint(partial(step, size=rest))(carry, jnp.asarray(whole * size))
+        joined = jax.tree.map(lambda part, tail: jnp.concatenate([part, tail]), joined, last)
+    return carry, joined
+
+
+def _rows_of(matrix: Float[Array, "V X"]) -> _Blocks:
+    return lambda start, size: lax.dynamic_slice_in_dim(matrix, start, size)
+
+
+def _projected(hidden: Float[Array, "M D"], unembedding: Float[Array, "V D"]) -> _Blocks:
+    rows_of = _rows_of(unembedding)
+    return lambda start, size: jnp.einsum("MD,VD->MV", hidden, rows_of(start, size))
+
+
+def _corrected(
+    logits: Float[Array, "M V"], z: Float[Array, "M R"], vocab_basis: Float[Array, "V R"]
+) -> _Blocks:
+    rows_of = _rows_of(vocab_basis)
+
+    def block(start: Any, size: int) -> Array:
+        frozen = lax.dynamic_slice_in_dim(logits, start, size, axis=1)
+        return frozen + jnp.einsum("MR,VR->MV", z, rows_of(start, size))
+
+    return block
+
+
+def _corrected_target(
+    logits: Float[Array, "M V"],
+    z: Float[Array, "M R"],
+    vocab_basis: Float[Array, "V R"],
+    targets: Int[Array, " M"],
+) -> Float[Array, " M"]:
+    safe = _safe(targets, vocab_basis)
+    frozen = jnp.take_along_axis(logits, safe[:, None], axis=1)[:, 0]
+    return frozen + jnp.einsum("MR,MR->M", z, vocab_basis[safe])
+
+
+def _safe(targets: Int[Array, " M"], matrix: Float[Array, "V X"]) -> Int[Array, " M"]:
+    return jnp.where(targets < len(matrix), targets, 0)
+
+
+def _masked(values: Float[Array, " M"], real: Array) -> Float[Array, " M"]:
+    return jnp.where(real, values, 0.0)
+
+
+@jax.custom_vjp
+def _linear_nll(hidden: Array, unembedding: Array, targets: Array) -> Array:
+    total, _, _ = _sweep(_projected(hidden, unembedding), len(hidden), len(unembedding))
+    nll = total - jnp.einsum("MD,MD->M", hidden, unembedding[_safe(targets, unembedding)])
+    return _masked(nll, targets < len(unembedding))
+
+
+def _linear_nll_forward(hidden: Array, unembedding: Array, targets: Array) -> tuple[Array, Array]:
+    logits_of, vocab = _projected(hidden, unembedding), len(unembedding)
+    total, _, mean = _sweep(logits_of, len(hidden), vocab, expected=_rows_of(unembedding))
+    row, real = unembedding[_safe(targets, unembedding)], targets < vocab
+    nll = _masked(total - jnp.einsum("MD,MD->M", hidden, row), real)
+    return nll, jnp.where(real[:, None], mean - row, 0.0)
+
+
+def _linear_nll_backward(slope: Array, cotangent: Array) -> tuple[Array, None, None]:
+    return cotangent[:, None] * slope, None, None
+
+
+_linear_nll.defvjp(_linear_nll_forward, _linear_nll_backward)
+
+
+@jax.custom_vjp
+def _corrected_nll(logits: Array, z: Array, vocab_basis: Array, targets: Array) -> Array:
+    return _corrected_nll_forward(logits, z, vocab_basis, targets)[0]
+
+
+def _corrected_nll_forward(
+    logits: Array, z: Array, vocab_basis: Array, targets: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    total, _, _ = _sweep(_corrected(logits, z, vocab_basis), len(logits), logits.shape[-1])
+    nll = total - _corrected_target(logits, z, vocab_basis, targets)
+    return _masked(nll, targets < logits.shape[-1]), (logits, z, vocab_basis, targets, total)
+
+
+def _corrected_nll_backward(saved: tuple[Array, ...], cotangent: Array) -> tuple[None, Array, Array, None]:
+    logits, z, vocab_basis, targets, total = saved
+    weight = _masked(cotangent, targets < logits.shape[-1])[:, None]
+    logits_of, rows_of = _corrected(logits, z, vocab_basis), _rows_of(vocab_basis)
+
+    def step(carry: Array, start: Array, size: int) -> tuple[Array, Array]:
+        share = weight * jnp.exp(logits_of(start, size) - total[:, None])
+        return carry + share @ rows_of(start, size), jnp.einsum("MV,MR->VR", share, z)
+
+    to_z, to_basis = _over_blocks(step, jnp.zeros_like(z), len(z), logits.shape[-1])
+    safe = _safe(targets, vocab_basis)
+    return None, to_z - weight * vocab_basis[safe], to_basis.at[safe].add(-weight * z), None
+
+
+_corrected_nll.defvjp(_corrected_nll_forward, _corrected_nll_backward)
