@@ -31,7 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]
     """A results folder with the default grid's table."""
     root = tmp_path_factory.mktemp("results")
     folders = default_grid(root)
-    write_table(folders, CODE, STATISTICS, root / "paper_table.csv", root / "seeds.csv")
+    write_table(folders, CODE, STATISTICS, root / "paper_table.csv", root / "seeds.csv", "snakemake")
     return root, folders
 
 
@@ -131,7 +131,7 @@ def test_the_gain_curve_is_the_weighted_mean_at_each_position(tmp_path: Path) ->
 def test_figures_refuse_what_they_cannot_show(tmp_path: Path) -> None:
     folders = [write_run(tmp_path, "none", "plain", 0, lambda s, c, k: 3.0, tokens=[[100], [50]])]
     table, seeds = tmp_path / "paper_table.csv", tmp_path / "seeds.csv"
-    write_table(folders, CODE, STATISTICS, table, seeds)
+    write_table(folders, CODE, STATISTICS, table, seeds, "snakemake")
     outputs = [tmp_path / "figure.png"]
     for draw in (
         lambda: seed_dots(table, seeds, outputs),
@@ -156,7 +156,7 @@ def test_methods_and_fast_weights_of_later_studies_are_drawn_too(tmp_path: Path)
             write_run(tmp_path, "mlp", method, 0, lambda s, c, k: 2.5, tokens=tokens, action=action)
         )
     table = tmp_path / "paper_table.csv"
-    write_table(folders, CODE, STATISTICS, table, tmp_path / "seeds.csv")
+    write_table(folders, CODE, STATISTICS, table, tmp_path / "seeds.csv", "snakemake")
     pareto(table, [tmp_path / "pareto.png"])
     gain_along_stream(folders, CODE, STATISTICS, [tmp_path / "gain.png"])
 

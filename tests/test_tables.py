@@ -24,6 +24,7 @@ from ponderttt.reporting.reading import verdict, write_reading_guide
 from ponderttt.reporting.rows import TableRow, read_seeds, read_table
 from ponderttt.reporting.tables import build_table, write_table
 
+COMMAND = "snakemake results/paper_table.csv"
 STATISTICS = StatisticsConfig(bootstrap_samples=2000)
 #: Two streams: the first of 100 and 300 tokens, the second of 200.
 TOKENS = [[100, 300], [200]]
@@ -43,7 +44,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path], li
     """The default grid and its written table."""
     root = tmp_path_factory.mktemp("grid")
     folders = default_grid(root)
-    write_table(folders, CODE, STATISTICS, root / "paper_table.csv", root / "seeds.csv")
+    write_table(folders, CODE, STATISTICS, root / "paper_table.csv", root / "seeds.csv", COMMAND)
     return root, folders, read_table(root / "paper_table.csv")
 
 
@@ -132,7 +133,7 @@ def test_missing_runs_may_be_allowed_and_are_listed_with_n(
     lost = run_folder(tmp_path, "ttt", "update_1", 2)
     folders = [*small_world(tmp_path)[:-1], lost]
     table = tmp_path / "paper_table.csv"
-    rows = write_table(folders, CODE, STATISTICS, table, tmp_path / "seeds.csv", allow_missing=True)
+    rows = write_table(folders, CODE, STATISTICS, table, tmp_path / "seeds.csv", COMMAND, allow_missing=True)
     printed = capsys.readouterr().out
     assert "ttt update_1 (score_first): 1 seeds, 2 streams, 3 chunks, 600 tokens" in printed
     assert "plain (score_first): 1 run, deterministic" in printed
@@ -175,6 +176,7 @@ def test_a_refused_table_writes_nothing(tmp_path: Path) -> None:
             STATISTICS,
             tmp_path / "out" / "paper_table.csv",
             tmp_path / "out" / "seeds.csv",
+            COMMAND,
         )
     assert not (tmp_path / "out").exists()
 
@@ -255,7 +257,7 @@ def test_seeds_that_scored_other_chunks_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_run_names_its_file_and_command(tmp_path: Path) -> None:
     folders = small_world(tmp_path)
     (folders[0] / RECORDS).write_bytes((folders[0] / RECORDS).read_bytes()[:-40])
-    with pytest.raises(CorruptFileError, match=r"plain/seed-0/records.parquet.*snakemake --keep-going"):
+    with pytest.raises(CorruptFileError, match=r"plain/seed-0/records.parquet.*snakemake --force"):
         table_of(folders, allow_missing=True)
 
 
@@ -310,16 +312,16 @@ def test_the_same_runs_give_the_same_bytes(
     grid: tuple[Path, list[Path], list[TableRow]], tmp_path: Path
 ) -> None:
     root, folders, _ = grid
-    write_table(folders, CODE, STATISTICS, tmp_path / "paper_table.csv", tmp_path / "seeds.csv")
+    write_table(folders, CODE, STATISTICS, tmp_path / "paper_table.csv", tmp_path / "seeds.csv", COMMAND)
     for name in ("paper_table.csv", "seeds.csv"):
         assert sha256_file(tmp_path / name) == sha256_file(root / name)
 
 
 def test_a_table_edited_by_hand_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "paper_table.csv"
-    write_table(small_world(tmp_path), CODE, STATISTICS, table, tmp_path / "seeds.csv")
+    write_table(small_world(tmp_path), CODE, STATISTICS, table, tmp_path / "seeds.csv", COMMAND)
     table.write_text(table.read_text().replace("2.25", "1.25", 1))
-    with pytest.raises(CorruptFileError, match=r"paper_table.csv.*snakemake results/paper_table.csv"):
+    with pytest.raises(CorruptFileError, match=r"paper_table.csv.*snakemake --force .*paper_table.csv"):
         read_table(table)
 
 

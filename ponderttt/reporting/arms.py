@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.jobs.layout import rebuild
 from ponderttt.provenance import MANIFEST, digest
 from ponderttt.records import RECORDS, read_records
 
@@ -90,11 +91,6 @@ class Arm:
         return self.measures["loss"][[self.seeds.index(seed) for seed in seeds]]
 
 
-def make_command(folders: Iterable[Path]) -> str:
-    """The command that makes the records of these folders."""
-    return " ".join(["snakemake --keep-going", *(str(folder / RECORDS) for folder in folders)])
-
-
 def missing_runs(folders: Sequence[Path]) -> list[Path]:
     """The folders that no finished run has written."""
     return [folder for folder in folders if not (folder / MANIFEST).exists()]
@@ -126,12 +122,14 @@ def load_arms(
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
         raise PonderTTTError(
             f"the table is refused: {len(missing)} of {len(folders)} runs are missing ({shown}{more}). "
-            f"Make them: {make_command(missing[:1])} (or rerun the table's own command with --keep-going), "
+            f"Make the first: {rebuild(missing[0] / RECORDS)}; or all with the table's own command and --keep-going; "
             "or allow missing runs with --allow-missing"
         )
     present = [folder for folder in folders if folder not in set(missing)]
     if not present:
-        raise PonderTTTError(f"none of the {len(folders)} runs exists yet. Make them: snakemake --keep-going")
+        raise PonderTTTError(
+            f"none of the {len(folders)} runs exists yet. Make the first: {rebuild(folders[0] / RECORDS)}"
+        )
     runs = [read_run(folder, expected_code) for folder in present]
     groups: dict[ArmKey, dict[int, Run]] = {}
     for run in runs:
@@ -147,38 +145,32 @@ def load_arms(
 
 def read_run(folder: Path, expected_code: str | None = None) -> Run:
     """Read and verify one run; see :func:`load_arms`."""
-    rebuild = make_command([folder])
-    table, manifest = read_records(folder, rebuild, expected_code)
+    remake = f"Rebuild it: {rebuild(folder / RECORDS)}"
+    table, manifest = read_records(folder, rebuild(folder / RECORDS), expected_code)
     code = manifest["facts"].get("stage_digest")
     if not code:
         raise CorruptFileError(
             f"{folder / MANIFEST}: has no stage_digest, so nothing says which code made these numbers. "
-            f"Rebuild it: {rebuild}"
+            f"{remake}"
         )
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in _COLUMNS}
     for name in (*ArmKey._fields, "seed"):
         values = set(columns[name])
         if len(values) != 1:
-            raise CorruptFileError(
-                f"{folder}: {name} has {len(values)} values in one run. Rebuild it: {rebuild}"
-            )
+            raise CorruptFileError(f"{folder}: {name} has {len(values)} values in one run. {remake}")
     for name in MEASURES:
         if not np.isfinite(columns[name].astype(np.float64)).all():
             raise CorruptFileError(
                 f"{folder}: {name} is not finite in {np.sum(~np.isfinite(columns[name]))} of {len(table)} records. "
-                f"Rebuild it: {rebuild}"
+                f"{remake}"
             )
     if (columns["n_tokens"] < 1).any():
-        raise CorruptFileError(
-            f"{folder}: a chunk without a scored token is in the records. Rebuild it: {rebuild}"
-        )
+        raise CorruptFileError(f"{folder}: a chunk without a scored token is in the records. {remake}")
     streams, stream = np.unique(columns["stream_id"].astype(str), return_inverse=True)
     order = np.lexsort((columns["chunk_index"], stream))
     position = np.stack([stream, columns["chunk_index"]])[:, order]
     if (position[:, 1:] == position[:, :-1]).all(axis=0).any():
-        raise CorruptFileError(
-            f"{folder}: the same chunk of a stream is recorded twice. Rebuild it: {rebuild}"
-        )
+        raise CorruptFileError(f"{folder}: the same chunk of a stream is recorded twice. {remake}")
     chunks = Chunks(
         streams=tuple(str(name) for name in streams),
         stream=position[0],

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ponderttt.errors import CorruptFileError
+from ponderttt.jobs.layout import rebuild
 from ponderttt.provenance import MANIFEST, atomic_path, read_manifest, write_manifest
 
 KIND = "table"
-COMMAND = "snakemake results/paper_table.csv"
 
 R = TypeVar("R", "TableRow", "SeedRow")
 
@@ -135,18 +135,18 @@ def read_seeds(path: Path | str) -> list[SeedRow]:
 
 def table_manifest(path: Path | str) -> dict[str, Any]:
     """The verified manifest of the folder that holds ``path``."""
-    return read_manifest(Path(path).parent, KIND, COMMAND)
+    return read_manifest(Path(path).parent, KIND, rebuild(path))
 
 
 def _read(path: Path, kind: type[R]) -> list[R]:
     if path.name not in table_manifest(path)["files"]:
-        raise CorruptFileError(f"{path}: its folder's manifest does not name it. Rebuild it: {COMMAND}")
+        raise CorruptFileError(f"{path}: its folder's manifest does not name it. Rebuild it: {rebuild(path)}")
     types_of = typing.get_type_hints(kind)
     with path.open(newline="") as handle:
         reader = csv.DictReader(handle)
         if tuple(reader.fieldnames or ()) != tuple(types_of):
             raise CorruptFileError(
-                f"{path}: its columns are not those of this version. Rebuild it: {COMMAND}"
+                f"{path}: its columns are not those of this version. Rebuild it: {rebuild(path)}"
             )
         return [kind(**{key: _parse(types_of[key], text) for key, text in line.items()}) for line in reader]
 

@@ -14,7 +14,7 @@ from ponderttt.config import StatisticsConfig, as_mapping
 from ponderttt.errors import PonderTTTError
 from ponderttt.reporting.arms import Arm, Run, load_arms
 from ponderttt.reporting.comparisons import ORACLES, Difference, Recovery, difference, find, recovery
-from ponderttt.reporting.rows import COMMAND, SeedRow, TableRow, write_rows
+from ponderttt.reporting.rows import SeedRow, TableRow, write_rows
 from ponderttt.statistics import Interval, StreamResamples, named_generator, t_interval
 
 #: Hex digits of a digest in a cell.
@@ -27,9 +27,9 @@ def write_table(
     statistics: StatisticsConfig,
     output_table: Path | str,
     output_seeds: Path | str,
+    command: str,
     *,
     allow_missing: bool = False,
-    command: str = COMMAND,
 ) -> list[TableRow]:
     """Compute the table and write it, its seeds and their manifest; prints n for every row.
 
@@ -39,8 +39,8 @@ def write_table(
         statistics: bootstrap samples, confidence and seed.
         output_table: ``results/paper_table.csv``.
         output_seeds: ``results/seeds.csv``, in the same folder.
-        allow_missing: make the table of the runs that exist; its notes say what is missing.
         command: what remakes the table, for its manifest and the reading guide.
+        allow_missing: make the table of the runs that exist; the manifest and the guide list the others.
 
     Raises:
         PonderTTTError: see :func:`build_table`; nothing is written then.

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.jobs.layout import rebuild
 from ponderttt.reporting.style import BLACK, BLUE, GREY, VERMILLION, in_style, new_figure, save
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ def read_training_log(path: Path | str) -> tuple[list[dict[str, Any]], list[dict
     Raises:
         CorruptFileError: the file is missing, or a line is not a JSON object with a step and finite numbers.
     """
-    rebuild = f"Rebuild it: snakemake {path}"
+    remake = f"Rebuild it: {rebuild(path)}"
     steps: dict[int, dict[str, Any]] = {}
     validations: dict[int, dict[str, Any]] = {}
     try:
         lines = Path(path).read_text().splitlines()
     except FileNotFoundError:
-        raise CorruptFileError(f"{path}: no such training log. {rebuild}") from None
+        raise CorruptFileError(f"{path}: no such training log. {remake}") from None
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
@@ -43,13 +44,13 @@ def read_training_log(path: Path | str) -> tuple[list[dict[str, Any]], list[dict
             value = entry["validation_loss" if "validation_loss" in entry else "loss"]
             kind[int(entry["step"])] = entry
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise CorruptFileError(f"{path}:{number}: not a line of a training log. {rebuild}") from None
+            raise CorruptFileError(f"{path}:{number}: not a line of a training log. {remake}") from None
         if not finite:
             raise CorruptFileError(
                 f"{path}:{number}: training diverged, loss {value}; lower training.learning_rate"
             )
     if not steps:
-        raise CorruptFileError(f"{path}: has no training step. {rebuild}")
+        raise CorruptFileError(f"{path}: has no training step. {remake}")
     return [steps[step] for step in sorted(steps)], [validations[step] for step in sorted(validations)]
 
 
