@@ -59,8 +59,6 @@ def score(paths: tuple[Path, ...], kind: str, action: str, **options: Any) -> No
 
     A chunk is scored before it is learned from.  Losses are nats per token.
     """
-    from ponderttt.jobs.score import score_paths
-
     if kind == "none" and Action[action] is not Action.SKIP:
         if (
             click.get_current_context().get_parameter_source("action")
@@ -70,12 +68,13 @@ def score(paths: tuple[Path, ...], kind: str, action: str, **options: Any) -> No
                 f"--fast-weights none has nothing to update; use --action SKIP instead of {action}"
             )
         action = Action.SKIP.name
+    from ponderttt.jobs.score import score_paths
+
     as_json = options.pop("as_json")
-    if not as_json:
-        click.echo(
-            f"{'chunk':>5} {'tokens':>6} {'loss':>8} {'frozen':>8}  {'action':<8} {'seconds':>8}  stream"
-        )
-    for step in score_paths(paths, kind=kind, action=Action[action], **options):
+    head = f"{'chunk':>5} {'tokens':>6} {'loss':>8} {'frozen':>8}  {'action':<8} {'seconds':>8}  stream"
+    for number, step in enumerate(score_paths(paths, kind=kind, action=Action[action], **options)):
+        if number == 0 and not as_json:
+            click.echo(head)
         if as_json:
             fields = ("stream_id", "chunk_index", "n_tokens", "n_bytes", "loss", "loss_frozen")
             line = {name: getattr(step, name) for name in fields}
@@ -121,7 +120,7 @@ def doctor() -> None:
 def main() -> None:
     """Run a command; an error that users are meant to read is one line on standard error, with status 1."""
     try:
-        commands(standalone_mode=False)
+        commands(standalone_mode=False, prog_name="ponderttt")
     except PonderTTTError as error:
         click.echo(f"ponderttt: {error}", err=True)
         sys.exit(1)

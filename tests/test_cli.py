@@ -1,0 +1,141 @@
+"""The command line answers bad input with one line and a non-zero exit, and never with a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ponderttt import cli
+
+ROOT = Path(__file__).parent.parent
+STUDY = ROOT / "config.yaml"
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run a command in this process; gives (status, standard output, standard error)."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ponderttt", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return command
+
+
+@pytest.fixture
+def code(tmp_path) -> Path:
+    """A file to score."""
+    path = tmp_path / "a.py"
+    path.write_text("x = 1\n" * 100)
+    return path
+
+
+def one_line(result: tuple[int, str, str]) -> str:
+    """The line of a refusal."""
+    status, out, err = result
+    assert status != 0
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("ponderttt")
+    return err
+
+
+@pytest.mark.parametrize("command", [(), ("score",), ("status",), ("doctor",)])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_says_what_a_command_does(run, command, option):
+    status, out, err = run(*command, option)
+    assert (status, err) == (0, "")
+    assert out.startswith("Usage: ")
+    assert out.count("\n") > 3
+
+
+def test_help_names_every_option_of_score(run):
+    _, out, _ = run("score", "--help")
+    for option in (
+        "--config",
+        "--model",
+        "--fast-weights",
+        "--action",
+        "--seed",
+        "--context-chunks",
+        "--json",
+    ):
+        assert option in out
+
+
+def test_version_is_the_package_version(run):
+    from ponderttt import __version__
+
+    assert __version__ in run("--version")[1]
+
+
+def test_no_command_shows_the_help_and_fails(run):
+    status, _, err = run()
+    assert status == 2
+    assert "score" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("scor",), "No such command 'scor'"),
+        (("score",), "Missing argument 'PATHS...'"),
+        (("score", "x", "--action", "UPDATE_3"), "'UPDATE_3' is not one of"),
+        (("score", "x", "--fast-weights", "lorra"), "'lorra' is not one of"),
+        (("score", "x", "--context-chunks", "two"), "'two' is not a valid integer"),
+        (("score", "x", "--modle", "y"), "No such option '--modle'"),
+    ],
+)
+def test_a_wrong_command_option_or_value_is_one_line(run, arguments, says):
+    line = one_line(run(*arguments))
+    assert says in line
+    assert "--help)" in line
+
+
+def test_an_update_of_nothing_is_one_line(run, code):
+    line = one_line(run("score", code, "--fast-weights", "none", "--action", "UPDATE_1"))
+    assert line == (
+        "ponderttt: --fast-weights none has nothing to update; use --action SKIP instead of UPDATE_1\n"
+    )
+
+
+def test_an_unknown_model_is_one_line_that_names_the_nearest(run, code):
+    line = one_line(run("score", code, "--config", STUDY, "--model", "smollm2-136m"))
+    assert "smollm2-136m" in line
+    assert "smollm2-135m" in line
+
+
+def test_a_missing_configuration_is_one_line(run, code, tmp_path):
+    assert "no such configuration file" in one_line(run("score", code, "--config", tmp_path / "none.yaml"))
+
+
+def test_no_command_line_error_has_a_traceback(code):
+    """Also as the installed command, in a process of its own."""
+    command = [Path(sys.executable).parent / "ponderttt", "score", code]
+    command += ["--fast-weights", "none", "--action", "update_1"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("ponderttt: --fast-weights none")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_gone_is_not_a_traceback():
+    """As in `ponderttt … | head -1`."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    program = "from ponderttt.cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "--help"], stdout=write_end, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write_end)
+    assert ran.stderr == ""

@@ -1,0 +1,40 @@
+"""Importing the package is cheap: what is heavy is loaded where it is used (trap 25)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "datasets",
+    "torch",
+    "transformers",
+    "snakemake",
+    "matplotlib",
+    "pyarrow",
+    "orbax",
+    "huggingface_hub",
+}
+
+
+def loaded_by(module: str) -> set[str]:
+    """Names of the top-level packages that a fresh process has after importing ``module``."""
+    program = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(ran.stdout.split())
+
+
+def test_the_package_itself_loads_nothing_heavy():
+    assert not loaded_by("ponderttt") & (HEAVY | {"jax", "flax", "numpy", "optax", "scipy"})
+
+
+@pytest.mark.parametrize("module", ["ponderttt.cli", "ponderttt.config", "ponderttt.provenance"])
+def test_the_command_line_starts_without_numerics(module):
+    """`ponderttt --help` and the workflow's planning answer at once."""
+    assert not loaded_by(module) & (HEAVY | {"jax", "flax", "numpy", "scipy"})
+
+
+def test_the_numeric_core_loads_numerics_only():
+    assert not loaded_by("ponderttt.stream, ponderttt.arms, ponderttt.scoring") & HEAVY
