@@ -1,0 +1,108 @@
+"""What training and arms read: streams of the frozen pass, the vocabulary projection, and digests of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ponderttt.config import ModelConfig
+from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.frozen import FrozenModel, open_frozen_pass
+from ponderttt.jobs.layout import rebuild
+from ponderttt.models.weights import open_backbone, open_unembedding
+from ponderttt.provenance import MANIFEST, digest
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+    from ponderttt.stream_data import StreamChunks
+
+#: Compiled programs, shared by all jobs; inside the data folder.
+CACHE_FOLDER = ".jax_cache"
+
+
+def inputs_digest(*folders: Path | str) -> dict[str, str]:
+    """Folder → one digest of the files that its manifest lists."""
+    found = {}
+    for folder in folders:
+        path = Path(folder) / MANIFEST
+        try:
+            found[str(folder)] = digest(json.loads(path.read_text())["files"])
+        except (OSError, ValueError, KeyError):
+            raise CorruptFileError(
+                f"{path}: missing or not a manifest. Rebuild it: {rebuild(path)}"
+            ) from None
+    return found
+
+
+@dataclass(frozen=True)
+class FrozenInputs:
+    """A corpus as the frozen pass left it, with the projection that scores it."""
+
+    streams: list[StreamChunks]
+    language: str
+    unembedding: Float[Array, "V D"]
+    model_digest: str
+    inputs: dict[str, str]
+
+    @property
+    def width(self) -> int:
+        """D of the hidden states."""
+        return self.unembedding.shape[1]
+
+
+def open_inputs(
+    model: ModelConfig, model_dir: Path | str, chunks_dir: Path | str, hidden_dir: Path | str
+) -> FrozenInputs:
+    """Read and verify what the frozen pass left; hidden states that were not kept are computed again.
+
+    Raises:
+        CorruptFileError: a file differs from its manifest; the message names the command that rebuilds it.
+    """
+    from ponderttt.corpus.chunks import read_chunks
+
+    again = {folder: rebuild(Path(folder) / MANIFEST) for folder in (model_dir, chunks_dir, hidden_dir)}
+    chunks = read_chunks(chunks_dir, again[chunks_dir])
+    manifest_facts = _facts(hidden_dir, again[hidden_dir])
+    recompute = None
+    if not manifest_facts["keep_hidden"]:
+        recompute = FrozenModel(open_backbone(model_dir, model.dtype, model.split_layer, again[model_dir]))
+    streams, facts = open_frozen_pass(hidden_dir, chunks, again[hidden_dir], recompute)
+    return FrozenInputs(
+        streams,
+        chunks[0].language,
+        open_unembedding(model_dir, again[model_dir]).matrix,
+        facts["model_digest"],
+        inputs_digest(model_dir, chunks_dir, hidden_dir),
+    )
+
+
+def split_validation(streams: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
+    """Training and validation streams: the last ``ceil(share · n)`` in the order of a hash of their ids.
+
+    The order depends on names alone, so that adding a stream moves few others.
+
+    Raises:
+        PonderTTTError: one of the two parts would be empty.
+    """
+    ordered = sorted(streams, key=lambda stream: hashlib.sha256(stream.stream_id.encode()).hexdigest())
+    count = math.ceil(share * len(ordered))
+    if not 0 < count < len(ordered):
+        raise PonderTTTError(
+            f"training.validation_share {share} of {len(ordered)} training streams leaves {len(ordered) - count} to train "
+            f"on and {count} to validate on; both need one at least, so name more training packages or change the share"
+        )
+    return ordered[:-count], ordered[-count:]
+
+
+def _facts(folder: Path | str, again: str) -> dict[str, Any]:
+    from ponderttt.frozen import KIND
+    from ponderttt.provenance import read_manifest
+
+    facts: dict[str, Any] = read_manifest(folder, KIND, again, verify=False)["facts"]
+    return facts

@@ -1,0 +1,146 @@
+"""Where every stage puts its files, and the commands that make them; one place for rules, jobs and messages.
+
+Called without arguments, a path keeps its wildcards (``{model}``), which is what a Snakemake rule wants.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ponderttt.config import Experiment
+from ponderttt.provenance import MANIFEST
+from ponderttt.records import RECORDS
+
+#: Name in the environment of the command that runs this study, set by the Snakefile for its jobs.
+COMMAND_VARIABLE = "PONDERTTT_COMMAND"
+DEFAULT_CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a study; each folder-like stage is tracked by its manifest."""
+
+    data: str
+    results: str
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Layout:
+        """The layout of an experiment."""
+        return cls(experiment.data_dir, experiment.results_dir)
+
+    @property
+    def downloads(self) -> str:
+        """Archives and wheels, kept between studies."""
+        return f"{self.data}/downloads"
+
+    @property
+    def checkpoints(self) -> str:
+        """Of jobs under way; no rule declares it, so Snakemake never deletes it."""
+        return f"{self.results}/.checkpoints"
+
+    def model(self, model: str = "{model}") -> str:
+        """The converted backbone."""
+        return f"{self.data}/models/{model}/{MANIFEST}"
+
+    def shards(self, corpus: str = "{corpus}") -> str:
+        """Source files of a corpus."""
+        return f"{self.data}/shards/{corpus}/{MANIFEST}"
+
+    def chunks(self, model: str = "{model}", corpus: str = "{corpus}") -> str:
+        """A corpus in chunks, under the tokenizer of a model."""
+        return f"{self.data}/chunks/{model}/{corpus}/{MANIFEST}"
+
+    def hidden(
+        self, model: str = "{model}", corpus: str = "{corpus}", context: int | str = "{context}"
+    ) -> str:
+        """The frozen pass over a corpus."""
+        return f"{self.data}/hidden/{model}/{corpus}/context-{context}/{MANIFEST}"
+
+    def training(
+        self, model: str = "{model}", fast_weights: str = "{fast_weights}", seed: int | str = "{seed}"
+    ) -> str:
+        """Trained slow weights."""
+        return f"{self.results}/training/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
+
+    def run(
+        self,
+        corpus: str = "{corpus}",
+        model: str = "{model}",
+        fast_weights: str = "{fast_weights}",
+        method: str = "{method}",
+        seed: int | str = "{seed}",
+    ) -> str:
+        """The folder of one arm and seed."""
+        return f"{self.results}/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm and seed that the table needs."""
+
+    corpus: str
+    model: str
+    fast_weights: str
+    method: str
+    seed: int
+
+    def folder(self, layout: Layout) -> str:
+        """Where its records are."""
+        return layout.run(self.corpus, self.model, self.fast_weights, self.method, self.seed)
+
+    def outputs(self, layout: Layout) -> list[str]:
+        """The files that its rule declares."""
+        return [f"{self.folder(layout)}/{name}" for name in (RECORDS, MANIFEST)]
+
+
+def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
+    """:func:`ponderttt.arms.methods_of`, without the second that importing jax takes each time a DAG is built."""
+    return [method for method in methods if method != "in_chunk" or fast_weights == "ttt"]
+
+
+def plain_method(context: int | str) -> str:
+    """The method name of the backbone without fast weights that sees ``context`` preceding chunks."""
+    return f"context_{context}" if int(context) else "plain"
+
+
+def grid_runs(experiment: Experiment) -> list[Run]:
+    """Every arm and seed of the grid, the plain backbone and its contexts first."""
+    grid, runs = experiment.grid, []
+    # The plain backbone is what everything is compared with, so it is there even if only contexts are named.
+    contexts = sorted({0, *grid.context_chunks})
+    for corpus in grid.eval_corpora:
+        for model in grid.models:
+            runs += [Run(corpus, model, "none", plain_method(context), 0) for context in contexts]
+            for kind in grid.fast_weights:
+                runs += [
+                    Run(corpus, model, kind, method, seed)
+                    for method in methods_of(kind, grid.methods)
+                    for seed in grid.seeds
+                ]
+    return runs
+
+
+def figure_names(methods: Sequence[str]) -> list[str]:
+    """The figures that a grid's methods have something to show in."""
+    updates = any(method in methods for method in ("update_1", "update_2", "update_4", "random"))
+    wanted = {
+        "pareto": True,
+        "gain_along_stream": updates,
+        "seed_dots": updates and "skip" in methods,
+        "decomposition": {"skip", "update_1", "transductive"} <= set(methods),
+        "training_curves": True,
+    }
+    return [name for name, wants in wanted.items() if wants]
+
+
+def command_of(config_path: Path | str) -> str:
+    """``snakemake``, with the configuration named unless it is the default one."""
+    return "snakemake" if str(config_path) == DEFAULT_CONFIG else f"snakemake --configfile {config_path}"
+
+
+def rebuild(path: Path | str) -> str:
+    """The command that makes a file of the workflow again, though it may look up to date."""
+    return f"{os.environ.get(COMMAND_VARIABLE, 'snakemake')} --force {path}"

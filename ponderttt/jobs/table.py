@@ -1,0 +1,34 @@
+"""Stage ``table``: the table and its seeds, and the guide that says how to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ponderttt.config import StatisticsConfig
+from ponderttt.reporting.reading import write_reading_guide
+from ponderttt.reporting.tables import write_table
+
+
+def make_table(
+    run_folders: Sequence[Path | str],
+    records_code: str,
+    statistics: StatisticsConfig,
+    table: Path | str,
+    seeds: Path | str,
+    guide: Path | str,
+    command: str,
+) -> None:
+    """Write ``paper_table.csv``, ``seeds.csv``, their manifest and ``README.md`` in the results folder.
+
+    Args:
+        run_folders: every arm and seed of the grid.
+        records_code: the stage digest that all records must carry.
+        statistics: bootstrap samples, confidence and seed.
+        table: path of the table.
+        seeds: path of the seeds' values.
+        guide: path of the reading guide.
+        command: what remakes the table, for the manifest.
+    """
+    write_table(run_folders, records_code, statistics, table, seeds, command=command)
+    write_reading_guide(table, guide)

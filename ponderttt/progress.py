@@ -1,0 +1,227 @@
+"""What a user sees while the workflow runs: one line when a job ends, how far the present one is, time left.
+
+The Snakefile starts it; Snakemake's own messages go on into its log file below ``.snakemake/log``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+#: Seconds that a job of each rule takes in the default study on 2 cores at 65 GFLOP/s together: the first guess,
+#: replaced by what is measured as soon as a job of the rule has ended.
+TYPICAL_SECONDS: Mapping[str, float] = {
+    "model": 20,
+    "shards": 60,
+    "chunks": 15,
+    "hidden": 250,
+    "train": 90,
+    "arms_ttt": 100,
+    "arms_lora": 100,
+    "plain": 8,
+    "table": 8,
+    "figures": 15,
+}
+QUICK_SECONDS = 2.0
+#: Seconds between two lines of progress in a log file, and between two refreshes of a terminal's last line.
+LINE_SECONDS, REFRESH_SECONDS = 20.0, 1.0
+
+
+def in_words(seconds: float) -> str:
+    """A duration as people say it: ``40 s``, ``3 min``, ``1 h 20 min``."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@dataclass
+class Running:
+    """A job that has started."""
+
+    rule: str
+    label: str
+    log: str | None
+    started: float
+
+    def progress(self) -> tuple[float, str]:
+        """The share that is done, 0 if unknown, and how the job puts it."""
+        if self.log is None:
+            return 0.0, ""
+        with contextlib.suppress(OSError, ValueError, KeyError, ZeroDivisionError):
+            found = json.loads(Path(f"{self.log}.progress").read_text())
+            words = f"{found['done']} of {found['total']}"
+            return found["done"] / found["total"], f"{words} ({found['what']})" if found["what"] else words
+        return 0.0, ""
+
+
+@dataclass
+class Estimate:
+    """How long the rest takes, from what each rule took so far."""
+
+    #: Rule → jobs that have not ended.
+    left: dict[str, int]
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def ended(self, rule: str, seconds: float) -> None:
+        """A job has ended after so many seconds."""
+        self.left[rule] = max(0, self.left.get(rule, 0) - 1)
+        self.seconds.setdefault(rule, []).append(seconds)
+
+    def of_rule(self, rule: str) -> float:
+        """Seconds that a job of the rule is expected to take."""
+        if rule in self.seconds:
+            return sum(self.seconds[rule]) / len(self.seconds[rule])
+        return self._pace() * TYPICAL_SECONDS.get(rule, QUICK_SECONDS)
+
+    def _pace(self) -> float:
+        """Measured over typical seconds of what has ended; 1 at the start."""
+        known = {rule: times for rule, times in self.seconds.items() if rule in TYPICAL_SECONDS}
+        typical = sum(TYPICAL_SECONDS[rule] * len(times) for rule, times in known.items())
+        return sum(map(sum, known.values())) / typical if typical else 1.0
+
+    def remaining(self, running: Sequence[Running], now: float) -> float:
+        """Seconds until all is done, if as many jobs run side by side as now."""
+        total = sum(count * self.of_rule(rule) for rule, count in self.left.items())
+        for job in running:
+            expected, spent = self.of_rule(job.rule), now - job.started
+            share, _ = job.progress()
+            rest = spent * (1 - share) / share if share > 0.05 else max(expected - spent, 0.05 * expected)
+            total += rest - expected
+        return max(total, 0.0) / max(1, len(running))
+
+
+class Display(logging.Handler):
+    """Turns Snakemake's events into few lines for people."""
+
+    def __init__(self, left: Mapping[str, int], stream: TextIO = sys.stderr) -> None:
+        """``left``: rule → jobs to run."""
+        super().__init__(logging.INFO)
+        self._stream, self._terminal = stream, stream.isatty()
+        self._estimate = Estimate(dict(left))
+        self._total, self._done, self._failed = sum(left.values()), 0, 0
+        self._running: dict[int, Running] = {}
+        self._shown = time.monotonic()
+        self._writing = threading.RLock()
+        self._closed = threading.Event()
+        threading.Thread(target=self._tick, daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Handle one event of Snakemake; see ``snakemake_interface_logger_plugins.common.LogEvent``."""
+        event = str(getattr(record, "event", None) or "")
+        with self._writing:
+            if event == "job_info":
+                self._job_started(record.__dict__)
+            elif event == "job_finished":
+                self._job_ended(record.__dict__.get("job_id", -1))
+            elif event == "job_error":
+                self._job_failed(record.__dict__)
+            elif (event == "error" and "CalledProcessError" not in record.getMessage()) or (
+                not event and record.levelno >= logging.WARNING
+            ):
+                self._line(record.getMessage().strip())
+
+    def close(self) -> None:
+        """Stop refreshing and leave the terminal's last line clean."""
+        self._closed.set()
+        with self._writing, contextlib.suppress(ValueError, OSError):
+            self._clear()
+        super().close()
+
+    def _job_started(self, job: Mapping[str, Any]) -> None:
+        logs = job["log"] or []
+        wildcards = " ".join(str(value) for value in job["wildcards"].values())
+        label = f"{job['rule_name'].removeprefix('arms_')} {wildcards}".strip()
+        if job["rule_name"].startswith("arms_"):
+            label = f"arms {label}"
+        running = Running(job["rule_name"], label, logs[0] if logs else None, time.monotonic())
+        self._running[job["jobid"]] = running
+
+    def _job_ended(self, number: int) -> None:
+        job = self._running.pop(number, None)
+        if job is None:
+            return
+        self._done += 1
+        spent = time.monotonic() - job.started
+        self._estimate.ended(job.rule, spent)
+        if job.rule != "all":
+            self._line(f"{self._count()} {job.label}: done in {in_words(spent)}{self._left()}")
+
+    def _job_failed(self, job: Mapping[str, Any]) -> None:
+        running = self._running.pop(job["jobid"], None)
+        # Snakemake repeats its failures at the end.
+        if running is None:
+            return
+        self._failed += 1
+        self._estimate.left[running.rule] = max(0, self._estimate.left.get(running.rule, 0) - 1)
+        where = f"; log: {running.log}" if running.log else ""
+        self._line(f"{self._count()} {running.label}: FAILED{where}")
+
+    def _tick(self) -> None:
+        pause = REFRESH_SECONDS if self._terminal else LINE_SECONDS
+        while not self._closed.wait(pause):
+            with self._writing:
+                busy = [job for job in self._running.values() if job.rule != "all"]
+                if not busy or (not self._terminal and time.monotonic() - self._shown < LINE_SECONDS):
+                    continue
+                # With many jobs side by side, the one that has run longest stands for all.
+                words = busy[0].progress()[1]
+                more = f" and {len(busy) - 1} more" if len(busy) > 1 else ""
+                text = f"{self._count()} {busy[0].label}{': ' + words if words else ''}{more}{self._left()}"
+                if self._terminal:
+                    self._clear()
+                    self._stream.write(text[: _columns(self._stream) - 1])
+                    self._stream.flush()
+                else:
+                    self._line(text)
+
+    def _count(self) -> str:
+        return f"[{self._done}/{self._total}]"
+
+    def _left(self) -> str:
+        rest = self._estimate.remaining(list(self._running.values()), time.monotonic())
+        return (
+            f", about {in_words(rest)} left" if self._done + self._failed < self._total and rest > 1 else ""
+        )
+
+    def _clear(self) -> None:
+        if self._terminal:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _line(self, text: str) -> None:
+        self._clear()
+        self._stream.write(text + "\n")
+        self._stream.flush()
+        self._shown = time.monotonic()
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 80
+
+
+def show(workflow: Any) -> None:
+    """Replace Snakemake's own stream of messages by a :class:`Display`; ``PONDERTTT_PROGRESS=snakemake`` keeps it."""
+    from snakemake.logging import logger
+
+    if os.environ.get("PONDERTTT_PROGRESS") == "snakemake":
+        return
+    left: dict[str, int] = {}
+    for job in workflow.dag.needrun_jobs():
+        left[job.rule.name] = left.get(job.rule.name, 0) + 1
+    for handler in list(logger.handlers):
+        if handler.name == "DefaultStreamHandler":
+            logger.removeHandler(handler)
+            logger.addHandler(Display(left))

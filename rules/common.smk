@@ -1,0 +1,122 @@
+# What all rules share: the checked configuration, paths, digests of code, resources.
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.utils import validate
+
+from ponderttt.config import ConfigError, Experiment, as_mapping, from_mapping
+from ponderttt.corpus.packages import select_packages
+from ponderttt.jobs import session, stages
+from ponderttt.jobs.effective import effective
+from ponderttt.jobs.layout import (
+    COMMAND_VARIABLE,
+    DEFAULT_CONFIG,
+    Layout,
+    command_of,
+    figure_names,
+    grid_runs,
+    methods_of,
+)
+
+try:
+    EXPERIMENT = from_mapping(Experiment, config)
+except ConfigError as error:
+    print(f"ponderttt: {error}", file=sys.stderr)
+    sys.exit(1)
+
+validate(config, "../schemas/config.schema.yaml")
+
+# With every default filled in, so that spelling one out reruns nothing.
+CONFIG = effective(EXPERIMENT)
+GRID = EXPERIMENT.grid
+LAYOUT = Layout.of(EXPERIMENT)
+DATA, RESULTS = EXPERIMENT.data_dir, EXPERIMENT.results_dir
+RUNS = grid_runs(EXPERIMENT)
+FIGURES = {
+    name: [f"{RESULTS}/figures/{name}.svg", f"{RESULTS}/figures/{name}.pdf"]
+    for name in figure_names(GRID.methods)
+}
+
+# For jobs' messages and manifests.
+os.environ[COMMAND_VARIABLE] = command_of(
+    next(iter(workflow.overwrite_configfiles or []), DEFAULT_CONFIG)
+)
+
+
+wildcard_constraints:
+    model="[^/]+",
+    corpus="[^/]+",
+    seed=r"\d+",
+    context=r"\d+",
+
+
+def code(stage):
+    """The digest of a rule's code: comments do not change it, an imported module does."""
+    return stages.stage_code(
+        stage, Path(workflow.basedir) / "workflow_scripts" / f"{stage}.py"
+    )
+
+
+def all_cores(wildcards):
+    """A heavy job has the machine to itself: the seconds that it measures are not a neighbour's."""
+    return workflow.cores
+
+
+def accelerator(kind):
+    """One gpu or tpu for each heavy job where the run has some (--profile gpu, --resources gpu=8), else none."""
+
+    def request(wildcards):
+        return 1 if kind in workflow.global_resources else 0
+
+    return request
+
+
+def chunk_count(corpus):
+    """At most so many chunks are in a corpus; 64 streams of 64 chunks where the configuration sets no limit."""
+    settings = EXPERIMENT.corpora[corpus]
+    streams = settings.max_streams or len(settings.only) or 64
+    return streams * (settings.chunks_per_stream or 64)
+
+
+def minutes(seconds):
+    """A time limit: four times what a slow machine needs, a quarter of an hour at least."""
+    return max(15, round(4 * seconds / 60))
+
+
+def seconds_per_chunk(context):
+    """Of the frozen pass of a small model on two cores."""
+    return 3 * (int(context) + 1)
+
+
+def state_mb(corpus):
+    """Memory of a corpus' hidden states of width 1024."""
+    return chunk_count(corpus) * EXPERIMENT.chunk_size * 1024 * 4 // 2**20
+
+
+def package_rows(corpus):
+    """The pinned packages of a corpus as its list has them: another sha256 or license reruns the corpus, a new line of another corpus does not."""
+    settings = EXPERIMENT.corpora[corpus]
+    if settings.packages is None:
+        return []
+    return [as_mapping(package) for package in select_packages(settings)]
+
+
+def corpus_settings(wildcards):
+    """Everything of a corpus but how many of its chunks are used."""
+    return {**CONFIG["corpora"][wildcards.corpus], "chunks_per_stream": None}
+
+
+def training_shards(wildcards):
+    """Held-out corpora are cleared of whatever is in the training corpus."""
+    return (
+        []
+        if wildcards.corpus == GRID.train_corpus
+        else LAYOUT.shards(GRID.train_corpus)
+    )
+
+
+def context_of(method):
+    """The chunks of context that a method without fast weights sees."""
+    return 0 if method == "plain" else int(method.removeprefix("context_"))

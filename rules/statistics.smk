@@ -1,0 +1,88 @@
+# What readers look at: the table, its guide, the figures, the effective configuration.
+
+RUN_MANIFESTS = [f"{run.folder(LAYOUT)}/manifest.json" for run in RUNS]
+RUN_RECORDS = [f"{run.folder(LAYOUT)}/records.parquet" for run in RUNS]
+TRAINING_LOGS = [
+    LAYOUT.training(model, kind, seed).replace("manifest.json", "log.jsonl")
+    for model in GRID.models
+    for kind in GRID.fast_weights
+    for seed in GRID.seeds
+]
+
+
+rule table:
+    input:
+        manifests=RUN_MANIFESTS,
+        records=RUN_RECORDS,
+    output:
+        table=report(
+            f"{RESULTS}/paper_table.csv",
+            caption="../report/paper_table.rst",
+            category="Table",
+        ),
+        seeds=report(
+            f"{RESULTS}/seeds.csv", caption="../report/seeds.rst", category="Table"
+        ),
+        guide=report(
+            f"{RESULTS}/README.md", caption="../report/reading.rst", category="Table"
+        ),
+        manifest=f"{RESULTS}/manifest.json",
+    log:
+        f"{RESULTS}/logs/table.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/table.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=minutes(60),
+    params:
+        code=code("table"),
+        records_code=stages.records_code(),
+        statistics=CONFIG["statistics"],
+    script:
+        "../workflow_scripts/table.py"
+
+
+rule figures:
+    input:
+        table=f"{RESULTS}/paper_table.csv",
+        seeds=f"{RESULTS}/seeds.csv",
+        manifest=f"{RESULTS}/manifest.json",
+        manifests=RUN_MANIFESTS,
+        records=RUN_RECORDS,
+        logs=TRAINING_LOGS,
+    output:
+        **{
+            name: [
+                report(paths[0], caption=f"../report/{name}.rst", category="Figures"),
+                *paths[1:],
+            ]
+            for name, paths in FIGURES.items()
+        },
+    log:
+        f"{RESULTS}/logs/figures.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figures.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=minutes(60),
+    params:
+        code=code("figures"),
+        names=list(FIGURES),
+        records_code=stages.records_code(),
+        statistics=CONFIG["statistics"],
+    script:
+        "../workflow_scripts/figures.py"
+
+
+rule effective_config:
+    output:
+        f"{RESULTS}/config.yaml",
+    log:
+        f"{RESULTS}/logs/effective_config.log",
+    params:
+        code=code("effective"),
+        config=CONFIG,
+    script:
+        "../workflow_scripts/effective.py"

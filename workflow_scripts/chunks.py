@@ -1,0 +1,20 @@
+"""Rule ``chunks``."""
+
+from pathlib import Path
+from typing import Any
+
+from ponderttt.jobs.entry import job
+
+snakemake: Any
+
+with job(snakemake.log[0], snakemake.threads) as progress:
+    from ponderttt.jobs.chunks import make_chunks
+
+    make_chunks(
+        Path(snakemake.input.model).parent,
+        Path(snakemake.input.shards).parent,
+        Path(snakemake.output[0]).parent,
+        snakemake.params.chunk_size,
+        snakemake.params.chunks_per_stream,
+        progress,
+    )

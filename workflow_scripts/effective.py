@@ -1,0 +1,12 @@
+"""Rule ``effective_config``."""
+
+from typing import Any
+
+from ponderttt.jobs.entry import job
+
+snakemake: Any
+
+with job(snakemake.log[0], snakemake.threads):
+    from ponderttt.jobs.effective import write_effective
+
+    write_effective(snakemake.params.config, snakemake.output[0])

@@ -1,0 +1,24 @@
+"""Rule ``table``."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ponderttt.jobs.entry import job
+
+snakemake: Any
+
+with job(snakemake.log[0], snakemake.threads):
+    from ponderttt.config import StatisticsConfig, from_mapping
+    from ponderttt.jobs.layout import COMMAND_VARIABLE
+    from ponderttt.jobs.table import make_table
+
+    make_table(
+        [Path(path).parent for path in snakemake.input.manifests],
+        snakemake.params.records_code,
+        from_mapping(StatisticsConfig, snakemake.params.statistics, "statistics"),
+        snakemake.output.table,
+        snakemake.output.seeds,
+        snakemake.output.guide,
+        command=f"{os.environ.get(COMMAND_VARIABLE, 'snakemake')} {snakemake.output.table}",
+    )

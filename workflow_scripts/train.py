@@ -1,0 +1,29 @@
+"""Rule ``train``."""
+
+from pathlib import Path
+from typing import Any
+
+from ponderttt.jobs.entry import job
+
+snakemake: Any
+
+with job(snakemake.log[0], snakemake.threads) as progress:
+    from ponderttt.config import FastWeightsConfig, ModelConfig, TrainingConfig, from_mapping
+    from ponderttt.jobs.train import train
+
+    params, kind = snakemake.params, snakemake.wildcards.fast_weights
+    train(
+        from_mapping(ModelConfig, params.model, "models"),
+        kind,
+        from_mapping(FastWeightsConfig, {kind: params.fast_weights}, "fast_weights"),
+        from_mapping(TrainingConfig, params.training, "training"),
+        int(snakemake.wildcards.seed),
+        Path(snakemake.input.model).parent,
+        Path(snakemake.input.chunks).parent,
+        Path(snakemake.input.hidden).parent,
+        Path(snakemake.output.manifest).parent,
+        checkpoint_root=params.checkpoints,
+        stage_digest=params.code,
+        threads=snakemake.threads,
+        progress=progress,
+    )
