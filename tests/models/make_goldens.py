@@ -1,0 +1,151 @@
+"""Compute the goldens with PyTorch and transformers, or check the committed ones and the real weights against them.
+
+    python tests/models/make_goldens.py            writes tests/models/goldens/*.npz
+    python tests/models/make_goldens.py --check    recomputes, compares the files and this package's model, and
+                                                   compares the loss of the real model on real text
+
+Needs torch (the extra ``parity``); nothing else in this project does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import llama_goldens as goldens
+import numpy as np
+import torch
+import transformers
+
+from ponderttt import config
+from ponderttt.models import losses, tensors, weights
+from ponderttt.models.llama import LlamaConfig
+
+REAL_LOSS_TOLERANCE = 1e-3
+
+
+def reference_model(shape: LlamaConfig, arrays: dict[str, np.ndarray]) -> transformers.LlamaForCausalLM:
+    """The transformers model of a shape with given weights, float32."""
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=shape.vocab_size,
+            hidden_size=shape.width,
+            intermediate_size=shape.mlp_width,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            max_position_embeddings=shape.max_context,
+            rms_norm_eps=shape.norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": shape.rope_base},
+            tie_word_embeddings=shape.tied,
+        )
+    )
+    missing, unexpected = model.load_state_dict(
+        {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, strict=False
+    )
+    assert not unexpected, unexpected
+    assert set(missing) <= ({"lm_head.weight"} if shape.tied else set()), missing
+    model.tie_weights()
+    return model.float().eval()
+
+
+def make(name: str) -> goldens.Golden:
+    """Reference logits and gradients of a case, from weights drawn by its place in the list."""
+    shape, (batch, length) = goldens.CASES[name]
+    seed = list(goldens.CASES).index(name)
+    arrays = tensors.random_tensors(shape, jax.random.key(seed))
+    tokens = np.random.default_rng(seed).integers(0, shape.vocab_size, (batch, length))
+    return refer(goldens.Golden(shape, arrays, tokens.astype(np.int32), np.empty(0), {}))
+
+
+def refer(golden: goldens.Golden) -> goldens.Golden:
+    """The same weights and tokens with logits and gradients by the reference."""
+    model = reference_model(golden.config, golden.weights)
+    tokens = torch.from_numpy(golden.tokens).long()
+    logits = model(tokens).logits
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    loss.backward()
+    gradients = {
+        name: parameter.grad.numpy()
+        for name, parameter in model.named_parameters()
+        if name in golden.weights and parameter.grad is not None
+    }
+    assert gradients.keys() == golden.weights.keys()
+    return goldens.Golden(golden.config, golden.weights, golden.tokens, logits.detach().numpy(), gradients)
+
+
+def check(name: str) -> bool:
+    """Compare the committed golden and this package's model with a fresh computation of the reference."""
+    committed = goldens.read(name)
+    fresh = refer(committed)
+    own_logits, own_gradients = goldens.own_results(committed)
+    passed = True
+    for label, logits, gradients in (
+        ("committed", committed.logits, committed.gradients),
+        ("ponderttt", own_logits, own_gradients),
+    ):
+        off = float(np.abs(logits - fresh.logits).max())
+        worst = max(goldens.largest_difference(gradients[key], fresh.gradients[key]) for key in gradients)
+        good = off <= goldens.LOGITS_TOLERANCE and worst <= goldens.GRADIENT_TOLERANCE
+        passed &= good
+        print(
+            f"{name:12s} {label:10s} logits {off:.1e}  gradients {worst:.1e}  {'ok' if good else 'DIFFERS'}"
+        )
+    return passed
+
+
+def check_real(experiment: config.Experiment, name: str, cache_dir: Path) -> bool:
+    """Compare the mean next-token loss of the real model on real text with transformers on the same weights."""
+    with tempfile.TemporaryDirectory() as scratch:
+        weights.convert(experiment.models[name], cache_dir, scratch)
+        backbone = weights.open_backbone(scratch)
+        reference = transformers.LlamaForCausalLM.from_pretrained(scratch, dtype=torch.float32).eval()
+        reader = transformers.PreTrainedTokenizerFast(tokenizer_file=f"{scratch}/tokenizer.json")
+    assert backbone.tokenizer is not None
+    passed = True
+    for module in (argparse, tempfile):
+        text = Path(module.__file__ or "").read_text()
+        ids = backbone.tokenizer.encode(text)[:513]
+        same_ids = reader(text, split_special_tokens=True)["input_ids"][:513] == ids
+        own = losses.linear_cross_entropy(
+            backbone.hidden(jnp.asarray([ids[:-1]])), backbone.unembedding, jnp.asarray([ids[1:]])
+        )
+        with torch.no_grad():
+            logits = reference(torch.tensor([ids[:-1]])).logits[0]
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:])).item()
+        off = abs(float(own.mean()) - expected)
+        good = same_ids and off <= REAL_LOSS_TOLERANCE
+        passed &= good
+        print(
+            f"{name} on {module.__name__}.py: {float(own.mean()):.5f} nats per token, transformers {expected:.5f}, same tokens {same_ids}  {'ok' if good else 'DIFFERS'}"
+        )
+    return passed
+
+
+def main() -> int:
+    """Write or check; the exit status is 0 where everything agrees."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    parser.add_argument("--config", default="config.yaml", help="experiment that names the real model")
+    parser.add_argument("--model", help="a model of it; the first of its grid by default")
+    parser.add_argument("--cache-dir", default="data/sources/models", help="where downloads are kept")
+    options = parser.parse_args()
+    if not options.check:
+        goldens.FOLDER.mkdir(exist_ok=True)
+        for name in goldens.CASES:
+            goldens.save(goldens.FOLDER / f"{name}.npz", make(name))
+        return 0
+    experiment = config.load(options.config)
+    name = options.model or experiment.grid.models[0]
+    passed = [check(case) for case in goldens.CASES]
+    passed.append(check_real(experiment, name, Path(options.cache_dir)))
+    return 0 if all(passed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Promises of the backbone: it is causal, splits anywhere, ignores padding, takes any length, and has one digest."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import Array
+
+from ponderttt.models import tensors
+from ponderttt.models.attention import QUERY_BLOCK, causal_attention
+from ponderttt.models.backbone import Backbone, random_backbone
+from ponderttt.models.llama import LlamaConfig
+
+LENGTH = QUERY_BLOCK + 22
+
+
+@pytest.fixture(scope="module")
+def tokens(tiny: Backbone) -> Array:
+    return jax.random.randint(jax.random.key(1), (2, LENGTH), 0, tiny.config.vocab_size)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Backbone, tokens: Array) -> Array:
+    return tiny.hidden(tokens)
+
+
+@pytest.mark.parametrize("place", [0, 70, QUERY_BLOCK - 1, QUERY_BLOCK, LENGTH - 1])
+def test_a_changed_token_leaves_everything_before_it_bit_identical(
+    tiny: Backbone, tokens: Array, whole: Array, place: int
+) -> None:
+    changed = tiny.hidden(tokens.at[0, place].set((tokens[0, place] + 1) % tiny.config.vocab_size))
+    assert np.array_equal(changed[0, :place], whole[0, :place])
+    assert np.array_equal(changed[1], whole[1])
+    assert not np.any(np.all(changed[0, place:] == whole[0, place:], axis=-1))
+
+
+@pytest.mark.parametrize("split", [0, 1, 2, 3])
+def test_prefix_and_suffix_at_every_split_make_the_whole(
+    tiny: Backbone, tokens: Array, whole: Array, split: int
+) -> None:
+    graph, params = nnx.split(tensors.assemble(_checkpoint(tiny), split_layer=split))
+    parts = dataclasses.replace(tiny, graph=graph, params=params, split_layer=split)
+    np.testing.assert_allclose(parts.suffix(parts.prefix(tokens)), whole, atol=1e-6)
+    np.testing.assert_allclose(parts.hidden(tokens), whole, atol=1e-6)
+    assert tensors.model_digest(graph, params) == tiny.digest
+
+
+def test_the_default_prefix_is_followed_by_the_final_norm_only(tiny: Backbone, tokens: Array) -> None:
+    assert tiny.split_layer == tiny.config.layers
+    residual = np.asarray(tiny.prefix(tokens), np.float64)
+    weight = np.asarray(nnx.merge(tiny.graph, tiny.params).final_norm[...], np.float64)
+    normed = residual / np.sqrt((residual**2).mean(-1, keepdims=True) + tiny.config.norm_eps) * weight
+    np.testing.assert_allclose(tiny.suffix(jnp.asarray(residual, jnp.float32)), normed, atol=1e-5)
+
+
+@pytest.mark.parametrize("keep", [1, 5, QUERY_BLOCK])
+def test_keeping_the_last_positions_still_reads_all_of_them(
+    tiny: Backbone, tokens: Array, whole: Array, keep: int
+) -> None:
+    np.testing.assert_allclose(tiny.hidden(tokens, keep_last=keep), whole[:, -keep:], atol=1e-6)
+    alone = tiny.hidden(tokens[:, -keep:])
+    assert np.abs(alone - whole[:, -keep:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("length", [1, 2, 13, QUERY_BLOCK - 1, QUERY_BLOCK + 1])
+def test_any_length_reads_the_same_beginning(
+    tiny: Backbone, tokens: Array, whole: Array, length: int
+) -> None:
+    np.testing.assert_allclose(tiny.hidden(tokens[:, :length]), whole[:, :length], atol=1e-5)
+
+
+def test_padding_after_the_text_changes_no_real_position(tiny: Backbone, tokens: Array, whole: Array) -> None:
+    padded = tokens.at[:, 40:].set(tiny.config.pad_id)
+    assert np.array_equal(tiny.hidden(padded)[:, :40], whole[:, :40])
+
+
+def test_padding_before_and_inside_the_text_is_never_attended_to(tiny: Backbone, tokens: Array) -> None:
+    pads = jnp.full((2, 9), tiny.config.pad_id, tokens.dtype)
+    text = tokens[:, :30]
+    # Rotary positions are relative, so text that starts at position 9 reads as text that starts at 0.
+    shifted = tiny.hidden(jnp.concatenate([pads, text], axis=1))[:, 9:]
+    np.testing.assert_allclose(shifted, tiny.hidden(text), atol=1e-4)
+    hole = tiny.hidden(text.at[:, 10].set(tiny.config.pad_id))
+    other = tiny.suffix(tiny.prefix(text).at[:, 10].set(0.0))
+    np.testing.assert_array_equal(hole[:, :10], tiny.hidden(text)[:, :10])
+    assert np.all(np.isfinite(hole)) and np.all(np.isfinite(other))
+
+
+def test_the_suffix_skips_padding_only_if_told_where_it_is(tiny: Backbone, tokens: Array) -> None:
+    graph, params = nnx.split(tensors.assemble(_checkpoint(tiny), split_layer=1))
+    parts = dataclasses.replace(tiny, graph=graph, params=params, split_layer=1)
+    padded = tokens[:, :24].at[:, :7].set(tiny.config.pad_id)
+    hidden, real = parts.prefix(padded), padded < tiny.config.vocab_size
+    np.testing.assert_allclose(parts.suffix(hidden, real)[:, 7:], tiny.hidden(padded)[:, 7:], atol=1e-6)
+    assert np.abs(parts.suffix(hidden)[:, 7:] - tiny.hidden(padded)[:, 7:]).max() > 1e-3
+
+
+def test_the_pad_id_can_not_be_predicted(tiny: Backbone, whole: Array) -> None:
+    logits = tiny.unembed(whole)
+    assert logits.shape[-1] == tiny.config.vocab_size == tiny.config.pad_id
+    np.testing.assert_allclose(logits, whole @ tiny.unembedding.T, atol=1e-4)
+
+
+def test_an_untied_model_projects_with_its_own_matrix() -> None:
+    config = LlamaConfig(11, 1, 8, 2, 2, 4, 12, 1e4, 1e-5, 64, False)
+    untied = random_backbone(config, jax.random.key(3))
+    model = nnx.merge(untied.graph, untied.params)
+    hidden = untied.hidden(jnp.asarray([[1, 2, 3]]))
+    assert not np.array_equal(model.embedding[...], untied.unembedding)
+    np.testing.assert_allclose(untied.unembed(hidden), hidden @ untied.unembedding.T, atol=1e-5)
+
+
+def test_blocked_attention_equals_the_plain_formula() -> None:
+    keys = jax.random.split(jax.random.key(5), 4)
+    length, heads, kv_heads = 2 * QUERY_BLOCK + 3, 6, 2
+    query = jax.random.normal(keys[0], (2, length, heads, 4))
+    key, value = (jax.random.normal(k, (2, length, kv_heads, 4)) for k in keys[1:3])
+    mask = jax.random.bernoulli(keys[3], 0.8, (2, length)).at[:, 0].set(True)
+    wide = [np.repeat(np.asarray(a, np.float64), heads // kv_heads, axis=2) for a in (key, value)]
+    scores = np.einsum("btnh,bsnh->bnts", np.asarray(query, np.float64), wide[0]) / 2.0
+    allowed = np.tril(np.ones((length, length), bool)) & np.asarray(mask)[:, None, None]
+    scores = np.where(allowed, scores, -np.inf)
+    weight = np.exp(scores - scores.max(-1, keepdims=True))
+    weight /= weight.sum(-1, keepdims=True)
+    expected = np.einsum("bnts,bsnh->btnh", weight, wide[1])
+    np.testing.assert_allclose(causal_attention(query, key, value, mask), expected, atol=1e-5)
+
+
+def test_the_digest_is_stable_and_sees_a_single_bit(tiny: Backbone) -> None:
+    again = random_backbone(tiny.config, jax.random.key(0))
+    assert again.digest == tiny.digest == tensors.model_digest(tiny.graph, tiny.params)
+    assert random_backbone(tiny.config, jax.random.key(1)).digest != tiny.digest
+    for index, leaf in enumerate(jax.tree.leaves(tiny.params)):
+        if leaf.size == 0:
+            continue
+        bits = np.asarray(leaf).copy().view(np.uint32)
+        bits.reshape(-1)[-1] ^= 1
+        leaves = jax.tree.leaves(tiny.params)
+        leaves[index] = jnp.asarray(bits.view(np.float32))
+        moved = jax.tree.unflatten(jax.tree.structure(tiny.params), leaves)
+        assert tensors.model_digest(tiny.graph, moved) != tiny.digest
+
+
+def test_bfloat16_stays_near_float32_and_returns_float32(tiny: Backbone, tokens: Array, whole: Array) -> None:
+    narrow = random_backbone(tiny.config, jax.random.key(0), dtype="bfloat16")
+    hidden = narrow.hidden(tokens)
+    assert narrow.prefix(tokens).dtype == jnp.bfloat16
+    assert hidden.dtype == narrow.unembedding.dtype == jnp.float32
+    assert narrow.digest != tiny.digest
+    assert np.sqrt(np.mean(np.square(hidden - whole))) < 0.05 * np.sqrt(np.mean(np.square(whole)))
+
+
+def test_counted_flops_agree_with_the_compiled_program(tiny: Backbone) -> None:
+    # One block, since the cost analysis of a loop counts its body once.
+    length, single = 8, dataclasses.replace(tiny.config, layers=1)
+    model = random_backbone(single, jax.random.key(0))
+    shape = jax.ShapeDtypeStruct((1, length), jnp.int32)
+
+    def logits(params: nnx.State, tokens: Array) -> Array:
+        module = nnx.merge(model.graph, params)
+        return module.unembed(module.hidden(tokens))
+
+    compiled = jax.jit(logits).lower(model.params, shape).compile()
+    counted = compiled.cost_analysis()["flops"]
+    by_hand = length * single.flops_per_token(context=length)
+    # The program counts norms, rotations and softmax as well.
+    assert by_hand <= counted <= 1.35 * by_hand
+
+
+def _checkpoint(backbone: Backbone) -> tensors.Checkpoint:
+    arrays = tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
+    return tensors.in_memory(backbone.config, arrays)

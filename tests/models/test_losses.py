@@ -1,0 +1,184 @@
+"""The blocked losses equal the plain formulas, in value and gradient, and never hold a [T, V] array."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import Array
+
+from ponderttt.models import losses
+
+ROWS, WIDTH, RANK = 12, 7, 3
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of eight vocabulary entries, so that tiny vocabularies have many."""
+    monkeypatch.setattr(losses, "TILE_ELEMENTS", 8 * ROWS)
+    monkeypatch.setattr(losses, "_MIN_BLOCK", 1)
+
+
+def plain(logits: Array, targets: Array) -> tuple[Array, Array]:
+    """Negative log-likelihood and entropy by the definitions."""
+    log_probability = jax.nn.log_softmax(logits)
+    real = targets < logits.shape[-1]
+    chosen = jnp.take_along_axis(log_probability, jnp.where(real, targets, 0)[..., None], axis=-1)[..., 0]
+    entropy = -(jnp.exp(log_probability) * log_probability).sum(-1)
+    return jnp.where(real, -chosen, 0.0), jnp.where(real, entropy, 0.0)
+
+
+def problem(vocab: int, scale: float = 1.0) -> tuple[Array, Array, Array, Array, Array]:
+    """hidden, unembedding, z, vocab_basis and targets, every fifth of which is padding."""
+    keys = jax.random.split(jax.random.key(vocab), 5)
+    hidden = scale * jax.random.normal(keys[0], (ROWS, WIDTH))
+    unembedding = jax.random.normal(keys[1], (vocab, WIDTH))
+    z, basis = jax.random.normal(keys[2], (ROWS, RANK)), jax.random.normal(keys[3], (vocab, RANK))
+    targets = jax.random.randint(keys[4], (ROWS,), 0, vocab)
+    return hidden, unembedding, z, basis, targets.at[::5].set(vocab)
+
+
+@pytest.mark.parametrize("vocab", [1, 5, 8, 64, 67])
+def test_loss_entropy_and_gradient_equal_the_plain_formula(vocab: int) -> None:
+    hidden, unembedding, _, _, targets = problem(vocab)
+    weight = jnp.linspace(0.5, 2.0, ROWS)
+
+    def of(loss: object) -> tuple[Array, Array]:
+        return jax.value_and_grad(lambda h: (weight * loss(h)).sum())(hidden)  # type: ignore[operator]
+
+    value, gradient = of(lambda h: losses.linear_cross_entropy(h, unembedding, targets))
+    expected, slope = of(lambda h: plain(h @ unembedding.T, targets)[0])
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slope, atol=1e-5)
+    both = losses.linear_cross_entropy_and_entropy(hidden, unembedding, targets)
+    for found, wanted in zip(both, plain(hidden @ unembedding.T, targets), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocab", [5, 64, 67])
+def test_the_corrected_loss_equals_the_plain_formula_and_the_full_projection(vocab: int) -> None:
+    hidden, unembedding, z, _, targets = problem(vocab)
+    down = jax.random.normal(jax.random.key(9), (WIDTH, RANK))
+    frozen = losses.frozen_logits(hidden, unembedding)
+    weight = jnp.linspace(0.5, 2.0, ROWS)
+
+    def corrected(z: Array, basis: Array) -> Array:
+        return (weight * losses.corrected_cross_entropy(frozen, z, basis, targets)).sum()
+
+    def expected(z: Array, basis: Array) -> Array:
+        return (weight * plain(frozen + z @ basis.T, targets)[0]).sum()
+
+    basis = unembedding @ down
+    value, gradient = jax.value_and_grad(corrected, argnums=(0, 1))(z, basis)
+    wanted, slope = jax.value_and_grad(expected, argnums=(0, 1))(z, basis)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for found, right in zip(gradient, slope, strict=True):
+        np.testing.assert_allclose(found, right, atol=2e-5)
+    moved = losses.linear_cross_entropy(hidden + z @ down.T, unembedding, targets)
+    np.testing.assert_allclose(losses.corrected_cross_entropy(frozen, z, basis, targets), moved, atol=1e-4)
+    both = losses.corrected_cross_entropy_and_entropy(frozen, z, basis, targets)
+    for found, right in zip(both, plain(frozen + z @ basis.T, targets), strict=True):
+        np.testing.assert_allclose(found, right, atol=2e-5)
+
+
+def test_the_corrected_loss_can_be_differentiated_through_a_gradient_step() -> None:
+    hidden, unembedding, z, basis, targets = problem(67)
+    frozen = losses.frozen_logits(hidden, unembedding)
+
+    def after_a_step(loss: object, z: Array, basis: Array) -> Array:
+        slope_z, slope_basis = jax.grad(loss, argnums=(0, 1))(z, basis)  # type: ignore[arg-type]
+        return loss(z - 0.3 * slope_z, basis - 0.3 * slope_basis)  # type: ignore[operator]
+
+    found = jax.grad(
+        lambda *a: after_a_step(
+            lambda z, b: losses.corrected_cross_entropy(frozen, z, b, targets).mean(), *a
+        ),
+        argnums=(0, 1),
+    )(z, basis)
+    expected = jax.grad(
+        lambda *a: after_a_step(lambda z, b: plain(frozen + z @ b.T, targets)[0].mean(), *a), argnums=(0, 1)
+    )(z, basis)
+    for left, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+def test_padding_has_exactly_zero_loss_entropy_and_gradient() -> None:
+    hidden, unembedding, z, basis, targets = problem(67)
+    pads = np.asarray(targets) == 67
+    frozen = losses.frozen_logits(hidden, unembedding)
+    nll, entropy = losses.linear_cross_entropy_and_entropy(hidden, unembedding, targets)
+    slope = jax.grad(lambda h: losses.linear_cross_entropy(h, unembedding, targets).sum())(hidden)
+    slope_z = jax.grad(lambda z: losses.corrected_cross_entropy(frozen, z, basis, targets).sum())(z)
+    for values in (nll, entropy, slope, slope_z):
+        assert np.all(np.asarray(values)[pads] == 0) and np.all(np.asarray(values)[~pads] != 0)
+    every = jnp.full_like(targets, 67)
+    to_basis = jax.grad(lambda b: losses.corrected_cross_entropy(frozen, z, b, every).sum())(basis)
+    assert np.all(np.asarray(to_basis) == 0)
+
+
+def test_the_frozen_side_gets_no_gradient() -> None:
+    hidden, unembedding, z, basis, targets = problem(20)
+    frozen = losses.frozen_logits(hidden, unembedding)
+    to_unembedding = jax.grad(lambda e: losses.linear_cross_entropy(hidden, e, targets).sum())(unembedding)
+    to_logits = jax.grad(lambda f: losses.corrected_cross_entropy(f, z, basis, targets).sum())(frozen)
+    assert np.all(np.asarray(to_unembedding) == 0) and np.all(np.asarray(to_logits) == 0)
+
+
+def test_huge_logits_stay_finite_and_exact() -> None:
+    hidden, unembedding, _, _, targets = problem(67, scale=3e3)
+    nll, entropy = losses.linear_cross_entropy_and_entropy(hidden, unembedding, targets)
+    wide = np.asarray(hidden, np.float64) @ np.asarray(unembedding, np.float64).T
+    top = wide.max(-1)
+    total = top + np.log(np.exp(wide - top[:, None]).sum(-1))
+    expected = total - wide[np.arange(ROWS), np.minimum(targets, 66)]
+    np.testing.assert_allclose(nll, np.where(targets < 67, expected, 0), rtol=1e-4, atol=1e-2)
+    assert np.all(np.isfinite(entropy)) and np.all(np.asarray(entropy) >= -1e-4)
+
+
+def test_batches_and_vmap_equal_one_stream_at_a_time() -> None:
+    hidden, unembedding, z, basis, targets = problem(67)
+    frozen = losses.frozen_logits(hidden, unembedding)
+    one = losses.linear_cross_entropy(hidden, unembedding, targets)
+    low = losses.corrected_cross_entropy(frozen, z, basis, targets)
+
+    def pair(array: Array) -> Array:
+        return jnp.stack([array, array[::-1]])
+
+    batched = losses.linear_cross_entropy(pair(hidden), unembedding, pair(targets))
+    np.testing.assert_allclose(batched, pair(one), atol=1e-5)
+    batched = losses.corrected_cross_entropy(pair(frozen), pair(z), basis, pair(targets))
+    np.testing.assert_allclose(batched, pair(low), atol=1e-5)
+    mapped = jax.vmap(losses.corrected_cross_entropy, in_axes=(0, 0, 0, 0))(
+        pair(frozen), pair(z), jnp.stack([basis, basis]), pair(targets)
+    )
+    np.testing.assert_allclose(mapped, pair(low), atol=1e-5)
+
+
+def test_memory_stays_far_below_one_array_of_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    length, width, vocab = 512, 16, 100_003
+    shapes = (
+        jax.ShapeDtypeStruct((length, width), jnp.float32),
+        jax.ShapeDtypeStruct((vocab, width), jnp.float32),
+        jax.ShapeDtypeStruct((length,), jnp.int32),
+    )
+
+    def loss(hidden: Array, unembedding: Array, targets: Array) -> Array:
+        return losses.linear_cross_entropy(hidden, unembedding, targets).mean()
+
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(*shapes).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.15 * (4 * length * vocab)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=21))
+def test_entropy_lies_between_zero_and_the_logarithm_of_the_vocabulary(logits: list[float]) -> None:
+    unembedding = jnp.asarray(logits, jnp.float32)[:, None]
+    nll, entropy = losses.linear_cross_entropy_and_entropy(
+        jnp.ones((1, 1)), unembedding, jnp.zeros(1, jnp.int32)
+    )
+    assert -1e-4 <= float(entropy[0]) <= np.log(len(logits)) + 1e-4
+    assert float(nll[0]) >= -1e-4
