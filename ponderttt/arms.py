@@ -149,6 +149,6 @@ def _steps_to_json(steps: Mapping[str, Sequence[Step]]) -> str:
 def _steps_from_json(text: str) -> dict[str, list[Step]]:
     position = Step._fields.index("action")
     return {
-        name: [Step(*row[:position], Action(row[position]), *row[position + 1 :]) for row in rows]
+        name: [Step._make((*row[:position], Action(row[position]), *row[position + 1 :])) for row in rows]
         for name, rows in json.loads(text).items()
     }

@@ -44,23 +44,23 @@ class FrozenModel:
     """A backbone with its two compiled programs: hidden states of a chunk in context, and their losses."""
 
     def __init__(self, backbone: Backbone) -> None:
-        import jax
-
         from ponderttt.costs import Program
         from ponderttt.models.losses import linear_cross_entropy_and_entropy
 
         self.backbone = backbone
         self._hidden: dict[int, Any] = {}
         self._loss = Program(linear_cross_entropy_and_entropy)
-        self._jax, self._program = jax, Program
+        self._program = Program
 
     def hidden_program(self, chunk_size: int) -> Any:
         """``(params, tokens [1, n·T]) → hidden [1, T, D]`` of the last chunk."""
+        from flax import nnx
+
         if chunk_size not in self._hidden:
-            pure = self.backbone.hidden_function
+            graph = self.backbone.graph
 
             def last_chunk(params: Any, tokens: Any) -> Any:
-                return pure(params, tokens, keep_last=chunk_size)
+                return nnx.merge(graph, params).hidden(tokens, chunk_size)
 
             self._hidden[chunk_size] = self._program(last_chunk)
         return self._hidden[chunk_size]
@@ -204,6 +204,7 @@ def open_frozen_pass(
                 targets=np.asarray(stream.targets),
                 mask=mask,
                 entropy=arrays["entropy"],
+                nll_frozen=arrays["nll"],
                 loss_frozen=arrays["nll"].astype(np.float64).sum(-1) / mask.sum(-1),
                 n_bytes=np.asarray(stream.n_bytes),
                 flops=arrays["hidden_flops"],

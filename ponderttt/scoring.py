@@ -49,6 +49,7 @@ class LiveStream:
         count = len(stream.input_ids)
         self.hidden = _Column(count, lambda t: run(t).hidden)
         self.entropy = _Column(count, lambda t: run(t).entropy)
+        self.nll_frozen = _Column(count, lambda t: run(t).nll)
         self.loss_frozen = _Column(count, lambda t: run(t).nll.astype(np.float64).sum() / self.mask[t].sum())
         self.flops = _Column(count, lambda t: run(t).hidden_flops)
         self.seconds = _Column(count, lambda t: run(t).hidden_seconds)

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 
 from ponderttt.actions import Action
 from ponderttt.costs import Measured, Program
-from ponderttt.fast_weights.base import Adaptation, Chunk, Fast, FastWeights, Readout
+from ponderttt.fast_weights.base import Adaptation, Chunk, Fast, FastWeights, Readout, as_chunk
 from ponderttt.models.losses import frozen_logits
 from ponderttt.policies.base import Decision, Observation, Policy
 from ponderttt.seeds import named_key
@@ -49,7 +49,9 @@ class ModulePrograms:
             def run(slow: Any, fast: Fast, chunk: Chunk, readout: Readout) -> Any:
                 bound = getattr(nnx.merge(graph, slow), method)
                 one = lambda f, c, r: bound(f, c, r, *static)  # noqa: E731
-                return jax.vmap(one, in_axes=(0, 0, Readout(None, 0)))(fast, chunk, readout)
+                # Streams share the unembedding and have their own logits.
+                axes: Any = Readout._make((None, 0))
+                return jax.vmap(one, in_axes=(0, 0, axes))(fast, chunk, readout)
 
             return run
 
@@ -294,13 +296,7 @@ def _initial_state(arm: Arm, size: int) -> ArmState:
 
 
 def _chunk(streams: Sequence[StreamLike], t: int) -> Chunk:
-    stack = lambda name, dtype: jnp.asarray(np.stack([getattr(s, name)[t] for s in streams]), dtype)  # noqa: E731
-    return Chunk(
-        stack("hidden", jnp.float32),
-        stack("targets", jnp.int32),
-        stack("mask", bool),
-        stack("entropy", jnp.float32),
-    )
+    return as_chunk({name: np.stack([getattr(s, name)[t] for s in streams]) for name in Chunk._fields})
 
 
 def _mean_loss(nll: Float[np.ndarray, "B T"], chunk: Chunk) -> Float[np.ndarray, " B"]:

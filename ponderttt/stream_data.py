@@ -34,6 +34,10 @@ class StreamLike(Protocol):
         """Entropy of each frozen prediction in nats, [N, T]."""
 
     @property
+    def nll_frozen(self) -> Any:
+        """Frozen negative log-likelihood of each target in nats, 0 where masked, [N, T]."""
+
+    @property
     def loss_frozen(self) -> Any:
         """Mean frozen loss of each chunk, nats per token, [N]."""
 
@@ -66,6 +70,7 @@ class StreamChunks(NamedTuple):
     targets: Int[np.ndarray, "N T"]
     mask: Bool[np.ndarray, "N T"]
     entropy: Float[np.ndarray, "N T"]
+    nll_frozen: Float[np.ndarray, "N T"]
     loss_frozen: Float[np.ndarray, " N"]
     n_bytes: Int[np.ndarray, " N"]
     flops: Float[np.ndarray, " N"]

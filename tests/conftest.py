@@ -48,7 +48,18 @@ def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK)
     ones = np.ones(count)
     entropy = np.random.default_rng(seed + 1).random(VOCABULARY).astype(np.float32)[inputs].reshape(shape)
     return StreamChunks(
-        name, hidden, targets, mask, entropy, ones, np.full(count, 3 * CHUNK), ones, ones, ones, ones
+        name,
+        hidden,
+        targets,
+        mask,
+        entropy,
+        np.where(mask, 4.0, 0.0),
+        ones,
+        np.full(count, 3 * CHUNK),
+        ones,
+        ones,
+        ones,
+        ones,
     )
 
 

@@ -8,10 +8,12 @@ pytree that the caller holds: made by :meth:`FastWeights.reset` at the start of 
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -31,6 +33,14 @@ class Chunk(NamedTuple):
     mask: Bool[Array, " T"]
     #: Entropy of the frozen model's prediction at each position, nats.
     entropy: Float[Array, " T"]
+    #: Frozen negative log-likelihood of each target, nats, 0 where masked.
+    nll_frozen: Float[Array, " T"]
+
+
+def as_chunk(fields: Mapping[str, np.ndarray]) -> Chunk:
+    """A chunk (or a batch of them) on the device, in the dtypes that the modules expect."""
+    dtypes = {"hidden": jnp.float32, "targets": jnp.int32, "mask": bool}
+    return Chunk(**{name: jnp.asarray(fields[name], dtypes.get(name, jnp.float32)) for name in Chunk._fields})
 
 
 class Readout(NamedTuple):

@@ -39,10 +39,13 @@ class Decision(NamedTuple):
 class Policy(Protocol):
     """Pure: equal arguments give equal decisions; all memory is in ``state``."""
 
-    #: Parameters, a pytree.
-    params: Any
-    #: Mean nominal cost per chunk that the policy is held to, or ``None``.
-    budget: float | None
+    @property
+    def params(self) -> Any:
+        """Parameters, a pytree."""
+
+    @property
+    def budget(self) -> float | None:
+        """Mean nominal cost per chunk that the policy is held to, or ``None``."""
 
     def init(self) -> Any:
         """State at the start of a stream."""

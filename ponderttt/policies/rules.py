@@ -33,7 +33,7 @@ class Fixed:
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
         """See :class:`ponderttt.policies.base.Policy`."""
-        return Decision(state, params, jnp.nan)
+        return Decision(state, params, jnp.asarray(jnp.nan))
 
 
 def matched_probabilities(mean_cost: float) -> Float[np.ndarray, " A"]:
@@ -79,4 +79,4 @@ class Random:
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
         """See :class:`ponderttt.policies.base.Policy`."""
-        return Decision(state, jax.random.categorical(key, params), jnp.nan)
+        return Decision(state, jax.random.categorical(key, params), jnp.asarray(jnp.nan))

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from ponderttt.actions import Action
 from ponderttt.config import TrainingConfig
-from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout
+from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout, as_chunk
 from ponderttt.seeds import named_key
 from ponderttt.stream_data import StreamLike
 from ponderttt.training.checkpoints import Checkpoints
@@ -54,6 +54,8 @@ class WindowLoss(NamedTuple):
     """Sums over the sampled tokens of a window; nats."""
 
     loss: Float[Array, ""]
+    #: Of the frozen backbone on the same tokens.
+    frozen: Float[Array, ""]
     tokens: Float[Array, ""]
     fast: Fast
 
@@ -91,7 +93,7 @@ def window_loss(
     """
     readout = Readout(unembedding)
 
-    def one_chunk(fast: Fast, inputs: tuple[Chunk, Key[Array, ""]]) -> tuple[Fast, tuple[Any, Any]]:
+    def one_chunk(fast: Fast, inputs: tuple[Chunk, Key[Array, ""]]) -> tuple[Fast, tuple[Any, ...]]:
         chunk, key = inputs
         length = chunk.hidden.shape[0]
         positions = jnp.arange(length)
@@ -106,11 +108,11 @@ def window_loss(
         after = jax.lax.switch(action, [learn(a.steps) for a in Action], fast)
         real = jnp.any(chunk.mask)
         after = jax.tree.map(lambda new, old: jnp.where(real, new, old), after, fast)
-        return after, (jnp.sum(nll), jnp.sum(chunk.mask[positions]))
+        return after, (jnp.sum(nll), jnp.sum(chunk.nll_frozen[positions]), jnp.sum(chunk.mask[positions]))
 
     keys = jax.random.split(key, chunks.hidden.shape[0])
-    fast, (losses, counts) = jax.lax.scan(one_chunk, fast, (chunks, keys))
-    return WindowLoss(jnp.sum(losses), jnp.sum(counts).astype(jnp.float32), fast)
+    fast, (losses, frozen, counts) = jax.lax.scan(one_chunk, fast, (chunks, keys))
+    return WindowLoss(jnp.sum(losses), jnp.sum(frozen), jnp.sum(counts).astype(jnp.float32), fast)
 
 
 def entering(module: FastWeights, carried: Fast, begins: Bool[Array, ""]) -> Fast:
@@ -138,12 +140,7 @@ def window_chunks(stream: StreamLike, start: int, size: int) -> Chunk:
             name: np.concatenate([value, np.zeros((missing, *value.shape[1:]), value.dtype)])
             for name, value in parts.items()
         }
-    return Chunk(
-        parts["hidden"].astype(np.float32),
-        parts["targets"].astype(np.int32),
-        parts["mask"].astype(bool),
-        parts["entropy"].astype(np.float32),
-    )
+    return as_chunk(parts)
 
 
 def train_slow_weights(
@@ -178,7 +175,8 @@ def train_slow_weights(
     train_step, evaluate = _compile(graph, optimiser, config)
     fresh = nnx.merge(graph, slow).reset()
     state = TrainState(slow, optimiser.init(slow), fresh, slow, jnp.asarray(jnp.inf))
-    done, log = 0, []
+    done = 0
+    log: Log = []
     if (found := checkpoints.restore(state)) is not None:
         done, state, log = found
 
@@ -186,9 +184,10 @@ def train_slow_weights(
         chunks = window_chunks(training[window.stream], window.start, config.window_chunks)
         key = named_key(seed, "outer tokens", step)
         begins = jnp.asarray(window.start == 0)
-        state, (loss, norm) = train_step(state, begins, chunks, unembedding, int(window.action), key)
-        log.append({"step": step + 1, "epoch": window.epoch, "loss": float(loss), "grad_norm": float(norm)})
-        progress(step + 1, len(windows), float(loss))
+        state, numbers = train_step(state, begins, chunks, unembedding, int(window.action), key)
+        line = {name: float(value) for name, value in numbers.items()}
+        log.append({"step": step + 1, "epoch": window.epoch, "action": window.action.name, **line})
+        progress(step + 1, len(windows), line["loss"])
         last_of_epoch = step + 1 == len(windows) or windows[step + 1].epoch != window.epoch
         if last_of_epoch:
             state, line = _validate(state, validation, unembedding, evaluate, config, fresh)
@@ -214,26 +213,25 @@ def _compile(
 ) -> tuple[Callable[..., Any], Callable[..., WindowLoss]]:
     def loss_of(
         slow: Any, fast: Fast, begins: Any, chunks: Chunk, unembedding: Any, action: Any, key: Any
-    ) -> tuple[Float[Array, ""], Fast]:
+    ) -> tuple[Float[Array, ""], WindowLoss]:
         module = nnx.merge(graph, slow)
         fast = entering(module, fast, begins)
         result = window_loss(module, fast, chunks, unembedding, action, key, config.outer_tokens)
-        return result.loss / jnp.maximum(result.tokens, 1.0), result.fast
+        return result.loss / jnp.maximum(result.tokens, 1.0), result
 
     @jax.jit
     def train_step(
         state: TrainState, begins: Any, chunks: Chunk, unembedding: Any, action: Any, key: Any
-    ) -> tuple[TrainState, tuple[Any, Any]]:
+    ) -> tuple[TrainState, dict[str, Any]]:
         gradient_of = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, fast), gradients = gradient_of(
+        (loss, result), gradients = gradient_of(
             state.slow, state.fast, begins, chunks, unembedding, action, key
         )
         updates, optimiser_state = optimiser.update(gradients, state.optimiser, state.slow)
         slow = optax.apply_updates(state.slow, updates)
-        return state._replace(slow=slow, optimiser=optimiser_state, fast=fast), (
-            loss,
-            optax.tree.norm(gradients),
-        )
+        frozen = result.frozen / jnp.maximum(result.tokens, 1.0)
+        numbers = {"loss": loss, "loss_frozen": frozen, "grad_norm": optax.tree.norm(gradients)}
+        return state._replace(slow=slow, optimiser=optimiser_state, fast=result.fast), numbers
 
     @jax.jit
     def evaluate(
@@ -260,7 +258,7 @@ def _validate(
     """
     losses = {}
     for action in (Action.SKIP, Action.UPDATE_1):
-        total, tokens = 0.0, 0.0
+        total, frozen, tokens = 0.0, 0.0, 0.0
         for stream in validation:
             fast = fresh
             for start in range(0, len(stream.hidden), config.window_chunks):
@@ -268,12 +266,17 @@ def _validate(
                 chunks = window_chunks(stream, start, config.window_chunks)
                 begins = jnp.asarray(start == 0)
                 result = evaluate(state.slow, fast, begins, chunks, unembedding, int(action), key)
-                total, tokens, fast = total + float(result.loss), tokens + float(result.tokens), result.fast
+                total, frozen = total + float(result.loss), frozen + float(result.frozen)
+                tokens, fast = tokens + float(result.tokens), result.fast
         losses[action] = total / tokens
     mean = jnp.asarray(0.5 * (losses[Action.SKIP] + losses[Action.UPDATE_1]))
     if mean < state.best_validation:
         state = state._replace(best_slow=state.slow, best_validation=mean)
-    line = {"validation_loss": losses[Action.UPDATE_1], "validation_loss_skip": losses[Action.SKIP]}
+    line = {
+        "validation_loss": losses[Action.UPDATE_1],
+        "validation_loss_skip": losses[Action.SKIP],
+        "validation_loss_frozen": frozen / tokens,
+    }
     return state, line
 
 
