@@ -61,13 +61,17 @@ def test_a_wheel_for_a_newer_python_is_taken_only_when_its_files_are_just_read(i
     assert download_wheel("a-thing", "1.0", tmp_path / "wheels", ignore_requires_python=True).is_file()
 
 
-def test_a_source_package_is_refused_and_its_setup_never_runs(index, tmp_path):
-    """Building it would run code of strangers."""
-    setup = tmp_path / "setup.py"
-    trace = tmp_path / "it ran"
-    setup.write_text(f"open({str(trace)!r}, 'w')")
+def test_a_source_package_is_refused_and_none_of_its_code_runs(index, tmp_path):
+    """Only building it could say what it holds, and that would run code of strangers."""
+    source, trace = tmp_path / "a_thing-1.0", tmp_path / "it ran"
+    source.mkdir()
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (source / "backend.py").write_text(f"open({str(trace)!r}, 'w')\n")
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: a-thing\nVersion: 1.0\n")
     with tarfile.open(index / "a_thing-1.0.tar.gz", "w:gz") as archive:
-        archive.add(setup, "a_thing-1.0/setup.py")
+        archive.add(source, source.name)
     with pytest.raises(PonderTTTError, match="has no wheel of this version"):
         download_wheel("a-thing", "1.0", tmp_path / "wheels")
     assert not trace.exists()

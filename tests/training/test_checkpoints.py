@@ -17,6 +17,9 @@ from small_disk import small_disk
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.training.checkpoints import Checkpoints
 
+# Of a read that failed, the storage library drops coroutines unfinished, which pytest reports in whichever test is next.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 SETTINGS = {"rate": 0.1, "code": "abc"}
 
 
