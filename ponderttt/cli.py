@@ -72,7 +72,9 @@ def score(paths: tuple[Path, ...], kind: str, action: str, **options: Any) -> No
 
     as_json = options.pop("as_json")
     head = f"{'chunk':>5} {'tokens':>6} {'loss':>8} {'frozen':>8}  {'action':<8} {'seconds':>8}  stream"
-    for number, step in enumerate(score_paths(paths, kind=kind, action=Action[action], **options)):
+    notice = lambda text: click.echo(f"ponderttt: {text}", err=True)  # noqa: E731
+    steps = score_paths(paths, kind=kind, action=Action[action], notice=notice, **options)
+    for number, step in enumerate(steps):
         if number == 0 and not as_json:
             click.echo(head)
         if as_json:

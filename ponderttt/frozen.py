@@ -88,6 +88,16 @@ def context_tokens(stream: Stream, chunk_index: int, context_chunks: int) -> Int
     return np.asarray(stream.input_ids[first : chunk_index + 1]).reshape(-1)
 
 
+def check_context(limit: int, chunk_size: int, context_chunks: int) -> None:
+    """Raise PonderTTTError if a chunk with its context is longer than the model's context."""
+    positions = (context_chunks + 1) * chunk_size
+    if positions > limit:
+        raise PonderTTTError(
+            f"chunk_size {chunk_size} with context_chunks {context_chunks} needs {positions} positions, the model's "
+            f"context holds {limit}; lower chunk_size or context_chunks"
+        )
+
+
 def run_frozen_pass(
     backbone: Backbone,
     streams: Sequence[Stream],
@@ -115,12 +125,7 @@ def run_frozen_pass(
     from safetensors.numpy import save_file
 
     chunk_size = streams[0].input_ids.shape[1]
-    limit = backbone.config.max_context
-    if (context_chunks + 1) * chunk_size > limit:
-        raise PonderTTTError(
-            f"chunk_size {chunk_size} with context_chunks {context_chunks} needs {(context_chunks + 1) * chunk_size} "
-            f"positions, the model's context holds {limit}; lower chunk_size or context_chunks"
-        )
+    check_context(backbone.config.max_context, chunk_size, context_chunks)
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     facts = {
