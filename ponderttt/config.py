@@ -186,7 +186,8 @@ class GridConfig:
     def __post_init__(self) -> None:
         for key in ("models", "fast_weights", "methods", "seeds", "eval_corpora", "context_chunks"):
             values = getattr(self, key)
-            if not values:
+            # Without context_chunks there is no context arm, which is a choice.
+            if not values and key != "context_chunks":
                 raise ConfigError(f"grid.{key} is empty: name at least one")
             if len(set(values)) != len(values):
                 raise ConfigError(f"grid.{key} names one twice: {list(values)}")

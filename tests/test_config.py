@@ -150,9 +150,7 @@ def test_an_unknown_name_is_named_with_the_nearest_one(path, value, says):
     assert says in refusal(changed(path, value))
 
 
-@pytest.mark.parametrize(
-    "key", ["models", "fast_weights", "methods", "seeds", "eval_corpora", "context_chunks"]
-)
+@pytest.mark.parametrize("key", ["models", "fast_weights", "methods", "seeds", "eval_corpora"])
 def test_an_empty_list_of_the_grid_is_refused(key):
     assert f"grid.{key} is empty" in refusal(changed(f"grid.{key}", []))
 
@@ -180,6 +178,10 @@ def test_a_chunk_size_that_no_mini_batch_divides_is_refused(size):
 @pytest.mark.parametrize("budget", [0.5, 1.0, 12.0, 13.0, float("nan")])
 def test_a_budget_that_no_mixture_of_actions_has_is_refused(budget):
     assert "grid.budget" in refusal(changed("grid.budget", budget))
+
+
+def test_a_grid_may_do_without_context_arms():
+    assert from_mapping(Experiment, changed("grid.context_chunks", [])).grid.context_chunks == ()
 
 
 def test_a_negative_number_of_context_chunks_is_refused():
