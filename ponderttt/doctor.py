@@ -59,7 +59,8 @@ def _devices() -> Finding:
         text = " ".join(str(error).split())[:200]
         return Finding("devices", "no", text, "reinstall jax for this machine, or set JAX_PLATFORMS=cpu")
     kinds = ", ".join(sorted({f"{d.platform} ({d.device_kind})" for d in devices}))
-    cores = len(os.sched_getaffinity(0))
+    # Cores that this process may use; macOS cannot say.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if devices[0].platform == "cpu":
         hint = "enough for the default grid; for more, install jax[cuda13] or jax[tpu]"
         return Finding("devices", "ok", f"{len(devices)} × {kinds}, {cores} cores", hint)

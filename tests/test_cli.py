@@ -115,8 +115,10 @@ def test_an_unknown_model_is_one_line_that_names_the_nearest(run, code):
     assert "smollm2-135m" in line
 
 
-def test_a_missing_configuration_is_one_line(run, code, tmp_path):
-    assert "no such configuration file" in one_line(run("score", code, "--config", tmp_path / "none.yaml"))
+@pytest.mark.parametrize("command", [("score", "a.py"), ("status",)])
+def test_a_missing_configuration_is_one_line(run, command):
+    line = one_line(run(*command, "--config", "none.yaml"))
+    assert line == "ponderttt: none.yaml: no such configuration file\n"
 
 
 def test_no_command_line_error_has_a_traceback(code):
