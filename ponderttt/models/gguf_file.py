@@ -73,8 +73,8 @@ class GGUFFile:
             kv_heads=self.field("llama.attention.head_count_kv", heads),
             head_dim=self.field("llama.attention.key_length", width // heads),
             mlp_width=self.field("llama.feed_forward_length"),
-            rope_base=float(self.field("llama.rope.freq_base", 10_000.0)),
-            norm_eps=float(self.field("llama.attention.layer_norm_rms_epsilon")),
+            rope_base=_written_as(self.field("llama.rope.freq_base", 10_000.0)),
+            norm_eps=_written_as(self.field("llama.attention.layer_norm_rms_epsilon")),
             max_context=self.field("llama.context_length"),
             tied=all(tensor.name != "output.weight" for tensor in self._reader.tensors),
         )
@@ -107,6 +107,11 @@ class GGUFFile:
             )
         except PonderTTTError as error:
             raise PonderTTTError(f"{self.path}: {error}") from None
+
+
+def _written_as(value: float) -> float:
+    """The decimal number that a float32 of the file was written as: 1e-5, not 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
 
 
 def _hugging_face_name(name: str) -> str:

@@ -94,7 +94,7 @@ def _from_hub(source: ModelSource, cache_dir: Path) -> Path:
         raise PonderTTTError(
             f"{name}: the hub cannot be reached and the model is not in the cache; check the network, or use a source of kind wheel or path"
         ) from None
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    except Exception as error:  # the errors of the hub's HTTP library differ from version to version
         raise PonderTTTError(f"{name}: the hub refused: {' '.join(str(error).split())}") from error
     path = folder / source.file if source.file else folder
     if not path.exists():
