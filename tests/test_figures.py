@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reporting_worlds import CODE, default_grid, write_run
 
 from ponderttt.actions import Action
 from ponderttt.config import StatisticsConfig
@@ -21,6 +20,7 @@ from ponderttt.reporting.style import new_figure
 from ponderttt.reporting.tables import write_table
 from ponderttt.reporting.training_curves import read_training_log, running_mean, training_curves
 from ponderttt.statistics import StreamResamples, named_generator
+from reporting_worlds import CODE, default_grid, write_run
 
 STATISTICS = StatisticsConfig(bootstrap_samples=500)
 PNG = b"\x89PNG"

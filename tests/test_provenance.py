@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
-from small_disk import small_disk
 
 from ponderttt import provenance
 from ponderttt.errors import CorruptFileError, PonderTTTError
@@ -35,6 +34,7 @@ from ponderttt.provenance import (
     stage_modules,
     write_manifest,
 )
+from small_disk import small_disk
 
 REBUILD = "make again"
 

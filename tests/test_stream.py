@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CHUNK, TINY, VOCABULARY, WIDTH, fresh, make_stream, random_tokens
 
 from ponderttt.actions import Action
 from ponderttt.arms import methods_of, policy_of, protocol_of, run_arms
@@ -19,6 +18,7 @@ from ponderttt.models.losses import corrected_cross_entropy, frozen_logits
 from ponderttt.stream import Arm, ModulePrograms, run_streams
 from ponderttt.stream_data import Step, StreamChunks
 from ponderttt.training.checkpoints import Checkpoints
+from tiny_streams import CHUNK, TINY, VOCABULARY, WIDTH, fresh, make_stream, random_tokens
 
 KINDS = ("ttt", "lora")
 CHANGED_CHUNK, CHANGED_TOKEN = 1, 30

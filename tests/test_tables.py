@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from reporting_worlds import CODE, default_grid, run_folder, write_run
 
 from ponderttt.actions import Action
 from ponderttt.config import StatisticsConfig
@@ -23,6 +22,7 @@ from ponderttt.reporting.comparisons import pair
 from ponderttt.reporting.reading import verdict, write_reading_guide
 from ponderttt.reporting.rows import TableRow, read_seeds, read_table
 from ponderttt.reporting.tables import build_table, write_table
+from reporting_worlds import CODE, default_grid, run_folder, write_run
 
 COMMAND = "snakemake results/paper_table.csv"
 STATISTICS = StatisticsConfig(bootstrap_samples=2000)

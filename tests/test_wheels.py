@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from small_disk import small_disk
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.wheels import _explain, download_wheel
+from small_disk import small_disk
 
 
 def make_wheel(folder: Path, version: str, python: str = ">=3.8", size: int = 10) -> Path:

@@ -35,7 +35,8 @@ def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
     suffixes = {suffix for group in EXTENSIONS.values() for suffix in group}
     wanted = (lambda name: True) if single else (lambda name: Path(name).suffix.lower() in suffixes)
     documents = []
-    for name, content in read_folder(path, wanted, MAX_FILE_BYTES):
+    for raw in read_folder(path, wanted, MAX_FILE_BYTES):
+        name, content = raw.path, raw.content
         if not wanted(name):
             continue
         problem = None

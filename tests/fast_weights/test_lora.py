@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import CHUNK, TINY, WIDTH, tree_close
-from ponderttt.models.losses import frozen_logits
 
 from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.lora import LoRA, LoRAFast, LoRAMatrices
+from ponderttt.models.losses import frozen_logits
+from tiny_streams import CHUNK, TINY, WIDTH, tree_close
 
 
 @pytest.fixture(scope="module")

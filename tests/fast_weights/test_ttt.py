@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CHUNK, TINY, VOCABULARY, tree_close
-from ponderttt.models.losses import frozen_logits
 
 from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.ttt import NORM_EPSILON, TOKEN_GRADIENT_LIMIT, TTTFast, causal_depthwise_conv
+from ponderttt.models.losses import frozen_logits
+from tiny_streams import CHUNK, TINY, VOCABULARY, tree_close
 
 HEADS, HEAD_DIM, BATCH = TINY.ttt.heads, TINY.ttt.head_dim, TINY.ttt.mini_batch
 

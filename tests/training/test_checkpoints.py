@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_disk import small_disk
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.training.checkpoints import Checkpoints
+from small_disk import small_disk
 
 # Of a read that failed, the storage library drops coroutines unfinished, which pytest reports in whichever test is next.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

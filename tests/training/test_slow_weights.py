@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CHUNK, fresh, make_stream, random_tokens
 
 from ponderttt.config import TrainingConfig
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.build import load_slow_weights, save_slow_weights, slow_weights
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.slow_weights import schedule, train_slow_weights, window_chunks
+from tiny_streams import CHUNK, fresh, make_stream, random_tokens
 
 CONFIG = TrainingConfig(
     epochs=2, learning_rate=1e-2, window_chunks=2, outer_tokens=32, checkpoint_every_steps=1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edits import Edit
 from study import Study
 
 
@@ -27,31 +29,16 @@ def study(finished_study: Study) -> Iterator[Study]:
 
 
 @pytest.fixture
+def copied_study(finished_study: Study, tmp_path: Path) -> Study:
+    """A copy of the finished study, to be damaged."""
+    folder = tmp_path / "study"
+    shutil.copytree(finished_study.folder, folder, symlinks=True)
+    return Study(folder)
+
+
+@pytest.fixture
 def edited(finished_study: Study) -> Iterator[Edit]:
     """Appends to files of the study's checkout and takes it back."""
     edit = Edit(finished_study.folder)
     yield edit
     edit.undo()
-
-
-class Edit:
-    """Changes to files that can be undone."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._before: dict[Path, bytes] = {}
-
-    def append(self, name: str, text: str) -> None:
-        """Add text at the end of a file."""
-        self.replace(name, (self._folder / name).read_bytes() + text.encode())
-
-    def replace(self, name: str, content: bytes) -> None:
-        """Give a file another content."""
-        path = self._folder / name
-        self._before.setdefault(path, path.read_bytes())
-        path.write_bytes(content)
-
-    def undo(self) -> None:
-        """Give every file its content back."""
-        for path, content in self._before.items():
-            path.write_bytes(content)

@@ -1,0 +1,213 @@
+"""The frozen pass is done once, changes nothing, and with the loop behind it leaks nothing from text to loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import pytest
+
+from ponderttt.arms import frozen_steps, methods_of, protocol_of, run_arms
+from ponderttt.config import METHODS, FastWeightsConfig, LoRAConfig, TTTConfig
+from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
+from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.fast_weights.base import FastWeights
+from ponderttt.fast_weights.build import build
+from ponderttt.frozen import FrozenModel, open_frozen_pass, run_frozen_pass
+from ponderttt.models.backbone import random_backbone
+from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.tensors import model_digest
+from ponderttt.scoring import score_stream
+from ponderttt.stream_data import StreamChunks
+
+CHUNK, VOCABULARY = 32, 96
+CONFIG = LlamaConfig(
+    vocab_size=VOCABULARY,
+    layers=2,
+    width=32,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_width=48,
+    rope_base=1e4,
+    norm_eps=1e-5,
+    max_context=3 * CHUNK,
+    tied=True,
+)
+FAST = FastWeightsConfig(ttt=TTTConfig(heads=2, head_dim=8), lora=LoRAConfig(rank=4, inner_rate=0.05))
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return random_backbone(CONFIG, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def model(backbone):
+    return FrozenModel(backbone)
+
+
+def stream_of(tokens: np.ndarray, name: str) -> Stream:
+    whole = Tokens(
+        tokens.astype(np.int32), np.ones(len(tokens), np.int32), np.zeros(1, np.int32), ("a.py",), ()
+    )
+    return cut_chunks(whole, CHUNK, VOCABULARY, name, "Python")
+
+
+def real_tokens(seed: int, length: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, VOCABULARY, size=length)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> list[Stream]:
+    """Three streams; the second ends in the middle of a chunk."""
+    return [
+        stream_of(real_tokens(s, n), str(s)) for s, n in ((1, 3 * CHUNK + 1), (2, 2 * CHUNK - 9), (3, 65))
+    ]
+
+
+def frozen(model: FrozenModel, streams: Sequence[Stream], folder, context: int = 0) -> list[StreamChunks]:
+    run_frozen_pass(model.backbone, streams, folder, context_chunks=context, keep_hidden=True, facts={})
+    return open_frozen_pass(folder, streams, "make table")[0]
+
+
+@pytest.fixture(scope="module")
+def passed(model, corpus, tmp_path_factory):
+    return frozen(model, corpus, tmp_path_factory.mktemp("hidden"))
+
+
+def awake(kind: str) -> FastWeights:
+    """A module whose zero matrix is random, as after training."""
+    module = build(kind, CONFIG.width, FAST, 0)
+    parameter = module.output if kind == "ttt" else module.up
+    parameter[...] = 0.3 * jax.random.normal(jax.random.key(5), parameter[...].shape)
+    return module
+
+
+def test_the_pass_scores_with_the_plain_model_s_own_probabilities(backbone, corpus, passed):
+    for stream, chunks in zip(corpus, passed, strict=True):
+        for t in range(stream.n_chunks):
+            logits = backbone.unembed(backbone.hidden(stream.input_ids[t][None])[0])
+            log = np.asarray(jax.nn.log_softmax(logits))
+            nll = -log[np.arange(CHUNK), np.minimum(stream.targets[t], VOCABULARY - 1)]
+            entropy = -(np.exp(log) * log).sum(-1)
+            mask = stream.mask[t]
+            np.testing.assert_allclose(chunks.nll_frozen[t], np.where(mask, nll, 0), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(chunks.entropy[t][mask], entropy[mask], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(chunks.loss_frozen[t], nll[mask].mean(), rtol=1e-4)
+
+
+def test_a_run_without_the_cache_equals_a_run_with_it(model, corpus, passed, tmp_path):
+    run_frozen_pass(model.backbone, corpus, tmp_path, context_chunks=0, keep_hidden=False, facts={})
+    with pytest.raises(PonderTTTError, match="not kept"):
+        open_frozen_pass(tmp_path, corpus, "make table")
+    without = open_frozen_pass(tmp_path, corpus, "make table", recompute=model)[0]
+    for module in (awake("ttt"), awake("lora")):
+        a = run_arms(module, passed, model.backbone.unembedding, ["update_2"], budget=3.0, seed=0)["update_2"]
+        b = run_arms(module, without, model.backbone.unembedding, ["update_2"], budget=3.0, seed=0)[
+            "update_2"
+        ]
+        assert [s.loss for s in a] == [s.loss for s in b]
+
+
+def test_context_is_the_chunk_before_and_changes_only_chunks_that_have_one(model, corpus, passed, tmp_path):
+    wide = frozen(model, corpus, tmp_path, context=1)
+    assert wide[0].loss_frozen[0] == pytest.approx(passed[0].loss_frozen[0], rel=1e-5)
+    assert wide[0].loss_frozen[1] != pytest.approx(passed[0].loss_frozen[1], rel=1e-5)
+    both = corpus[0].input_ids[:2].reshape(1, -1)
+    hidden = model.backbone.hidden(both)[0, CHUNK:]
+    np.testing.assert_allclose(wide[0].hidden[1], hidden, rtol=1e-4, atol=1e-4)
+    assert wide[0].flops[1] > 1.9 * wide[0].flops[0]
+
+
+def test_more_context_than_the_model_holds_is_refused(backbone, corpus, tmp_path):
+    with pytest.raises(PonderTTTError, match="context holds 96; lower chunk_size or context_chunks"):
+        run_frozen_pass(backbone, corpus, tmp_path, context_chunks=3, keep_hidden=True, facts={})
+    assert not list(tmp_path.glob("stream-*"))
+
+
+def test_an_interrupted_pass_goes_on_where_it_stopped(model, corpus, passed, tmp_path):
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    arguments = {"context_chunks": 0, "keep_hidden": True, "facts": {"code": "1"}}
+    with pytest.raises(KeyboardInterrupt):
+        run_frozen_pass(model.backbone, corpus, tmp_path, progress=stop, **arguments)
+    first = (tmp_path / "stream-00000.safetensors").stat().st_mtime_ns
+    seen: list[int] = []
+    run_frozen_pass(model.backbone, corpus, tmp_path, progress=lambda done, _: seen.append(done), **arguments)
+    assert seen[0] == corpus[0].n_chunks + 1
+    assert (tmp_path / "stream-00000.safetensors").stat().st_mtime_ns == first
+    resumed = open_frozen_pass(tmp_path, corpus, "make table")[0]
+    for a, b in zip(resumed, passed, strict=True):
+        assert np.array_equal(a.hidden, b.hidden)
+        assert np.array_equal(a.nll_frozen, b.nll_frozen)
+    # Other settings do not continue it.
+    seen.clear()
+    arguments["facts"] = {"code": "2"}
+    run_frozen_pass(model.backbone, corpus, tmp_path, progress=lambda done, _: seen.append(done), **arguments)
+    assert seen[0] == 1
+
+
+def test_a_damaged_cache_file_is_named(model, corpus, tmp_path):
+    frozen(model, corpus, tmp_path)
+    file = tmp_path / "stream-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CorruptFileError, match=r"stream-00001.safetensors: its sha256.*make table"):
+        open_frozen_pass(tmp_path, corpus, "make table")
+
+
+def test_nothing_that_runs_moves_the_backbone(model, corpus, passed):
+    before = model_digest(model.backbone.graph, model.backbone.params)
+    assert before == model.backbone.digest
+    for kind in ("ttt", "lora"):
+        run_arms(awake(kind), passed, model.backbone.unembedding, ["update_4"], budget=3.0, seed=0)
+    assert model_digest(model.backbone.graph, model.backbone.params) == before
+
+
+@pytest.mark.parametrize("kind", ["ttt", "lora"])
+def test_from_text_to_loss_nothing_before_a_changed_token_moves(kind, model, passed, corpus, tmp_path):
+    """The whole path: a token of the text, the backbone, the cache, the loop, every method."""
+    position = CHUNK + 20
+    tokens = real_tokens(1, 3 * CHUNK + 1)
+    tokens[position] = (tokens[position] + 1) % VOCABULARY
+    other = frozen(model, [stream_of(tokens, "1"), *corpus[1:]], tmp_path)
+    methods = methods_of(kind, METHODS)
+    unembedding = model.backbone.unembedding
+    module = awake(kind)
+    before = run_arms(module, passed, unembedding, methods, budget=3.0, seed=0, streams_per_group=3)
+    after = run_arms(module, other, unembedding, methods, budget=3.0, seed=0, streams_per_group=3)
+    for method in methods:
+        moved = []
+        for a, b in zip(before[method], after[method], strict=True):
+            if a.stream_id != "1":
+                assert np.array_equal(a.nll, b.nll), (method, a.stream_id)
+            else:
+                moved += [a.chunk_index * CHUNK + i for i in np.flatnonzero(a.nll != b.nll)]
+        first_allowed = position - 1
+        if protocol_of(method) == "transductive":
+            assert min(moved) < first_allowed, "the planted leak was not caught"
+        else:
+            assert min(moved) == first_allowed, method
+
+
+def test_the_plain_arm_is_the_frozen_pass(passed):
+    steps = frozen_steps(passed)
+    assert [s.loss for s in steps] == [x for chunks in passed for x in chunks.loss_frozen]
+    assert {s.steps for s in steps} == {0}
+    assert all(s.seconds > 0 and s.flops > 0 for s in steps)
+
+
+@pytest.mark.parametrize("kind", ["ttt", "lora"])
+def test_scoring_live_equals_scoring_from_the_cache(kind, model, corpus, passed):
+    from ponderttt.actions import Action
+
+    live = list(score_stream(model, corpus[0], awake(kind), Action.UPDATE_2))
+    cached = run_arms(awake(kind), passed[:1], model.backbone.unembedding, ["update_2"], budget=3.0, seed=0)
+    assert [s.loss for s in live] == [s.loss for s in cached["update_2"]]
+    plain = list(score_stream(model, corpus[0], None, Action.SKIP))
+    assert [s.loss for s in plain] == list(passed[0].loss_frozen)
