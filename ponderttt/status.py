@@ -82,7 +82,7 @@ def report(config_path: Path | str) -> str:
         lines.append(f"  {arm.state:<9} {name}{': ' + arm.detail if arm.detail else ''}")
     table = Path(experiment.results_dir) / "paper_table.csv"
     if open_ones:
-        lines += ["", f"To run what is missing: {command_for(open_ones, config_path)}"]
+        lines += ["", f"To run what is missing: {command_for(open_ones, config_path, table.exists())}"]
     elif not table.exists():
         lines += ["", f"The table is missing: {command_of(config_path)}"]
     else:
@@ -90,17 +90,17 @@ def report(config_path: Path | str) -> str:
     return "\n".join(lines)
 
 
-def command_for(arms: Sequence[ArmStatus], config_path: Path | str) -> str:
-    """The command that makes the records of these arms; the workflow itself finds what is missing.
+def command_for(arms: Sequence[ArmStatus], config_path: Path | str, table_exists: bool) -> str:
+    """The command that makes the records of these arms and whatever follows from them.
 
-    Damaged files look up to date to it, so these are forced; one file of each job is enough, since a job writes the
-    records of all its methods.
+    The workflow finds by itself what was never made.  It does not look for records once the table is newer, nor into
+    any, so deleted and damaged ones are forced; one file of each job is enough, since a job writes all its methods.
     """
     command = command_of(config_path)
     jobs: dict[tuple[object, ...], str] = {}
     for arm in arms:
         run = arm.run
-        if arm.state == "damaged":
+        if arm.state == "damaged" or (table_exists and arm.state in ("missing", "failed")):
             method = run.method if run.fast_weights == "none" else None
             jobs[run.corpus, run.model, run.fast_weights, method, run.seed] = arm.target
     return f"{command} --force {' '.join(jobs.values())} && {command}" if jobs else command

@@ -11,9 +11,8 @@ from ponderttt.config import FastWeightsConfig, ModelConfig, as_mapping
 from ponderttt.fast_weights.build import build, load_slow_weights
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
-from ponderttt.jobs.inputs import CACHE_FOLDER, inputs_digest, open_inputs
+from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, inputs_digest, open_inputs
 from ponderttt.jobs.layout import plain_method, rebuild
-from ponderttt.jobs.train import KIND, SLOW_WEIGHTS
 from ponderttt.provenance import MANIFEST, read_manifest
 
 
@@ -56,7 +55,7 @@ def score_arms(
     compilation_cache(Path(model_dir).parents[1] / CACHE_FOLDER)
     inputs = open_inputs(model, model_dir, chunks_dir, hidden_dir)
     again = rebuild(Path(training_dir) / MANIFEST)
-    trained = read_manifest(training_dir, KIND, again)["facts"]
+    trained = read_manifest(training_dir, TRAINING, again)["facts"]
     module = load_slow_weights(
         build(kind, inputs.width, fast_weights, seed), Path(training_dir) / SLOW_WEIGHTS, again
     )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Compiled programs, shared by all jobs; inside the data folder.
 CACHE_FOLDER = ".jax_cache"
+#: Kind of the manifest of a training, and the file that arms read.  Not in the training's own module, which would make
+#: its code a part of every record's.
+TRAINING, SLOW_WEIGHTS = "training", "slow_weights.safetensors"
 
 
 def inputs_digest(*folders: Path | str) -> dict[str, str]:

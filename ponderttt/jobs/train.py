@@ -9,12 +9,11 @@ from ponderttt.config import FastWeightsConfig, ModelConfig, TrainingConfig, as_
 from ponderttt.fast_weights.build import build, save_slow_weights
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
-from ponderttt.jobs.inputs import CACHE_FOLDER, open_inputs, split_validation
+from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, open_inputs, split_validation
 from ponderttt.provenance import MANIFEST, atomic_path, write_manifest
 from ponderttt.training.slow_weights import train_slow_weights
 
-KIND = "training"
-SLOW_WEIGHTS, LOG = "slow_weights.safetensors", "log.jsonl"
+LOG = "log.jsonl"
 
 
 def train(
@@ -82,4 +81,4 @@ def train(
             "training_streams": sorted(stream.stream_id for stream in learning),
             "validation_streams": sorted(stream.stream_id for stream in validation),
         }
-        write_manifest(output, KIND, {SLOW_WEIGHTS: None, LOG: len(log)}, facts)
+        write_manifest(output, TRAINING, {SLOW_WEIGHTS: None, LOG: len(log)}, facts)

@@ -140,7 +140,7 @@ class Study:
 
     def plan(self, *arguments: str) -> dict[str, int]:
         """Rule → number of jobs that Snakemake would run; empty if there is nothing to do."""
-        ran = self.run("--dry-run", "--quiet", *arguments)
+        ran = self.run(*arguments, "--dry-run", "--quiet", "rules")
         assert ran.returncode == 0, ran.stdout + ran.stderr
         jobs = {}
         _, _, table = (ran.stdout + ran.stderr).partition("Job stats:")

@@ -1,0 +1,63 @@
+"""Change X, and exactly Y runs again."""
+
+import pytest
+
+from edits import Edit
+from study import Study
+
+REPORTING = {"table": 1, "figures": 1}
+FROM_TRAINING = {"train": 2, "arms_lora": 2, **REPORTING}
+FROM_SHARDS = {"shards": 2, "chunks": 2, "hidden": 2, "plain": 1, **FROM_TRAINING}
+CODE = "\n_LINE_FOR_A_TEST = 1\n"
+
+
+def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
+    assert study.plan() == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({"grid__seeds": [0, 1, 7]}, {"train": 1, "arms_lora": 1, **REPORTING}, id="seed added"),
+        pytest.param({"grid__seeds": [0]}, REPORTING, id="seed removed"),
+        pytest.param({"statistics__bootstrap_samples": 200}, REPORTING, id="bootstrap samples"),
+        pytest.param({"training__epochs": 2}, FROM_TRAINING, id="epochs"),
+        pytest.param({"grid__budget": 4.0}, {"arms_lora": 2, **REPORTING}, id="budget"),
+        pytest.param(
+            {"grid__context_chunks": [0, 1]}, {"hidden": 1, "plain": 1, **REPORTING}, id="context arm"
+        ),
+    ],
+)
+def test_a_changed_setting_runs_what_uses_it(
+    study: Study, changes: dict[str, object], expected: dict[str, int]
+) -> None:
+    study.configure(**changes)
+    assert study.plan() == {**expected, "effective_config": 1}
+
+
+def test_spelling_out_a_default_runs_nothing(study: Study) -> None:
+    study.configure(grid__budget=3.0, cache="auto", data_dir="data")
+    assert study.plan() == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("ponderttt/statistics.py", REPORTING),
+        ("ponderttt/training/slow_weights.py", FROM_TRAINING),
+        ("ponderttt/corpus/filters.py", FROM_SHARDS),
+        ("workflow_scripts/table.py", REPORTING),
+    ],
+)
+def test_edited_code_runs_its_stage_and_what_follows(
+    study: Study, edited: Edit, module: str, expected: dict[str, int]
+) -> None:
+    edited.append(module, CODE)
+    assert study.plan() == expected
+
+
+def test_a_comment_runs_nothing(study: Study, edited: Edit) -> None:
+    for module in ("provenance.py", "models/llama.py", "corpus/filters.py", "stream.py", "statistics.py"):
+        edited.append(f"ponderttt/{module}", "\n# A remark.\n")
+    edited.append("workflow_scripts/hidden.py", "\n# Another.\n")
+    assert study.plan() == {}

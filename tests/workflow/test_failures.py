@@ -1,0 +1,109 @@
+"""What the workflow refuses, in one line, and what a failure leaves behind."""
+
+import fcntl
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ponderttt.provenance import sha256_file
+from study import Study
+
+PLAIN = "results/runs/test/tiny/none/plain/seed-0/records.parquet"
+
+
+def complaints(output: str) -> list[str]:
+    """The lines that a failed run prints on standard error, but those with which Snakemake introduces itself."""
+    return [
+        line
+        for line in output.splitlines()
+        if line and not line.startswith("Using workflow specific profile")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"grid__sedes": [0]}, "unknown 'sedes'; did you mean 'seeds'?"),
+        ({"grid__seeds": []}, "grid.seeds is empty"),
+        ({"grid__fast_weights": ["lorra"]}, "did you mean 'lora'?"),
+        ({"chunk_size": 100}, "chunk_size is 100"),
+    ],
+)
+def test_a_bad_configuration_is_one_line(study: Study, changes: dict[str, object], words: str) -> None:
+    study.configure(**changes)
+    ran = study.run("--dry-run")
+    assert ran.returncode == 1
+    (line,) = complaints(ran.stderr)
+    assert words in line
+
+
+def test_a_second_run_in_one_results_folder_is_refused_in_one_line(study: Study) -> None:
+    with (study.folder / "results/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ran = study.run("--force", "results/config.yaml")
+    assert ran.returncode == 1
+    assert complaints(ran.stderr)[-1].startswith("ponderttt: results: another run of the workflow")
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_job_that_outlived_its_controller_is_not_joined_by_a_second(study: Study) -> None:
+    with (study.folder / "results/logs/.effective_config.log.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ran = study.run("--force", "results/config.yaml")
+    assert ran.returncode == 1
+    assert "another process is still making this result" in ran.stderr
+    assert study.run("results/config.yaml").returncode == 0
+
+
+def test_a_corrupt_hidden_file_is_named_with_the_command_that_rebuilds_it(copied_study: Study) -> None:
+    folder = copied_study.folder
+    file = "data/hidden/tiny/test/context-0/stream-00000.safetensors"
+    content = bytearray((folder / file).read_bytes())
+    before = sha256_file(folder / file)
+    content[-1] ^= 1
+    (folder / file).write_bytes(content)
+    ran = copied_study.run("--force", PLAIN)
+    assert ran.returncode == 1
+    (line,) = (line for line in complaints(ran.stderr) if line.startswith("ponderttt:"))
+    assert line.startswith(f"ponderttt: {file}: its sha256 differs")
+    command = line.partition("Rebuild it: ")[2]
+    assert command == "snakemake --force data/hidden/tiny/test/context-0/manifest.json"
+    assert copied_study.run(*shlex.split(command)[1:]).returncode == 0
+    manifest = json.loads((folder / file).with_name("manifest.json").read_text())
+    rebuilt = sha256_file(folder / file)
+    assert rebuilt == manifest["files"][Path(file).name]["sha256"] != sha256_of(bytes(content))
+    # Times of execution are in the file, so only what does not depend on them is the same.
+    assert len(before) == len(rebuilt)
+
+
+def sha256_of(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_records_of_another_code_version_are_refused(copied_study: Study) -> None:
+    path = copied_study.folder / Path(PLAIN).with_name("manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["facts"]["stage_digest"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    ran = copied_study.run("--force", "--allowed-rules", "table", "--", "results/paper_table.csv")
+    assert ran.returncode == 1
+    (line,) = (line for line in complaints(ran.stderr) if line.startswith("ponderttt:"))
+    assert "another version of the code" in line and "snakemake --force" in line
+
+
+def test_a_failed_job_is_one_line_and_leaves_the_others_finished(copied_study: Study) -> None:
+    # One of the two seeds has no training to start from.
+    weights = "results/training/tiny/lora/seed-1/slow_weights.safetensors"
+    (copied_study.folder / weights).write_bytes(b"not weights")
+    targets = [f"results/runs/test/tiny/lora/skip/seed-{seed}/records.parquet" for seed in (0, 1)]
+    before = (copied_study.folder / targets[0]).stat().st_mtime_ns
+    ran = copied_study.run("--forcerun", "arms_lora", "--", *targets)
+    assert ran.returncode == 1
+    (line,) = (line for line in complaints(ran.stderr) if line.startswith("ponderttt:"))
+    assert weights in line and "Traceback" not in ran.stderr
+    assert (copied_study.folder / targets[0]).stat().st_mtime_ns > before
+    assert not (copied_study.folder / targets[1]).exists()

@@ -1,0 +1,110 @@
+"""Kill, interrupt, run again: nothing is lost, and the result is the one of an uninterrupted run."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ponderttt.provenance import sha256_file
+from study import Study
+
+WEIGHTS = "results/training/tiny/lora/seed-{}/slow_weights.safetensors"
+
+
+@pytest.fixture
+def long_study(copied_study: Study) -> Study:
+    """A study whose training has some dozens of steps, with a checkpoint after each."""
+    copied_study.configure(training__epochs=30)
+    return copied_study
+
+
+def start(study: Study, *arguments: str) -> subprocess.Popen[str]:
+    """Run the workflow in a session of its own, as a terminal would."""
+    return subprocess.Popen(
+        study.command(*arguments),
+        cwd=study.folder,
+        env=study.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def job_of(controller: int, log: Path) -> psutil.Process | None:
+    """The process that writes to a log file."""
+    for process in psutil.Process(controller).children(recursive=True):
+        try:
+            if any(Path(file.path) == log for file in process.open_files()):
+                return process
+        except psutil.Error:
+            continue
+    return None
+
+
+def steps_of(study: Study, seed: int) -> Iterator[int]:
+    """Finished checkpoints of a seed's training."""
+    for folder in (study.folder / "results/.checkpoints").glob(f"train-tiny-lora-seed-{seed}-*/steps/*"):
+        if folder.name.isdigit():
+            yield int(folder.name)
+
+
+def wait_for_step(study: Study, seed: int, step: int, controller: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while max(steps_of(study, seed), default=0) < step:
+        assert controller.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_killed_seed_resumes_and_equals_an_uninterrupted_run(long_study: Study) -> None:
+    study, killed = long_study, 1
+    targets = [WEIGHTS.format(seed) for seed in (0, 1)]
+    controller = start(study, *targets)
+    wait_for_step(study, killed, 10, controller)
+    job = job_of(controller.pid, study.folder / f"results/logs/train/tiny/lora/seed-{killed}.log")
+    assert job is not None
+    job.send_signal(signal.SIGKILL)
+    _, errors = controller.communicate(timeout=300)
+    assert controller.returncode == 1
+    assert f"train tiny lora {killed}: FAILED" in errors
+    # The other seed has finished, and the killed one's checkpoints outlived the removal of its outputs.
+    other = study.folder / WEIGHTS.format(1 - killed)
+    finished = sha256_file(other), other.stat().st_mtime_ns
+    assert not (study.folder / WEIGHTS.format(killed)).exists()
+    reached = max(steps_of(study, killed))
+    assert reached >= 10
+
+    assert study.plan(*targets) == {"train": 1}
+    ran = study.run(*targets)
+    assert ran.returncode == 0, ran.stderr
+    assert (sha256_file(other), other.stat().st_mtime_ns) == finished
+    resumed = sha256_file(study.folder / WEIGHTS.format(killed))
+    assert not list(steps_of(study, killed)), "checkpoints of a finished job are removed"
+
+    ran = study.run("--force", WEIGHTS.format(killed))
+    assert ran.returncode == 0, ran.stderr
+    assert sha256_file(study.folder / WEIGHTS.format(killed)) == resumed
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_a_clean_state(long_study: Study) -> None:
+    study = long_study
+    target = WEIGHTS.format(0)
+    controller = start(study, target)
+    wait_for_step(study, 0, 3, controller)
+    os.killpg(controller.pid, signal.SIGINT)
+    _, errors = controller.communicate(timeout=120)
+    assert controller.returncode != 0
+    assert "Traceback" not in errors
+    folder = (study.folder / target).parent
+    assert not list(folder.glob("*")) if folder.exists() else True
+    assert not list(study.folder.glob("results/**/*.progress"))
+    assert study.plan(target) == {"train": 1}
+    # Neither lock nor --unlock stands in the way.
+    assert study.run(target).returncode == 0

@@ -1,0 +1,60 @@
+"""``ponderttt status`` tells what is missing, why, and which command makes it."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ponderttt.status import report
+from study import Study
+
+RUNS = Path("results/runs/test/tiny")
+
+
+@pytest.fixture
+def inside(copied_study: Study, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.chdir(copied_study.folder)
+    return copied_study
+
+
+def test_a_finished_study_names_its_table(inside: Study) -> None:
+    assert report("config.yaml").splitlines() == [
+        "7 of 7 arms and seeds are finished in results",
+        "",
+        "The table is results/paper_table.csv.",
+    ]
+
+
+def test_what_was_never_run_is_listed(inside: Study) -> None:
+    inside.configure(results_dir="elsewhere")
+    lines = report("config.yaml").splitlines()
+    assert lines[0] == "0 of 7 arms and seeds are finished in elsewhere"
+    assert "  missing   test tiny lora/update_1 seed 1" in lines
+    assert lines[-1] == "To run what is missing: snakemake"
+
+
+def test_another_configuration_is_in_the_command(inside: Study) -> None:
+    inside.configure("other.yaml", results_dir="elsewhere")
+    assert report("other.yaml").endswith("snakemake --configfile other.yaml")
+
+
+@pytest.mark.slow
+def test_deleted_damaged_and_failed_runs_are_made_by_the_command(inside: Study) -> None:
+    (RUNS / "lora/skip/seed-1/manifest.json").unlink()
+    shutil.rmtree(RUNS / "lora/update_1/seed-0")
+    damaged = RUNS / "none/plain/seed-0/records.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    log = Path("results/logs/train/tiny/lora/seed-0.log")
+    log.write_text("ponderttt: something broke\n")
+    text = report("config.yaml")
+    assert text.startswith("4 of 7")
+    assert "missing   test tiny lora/skip seed 1" in text
+    assert "failed    test tiny lora/update_1 seed 0: something broke" in text
+    assert f"damaged   test tiny none/plain seed 0: {damaged}: its sha256 differs" in text
+    command = text.partition("To run what is missing: ")[2]
+    assert command.count("records.parquet") == 3
+    for part in command.split(" && "):
+        ran = inside.run(*shlex.split(part)[1:])
+        assert ran.returncode == 0, ran.stderr
+    assert report("config.yaml").startswith("7 of 7")
