@@ -42,7 +42,7 @@ prove: env
 	$(BIN)/python -m pytest -m slow
 
 parity: env $(PARITY)/.installed
-	$(PARITY)/bin/python -m pytest tests/parity
+	$(PARITY)/bin/python tests/models/make_goldens.py --check --cache-dir data/downloads
 
 # The same packages as .venv, and torch beside them; torch is in no other environment.
 $(PARITY)/.installed: requirements.lock pyproject.toml

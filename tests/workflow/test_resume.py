@@ -19,7 +19,7 @@ WEIGHTS = "results/training/tiny/lora/seed-{}/slow_weights.safetensors"
 @pytest.fixture
 def long_study(copied_study: Study) -> Study:
     """A study whose training has some dozens of steps, with a checkpoint after each."""
-    copied_study.configure(training__epochs=30)
+    copied_study.configure(training__epochs=8)
     return copied_study
 
 
