@@ -126,11 +126,11 @@ class TTTConfig:
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """LoRA on the final hidden state; an update sees ``token_share`` of the chunk, highest entropy first."""
+    """LoRA on the final hidden state; an update sees ``token_share`` of the chunk, highest entropy first (1.0: all)."""
 
     rank: int = 16
     inner_rate: float = 1e-3
-    token_share: float = 0.25
+    token_share: float = 1.0
     clip_norm: float = 1.0
 
 
@@ -155,7 +155,7 @@ class TrainingConfig:
     window_chunks: int = 3
     #: Tokens of a chunk that the outer loss samples (an unbiased estimate); ``None`` is all.
     outer_tokens: int | None = 256
-    #: Share of training streams kept for choosing inner rates and the best epoch.
+    #: Share of training streams kept for choosing the best epoch.
     validation_share: float = 0.2
     checkpoint_every_steps: int = 10
 
@@ -194,6 +194,10 @@ class GridConfig:
         for method in self.methods:
             if method not in METHODS:
                 raise ConfigError(_unknown("grid.methods", method, METHODS))
+        if "skip" not in self.methods:
+            raise ConfigError(
+                "grid.methods lacks 'skip': without the trained adapter at 0 updates no gain can be told from training"
+            )
         for seed in self.seeds:
             # Random keys hold 32 bits of a seed: one outside would silently equal another.
             if not 0 <= seed < 2**32:
@@ -225,8 +229,8 @@ class Experiment:
     statistics: StatisticsConfig = StatisticsConfig()
 
     def __post_init__(self) -> None:
-        if self.chunk_size < 16 or self.chunk_size % 16:
-            raise ConfigError(f"chunk_size is {self.chunk_size}; it must be a multiple of 16, at least 16")
+        if self.chunk_size < 2:
+            raise ConfigError(f"chunk_size is {self.chunk_size}; a chunk has at least 2 tokens")
         for key, names, known in (
             ("grid.models", self.grid.models, self.models),
             ("grid.train_corpus", (self.grid.train_corpus,), self.corpora),

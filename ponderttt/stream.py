@@ -50,7 +50,7 @@ class ModulePrograms:
                 bound = getattr(nnx.merge(graph, slow), method)
                 one = lambda f, c, r: bound(f, c, r, *static)  # noqa: E731
                 # Streams share the unembedding and have their own logits.
-                axes: Any = Readout._make((None, 0))
+                axes: Any = Readout(None, 0, None)  # type: ignore[arg-type]
                 return jax.vmap(one, in_axes=(0, 0, axes))(fast, chunk, readout)
 
             return run
@@ -59,6 +59,18 @@ class ModulePrograms:
         self.score = Program(batched("score"))
         self.in_chunk = Program(batched("score_and_adapt_in_chunk"))
         self.adapt = {action: Program(batched("adapt", action.steps)) for action in Action if action.steps}
+        self._basis_of = (
+            None
+            if module.basis_is_fast
+            else jax.jit(lambda slow, unembedding: nnx.merge(graph, slow).vocabulary_basis(None, unembedding))
+        )
+        self._basis: Float[Array, "V R"] | None = None
+
+    def slow_basis(self, unembedding: Float[Array, "V D"]) -> Float[Array, "V R"] | None:
+        """``E·P`` where P is slow: one product for all streams, made at the first call; ``None`` where P is fast."""
+        if self._basis is None and self._basis_of is not None:
+            self._basis = self._basis_of(self.slow, unembedding)
+        return self._basis
 
 
 @dataclass
@@ -151,8 +163,8 @@ def iterate_streams(
         reading = [streams[b] for b in active]
         chunk = _chunk(reading, t)
         projected = _PROJECT(chunk.hidden, unembedding)
-        readout = Readout(unembedding, projected.value)
         for arm in arms:
+            readout = Readout(unembedding, projected.value, arm.programs.slow_basis(unembedding))
             state = states[arm.name]
             mine = ArmState(*(take(part, active, len(streams)) for part in state))
             outcome = _PROTOCOLS[arm.protocol](arm, mine, reading, t, chunk, readout)
@@ -180,7 +192,7 @@ def _transductive(
     arm: Arm, state: ArmState, streams: Sequence[StreamLike], t: int, chunk: Chunk, readout: Readout
 ) -> Outcome:
     """Learns from chunk t first and then scores it: a planted leak, kept to show how large such numbers get."""
-    decision, observed = _decide(arm, state, streams, t, np.full(len(streams), np.nan, np.float32))
+    decision, observed = _decide(arm, state, streams, t, None)
     adapted = _adapt(arm, state.fast, decision, chunk, readout)
     scored = arm.programs.score(arm.programs.slow, adapted.fast, chunk, readout)
     nll = np.asarray(scored.value)
@@ -191,7 +203,7 @@ def _in_chunk(
     arm: Arm, state: ArmState, streams: Sequence[StreamLike], t: int, chunk: Chunk, readout: Readout
 ) -> Outcome:
     """The action is chosen before the chunk is read; UPDATE_1 reads and learns in one causal pass."""
-    decision, observed = _decide(arm, state, streams, t, np.full(len(streams), np.nan, np.float32))
+    decision, observed = _decide(arm, state, streams, t, None)
     actions = [Action(int(a)) for a in np.asarray(decision.action)]
     if set(actions) != {Action.UPDATE_1}:
         raise ValueError(f"{arm.name}: the protocol in_chunk makes one pass, so its action is UPDATE_1")
@@ -239,7 +251,7 @@ def _adapt(arm: Arm, fast: Fast, decision: Decision, chunk: Chunk, readout: Read
         bucket = [i for i, chosen in enumerate(actions) if chosen is action]
         if not bucket:
             continue
-        part = Readout(readout.unembedding, take(readout.logits, bucket, size))
+        part = readout._replace(logits=take(readout.logits, bucket, size))
         ran = program(arm.programs.slow, take(fast, bucket, size), take(chunk, bucket, size), part)
         fast = put(fast, bucket, size, ran.value.fast)
         steps[bucket], inner_loss[bucket] = ran.value.steps, ran.value.inner_loss
@@ -248,17 +260,21 @@ def _adapt(arm: Arm, fast: Fast, decision: Decision, chunk: Chunk, readout: Read
 
 
 def _decide(
-    arm: Arm, state: ArmState, streams: Sequence[StreamLike], t: int, loss: Float[np.ndarray, " B"]
+    arm: Arm, state: ArmState, streams: Sequence[StreamLike], t: int, loss: Float[np.ndarray, " B"] | None
 ) -> tuple[Decision, Float[np.ndarray, " B"]]:
+    """Ask the policy; without a ``loss`` chunk t has not been read yet, and nothing of it is shown."""
+    unread = np.full(len(streams), np.nan)
+    frozen = unread if loss is None else np.array([stream.loss_frozen[t] for stream in streams])
+    entropy = unread if loss is None else np.array([s.entropy[t][s.mask[t]].mean() for s in streams])
     lengths = np.array([len(stream.hidden) for stream in streams])
     budget = np.inf if arm.policy.budget is None else arm.policy.budget
     left = (budget * lengths - np.asarray(state.spent)).astype(np.float32)
     observation = Observation(
         chunk_index=jnp.full(len(streams), t),
         chunks_left=jnp.asarray(lengths - t - 1),
-        loss=jnp.asarray(loss),
-        loss_frozen=jnp.asarray([stream.loss_frozen[t] for stream in streams], jnp.float32),
-        entropy=jnp.asarray([stream.entropy[t][stream.mask[t]].mean() for stream in streams], jnp.float32),
+        loss=jnp.asarray(unread if loss is None else loss, jnp.float32),
+        loss_frozen=jnp.asarray(frozen, jnp.float32),
+        entropy=jnp.asarray(entropy, jnp.float32),
         budget_left=jnp.asarray(left),
     )
     keys = jnp.stack([named_key(arm.seed, "policy", stream.stream_id, t) for stream in streams])

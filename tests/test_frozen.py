@@ -35,7 +35,9 @@ CONFIG = LlamaConfig(
     max_context=3 * CHUNK,
     tied=True,
 )
-FAST = FastWeightsConfig(ttt=TTTConfig(heads=2, head_dim=8), lora=LoRAConfig(rank=4, inner_rate=0.05))
+FAST = FastWeightsConfig(
+    ttt=TTTConfig(heads=2, head_dim=8), lora=LoRAConfig(rank=4, inner_rate=0.05, token_share=0.5)
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from ponderttt.fast_weights.build import build
 from ponderttt.stream_data import StreamChunks
 
 VOCABULARY, WIDTH, CHUNK = 64, 32, 48
-TINY = FastWeightsConfig(ttt=TTTConfig(heads=2, head_dim=8), lora=LoRAConfig(rank=4, inner_rate=0.02))
+TINY = FastWeightsConfig(
+    ttt=TTTConfig(heads=2, head_dim=8), lora=LoRAConfig(rank=4, inner_rate=0.02, token_share=0.25)
+)
 
 
 def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK) -> StreamChunks:

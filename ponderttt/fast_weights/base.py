@@ -50,12 +50,16 @@ class Readout(NamedTuple):
     #: ``hidden @ unembedding.T``; computed once per chunk and shared by every arm that reads the chunk.  ``None``
     #: where few positions are needed (training samples them), which are then projected on demand.
     logits: Float[Array, "T V"] | None = None
+    #: ``E·P`` of a module whose P is slow, if the caller has it already.
+    basis: Float[Array, "V R"] | None = None
 
-    def rows(self, chunk: Chunk, positions: Int[Array, " S"]) -> Float[Array, "S V"]:
-        """Frozen logits of some positions of the chunk."""
+    def rows(self, chunk: Chunk, positions: Int[Array, " S"] | None) -> Float[Array, "S V"]:
+        """Frozen logits of some positions of the chunk, or of all: then nothing is copied."""
         if self.logits is None:
-            return frozen_logits(chunk.hidden[positions], self.unembedding)
-        return self.logits[positions]
+            return frozen_logits(
+                chunk.hidden if positions is None else chunk.hidden[positions], self.unembedding
+            )
+        return self.logits if positions is None else self.logits[positions]
 
 
 class Adaptation(NamedTuple):
@@ -78,6 +82,8 @@ class FastWeights(nnx.Module, abc.ABC):
 
     #: Whether a causal in-chunk read exists (protocol ``in_chunk``).
     reads_in_chunk = False
+    #: Whether ``basis`` changes with the fast weights; if not, its product with the vocabulary is made once.
+    basis_is_fast = True
 
     @abc.abstractmethod
     def reset(self) -> Fast:
@@ -105,17 +111,29 @@ class FastWeights(nnx.Module, abc.ABC):
 
     def score(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
         """Negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
-        return self.score_positions(fast, chunk, readout, jnp.arange(chunk.hidden.shape[0]))
+        return self._nll(self.correction(fast, chunk.hidden), fast, chunk, readout)
 
     def score_positions(
         self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
     ) -> Float[Array, " S"]:
         """:meth:`score` of some positions of the chunk; the others are read, since they are context."""
-        correction = self.correction(fast, chunk.hidden)[positions]
-        basis = self.vocabulary_basis(fast, readout.unembedding)
-        logits = readout.rows(chunk, positions)
-        nll = corrected_cross_entropy(logits, correction, basis, chunk.targets[positions])
-        return jnp.where(chunk.mask[positions], nll, 0.0)
+        return self._nll(self.correction(fast, chunk.hidden), fast, chunk, readout, positions)
+
+    def _nll(
+        self,
+        correction: Float[Array, "T R"],
+        fast: Fast,
+        chunk: Chunk,
+        readout: Readout,
+        positions: Int[Array, " S"] | None = None,
+    ) -> Float[Array, " S"]:
+        """Masked loss of a correction that was made already, at some positions or at all."""
+        targets, mask = chunk.targets, chunk.mask
+        if positions is not None:
+            correction, targets, mask = correction[positions], targets[positions], mask[positions]
+        basis = self.vocabulary_basis(fast, readout.unembedding) if readout.basis is None else readout.basis
+        nll = corrected_cross_entropy(readout.rows(chunk, positions), correction, basis, targets)
+        return jnp.where(mask, nll, 0.0)
 
     def next_token(
         self, fast: Fast, hidden: Float[Array, "T D"], unembedding: Float[Array, "V D"]

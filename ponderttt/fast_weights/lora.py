@@ -4,8 +4,8 @@ Hu et al. 2021, arXiv:2106.09685: ``read(h) = h + (h·Aᵀ)·Bᵀ`` with A [R, D
 read are the frozen logits plus ``(h·Aᵀ)·(E·B)ᵀ``, so that loss and gradient cost R columns of the vocabulary
 projection instead of D; the frozen logits are shared with scoring.
 
-An update looks at the ``token_share`` of the chunk about which the frozen model was least certain: less compute
-really spent, not a mask over compute that was spent anyway.
+An update may look at a ``token_share`` of the chunk, the tokens about which the frozen model was least certain: less
+compute really spent, not a mask over compute that was spent anyway.
 """
 
 from __future__ import annotations
@@ -70,8 +70,10 @@ class LoRA(FastWeights):
         counts as a constant and its start and rate do not (Finn et al. 2017, §5.2).
         """
         chosen = self.chosen_tokens(chunk)
-        hidden, targets = chunk.hidden[chosen], chunk.targets[chosen]
-        mask, logits = chunk.mask[chosen], readout.rows(chunk, chosen)
+        hidden, targets, mask = chunk.hidden, chunk.targets, chunk.mask
+        if chosen is not None:
+            hidden, targets, mask = hidden[chosen], targets[chosen], mask[chosen]
+        logits = readout.rows(chunk, chosen)
         optimiser = self._optimiser()
         rates = LoRAMatrices(*jnp.exp(self.log_rate[...]))
 
@@ -80,23 +82,24 @@ class LoRA(FastWeights):
             basis = jnp.einsum("VD,DR->VR", readout.unembedding, matrices.up)
             return masked_mean(corrected_cross_entropy(logits, correction, basis, targets), mask)
 
-        def step(carry: LoRAFast, _: None) -> tuple[LoRAFast, Float[Array, ""]]:
-            value, gradients = jax.value_and_grad(loss)(jax.lax.stop_gradient(carry.matrices))
+        def step(carry: tuple[LoRAFast, Array], _: None) -> tuple[tuple[LoRAFast, Array], Float[Array, ""]]:
+            before, count = carry
+            value, gradients = jax.value_and_grad(loss)(jax.lax.stop_gradient(before.matrices))
             gradients = clip_by_norm(gradients, self.config.clip_norm)
-            direction, state = optimiser.update(gradients, carry.optimiser)
+            direction, state = optimiser.update(gradients, before.optimiser)
             direction, state = jax.lax.stop_gradient((direction, state))
-            moved = jax.tree.map(lambda p, r, d: p + r * d, carry.matrices, rates, direction)
-            return LoRAFast(moved, state), value
+            moved = jax.tree.map(lambda p, r, d: p + r * d, before.matrices, rates, direction)
+            return (LoRAFast(moved, state), count + 1), value
 
-        fast, losses = jax.lax.scan(step, fast, length=steps)
-        return Adaptation(fast, losses[0], jnp.asarray(steps, jnp.int32))
+        (fast, count), losses = jax.lax.scan(step, (fast, jnp.zeros((), jnp.int32)), length=steps)
+        return Adaptation(fast, losses[0], count)
 
-    def chosen_tokens(self, chunk: Chunk) -> Int[Array, " S"]:
-        """Positions of the ``token_share`` with the highest frozen entropy, in order; masked ones come last."""
+    def chosen_tokens(self, chunk: Chunk) -> Int[Array, " S"] | None:
+        """Positions of the ``token_share`` with the highest frozen entropy, in order; ``None`` is all of them."""
         length = chunk.hidden.shape[0]
         count = max(1, round(self.config.token_share * length))
         if count == length:
-            return jnp.arange(length)
+            return None
         _, chosen = jax.lax.top_k(jnp.where(chunk.mask, chunk.entropy, -jnp.inf), count)
         return jnp.sort(chosen)
 

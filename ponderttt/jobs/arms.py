@@ -8,6 +8,7 @@ from typing import Any
 
 from ponderttt.arms import frozen_steps, run_arms, write_steps
 from ponderttt.config import FastWeightsConfig, ModelConfig, as_mapping
+from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.build import build, load_slow_weights
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
@@ -56,6 +57,13 @@ def score_arms(
     inputs = open_inputs(model, model_dir, chunks_dir, hidden_dir)
     again = rebuild(Path(training_dir) / MANIFEST)
     trained = read_manifest(training_dir, TRAINING, again)["facts"]
+    if (
+        trained["settings"] != as_mapping(getattr(fast_weights, kind))
+        or trained["model_digest"] != inputs.model_digest
+    ):
+        raise CorruptFileError(
+            f"{training_dir}: trained with other settings or on another model. Rebuild it: {again}"
+        )
     module = load_slow_weights(
         build(kind, inputs.width, fast_weights, seed), Path(training_dir) / SLOW_WEIGHTS, again
     )
@@ -109,7 +117,7 @@ def score_plain(
 ) -> None:
     """Write the records of the backbone without fast weights, which are all in its frozen pass.
 
-    Its nominal cost is the number of chunks that it reads for each: 1 without context, n + 1 with n chunks of it.
+    Its nominal cost is the number of chunks that it reads for each: 1, and 1 more for each chunk of context that there is.
 
     Args:
         model: dtype and split of the backbone, for hidden states that were not kept.
@@ -141,7 +149,7 @@ def score_plain(
         method=plain_method(context),
         seed=0,
         language=inputs.language,
-        nominal_cost=lambda step: 1.0 + context,
+        nominal_cost=lambda step: 1.0 + min(context, step.chunk_index),
         facts=facts,
     )
 

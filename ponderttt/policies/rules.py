@@ -1,14 +1,14 @@
-"""Policies that are not trained: a fixed action, and random actions at a matched mean cost."""
+"""Policies that are not trained: a fixed action, and random actions at a matched cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ponderttt.actions import Action
 from ponderttt.policies.base import Decision, Observation
@@ -61,22 +61,71 @@ def matched_probabilities(mean_cost: float) -> Float[np.ndarray, " A"]:
     return tilted(0.5 * (low + high))
 
 
+#: Streams are matched exactly over their last chunks, at most so many; a table of this height is held in memory.
+HORIZON = 64
+
+
+class RandomTables(NamedTuple):
+    """What :class:`Random` looks up; costs are whole numbers from 0 to ``HORIZON`` times the dearest."""
+
+    #: Log of the number of sequences of n actions that cost exactly c.
+    log_count: Float[Array, "N C"]
+    #: Largest cost that n actions can have without exceeding c; the cheapest possible below that.
+    reachable: Int[Array, "N C"]
+    #: Log-probabilities before the horizon is in sight.
+    far: Float[Array, " A"]
+
+
+def random_tables(mean_cost: float) -> RandomTables:
+    """The tables of a budget."""
+    costs = [int(action.nominal_cost) for action in Action]
+    width = HORIZON * max(costs) + 1
+    counts = np.full((HORIZON + 1, width), -np.inf)
+    counts[0, 0] = 0.0
+    for n in range(1, HORIZON + 1):
+        for cost in costs:
+            counts[n, cost:] = np.logaddexp(counts[n, cost:], counts[n - 1, : width - cost])
+    position = np.where(np.isfinite(counts), np.arange(width), -1)
+    reachable = np.maximum.accumulate(position, axis=1)
+    lowest = np.arange(HORIZON + 1)[:, None] * min(costs)
+    return RandomTables(
+        jnp.asarray(counts, jnp.float32),
+        jnp.asarray(np.where(reachable < 0, lowest, reachable)),
+        jnp.log(jnp.asarray(matched_probabilities(mean_cost), jnp.float32)),
+    )
+
+
 @dataclass(frozen=True)
 class Random:
-    """Actions drawn anew after every chunk, with a mean nominal cost of ``budget``; the rate-matched control."""
+    """The rate-matched control: a random sequence of actions whose total cost is the budget of the stream.
+
+    All sequences of exactly that total are equally likely, which is what draws of maximum entropy become once their
+    total is given.  Independent draws would match the budget in expectation only, and miss it by a third on a stream
+    of six chunks.  Streams longer than ``HORIZON`` start with such draws and are matched over their last chunks.  A
+    total that no sequence has is rounded down to one that exists.
+    """
 
     budget: float | None
     params: Any = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         assert self.budget is not None
-        object.__setattr__(self, "params", jnp.log(jnp.asarray(matched_probabilities(self.budget))))
+        object.__setattr__(self, "params", random_tables(self.budget))
 
     def init(self) -> Any:
-        """Nothing to remember."""
+        """Nothing to remember: what was spent is in the observation."""
         return ()
 
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
         """See :class:`ponderttt.policies.base.Policy`."""
-        return Decision(state, jax.random.categorical(key, params), jnp.asarray(jnp.nan))
+        costs = jnp.asarray([int(action.nominal_cost) for action in Action])
+        left = observation.chunks_left + 1
+        rows = jnp.minimum(left, HORIZON)
+        # A cost such as 17.9999 in float32 is 18.
+        budget = jnp.floor(observation.budget_left + 1e-3).astype(jnp.int32)
+        total = params.reachable[rows, jnp.clip(budget, 0, params.reachable.shape[1] - 1)]
+        rest = total - costs
+        near = jnp.where(rest >= 0, params.log_count[rows - 1, jnp.maximum(rest, 0)], -jnp.inf)
+        logits = jnp.where(left > HORIZON, params.far, near)
+        return Decision(state, jax.random.categorical(key, logits), jnp.asarray(jnp.nan))

@@ -10,7 +10,7 @@ import pytest
 from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.ttt import NORM_EPSILON, TOKEN_GRADIENT_LIMIT, TTTFast, causal_depthwise_conv
 from ponderttt.models.losses import frozen_logits
-from tiny_streams import CHUNK, TINY, VOCABULARY, tree_close
+from tiny_streams import CHUNK, TINY, VOCABULARY, fresh, tree_close
 
 HEADS, HEAD_DIM, BATCH = TINY.ttt.heads, TINY.ttt.head_dim, TINY.ttt.mini_batch
 
@@ -55,7 +55,7 @@ def primal(module, inputs, fast: TTTFast, passes: int) -> tuple[np.ndarray, TTTF
                     # Derivative of layer normalisation.
                     gradient = (error - error.mean() - unit * (error * unit).mean()) / deviation
                     squared = (1 + k[t, h] @ k[t, h]) * (gradient @ gradient)
-                    gradient *= min(1.0, TOKEN_GRADIENT_LIMIT / np.sqrt(squared + NORM_EPSILON))
+                    gradient *= min(1.0, TOKEN_GRADIENT_LIMIT * HEAD_DIM / np.sqrt(squared + NORM_EPSILON))
                     weight[h] -= rate[t, h] * np.outer(k[t, h], gradient)
                     bias[h] -= rate[t, h] * gradient
                     reads[t, h] = q[t, h] @ weight[h] + bias[h]
@@ -93,19 +93,36 @@ def test_update_k_is_k_sequential_passes(module, chunk, readout, steps):
 def test_inner_gradient_is_the_gradient_of_the_inner_loss_clipped_token_by_token(module, chunk):
     """At wide inner weights no token's gradient is clipped; at narrow ones every token's is."""
     inputs = module.inner_inputs(chunk.hidden, chunk.mask)
-    wide = module.reset()._replace(weight=50.0 * module.reset().weight)
-    for fast in (wide, module.reset()):
+    wide = module.reset()._replace(weight=20.0 * module.reset().weight)
+    narrow = module.reset()._replace(weight=0.01 * module.reset().weight)
+    for fast in (wide, narrow):
         gradient, _ = module.inner_gradient(fast, inputs)
         for t in (0, 7, CHUNK - 1):
             one = jax.tree.map(lambda x, t=t: x[t : t + 1], inputs)
             expected = jax.grad(lambda f, one=one: jnp.sum(module.inner_gradient(f, one)[1]))(fast)
             for head in range(HEADS):
                 whole = jnp.sqrt(jnp.sum(expected.weight[head] ** 2) + jnp.sum(expected.bias[head] ** 2))
-                scale = jnp.minimum(1.0, TOKEN_GRADIENT_LIMIT / whole)
+                scale = jnp.minimum(1.0, TOKEN_GRADIENT_LIMIT * HEAD_DIM / whole)
                 assert (scale == 1) == (fast is wide)
                 np.testing.assert_allclose(
                     gradient[t, head], scale * expected.bias[head], rtol=2e-3, atol=1e-4
                 )
+
+
+def test_few_tokens_are_clipped_at_the_start(module, chunk):
+    """Clipping is for outliers: where it bites everywhere, the inner rate is not what it says."""
+    inputs = module.inner_inputs(chunk.hidden, chunk.mask)
+    gradient, _ = module.inner_gradient(module.reset(), inputs)
+    norms = jnp.sqrt((1 + jnp.sum(inputs.key**2, -1)) * jnp.sum(gradient**2, -1))
+    assert jnp.mean(norms > 0.99 * TOKEN_GRADIENT_LIMIT * HEAD_DIM) < 0.1
+    assert jnp.median(norms) < 0.5 * TOKEN_GRADIENT_LIMIT * HEAD_DIM
+
+
+def test_keys_start_at_the_token_before_the_value():
+    """So that the inner model starts as a memory of what followed what."""
+    module = fresh("ttt")
+    assert int(jnp.argmax(jnp.abs(module.key_kernel[...]).mean(1))) == TINY.ttt.conv_width - 2
+    assert int(jnp.argmax(jnp.abs(module.query_kernel[...]).mean(1))) == TINY.ttt.conv_width - 1
 
 
 def test_learning_lowers_the_reconstruction_loss(module, chunk, readout):
