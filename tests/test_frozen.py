@@ -205,6 +205,15 @@ def test_the_plain_arm_is_the_frozen_pass(passed):
 
 
 @pytest.mark.parametrize("kind", ["ttt", "lora"])
+def test_an_untrained_adapter_without_updates_is_the_plain_arm(kind, model, passed):
+    """To rounding: the plain arm streams its logits, arms share theirs."""
+    untrained = build(kind, CONFIG.width, FAST, 0)
+    steps = run_arms(untrained, passed, model.backbone.unembedding, ["skip"], budget=3.0, seed=0)["skip"]
+    for step, plain in zip(steps, frozen_steps(passed), strict=True):
+        assert step.loss == pytest.approx(plain.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ttt", "lora"])
 def test_scoring_live_equals_scoring_from_the_cache(kind, model, corpus, passed):
     from ponderttt.actions import Action
 

@@ -126,6 +126,8 @@ def _what_helped(rows: Sequence[TableRow], fast_weights: str, percent: str) -> I
         change = _delta(skip.delta_vs_plain, skip.delta_vs_plain_ci_low, skip.delta_vs_plain_ci_high)
         yield f"* Training the adapter, against the plain backbone: **{said}** ({change} nats per token)."
     context = find_row(rows, "none", "context_1", "score_first")
+    if skip and context and skip.delta_vs_context_1 is not None:
+        yield f"  * {_against_context(skip, context)}"
     for row in rows:
         if row.fast_weights != fast_weights or row.protocol != "score_first" or row.update_rate == 0:
             continue
@@ -168,7 +170,7 @@ def _against_context(row: TableRow, context: TableRow) -> str:
     low, high = row.delta_vs_context_1_ci_low, row.delta_vs_context_1_ci_high
     relation = said.get(verdict(low, high), "compared with")
     return (
-        f"It is {relation} `context_1`: loss {row.loss:.4f} at {row.cost_seconds:.3g} s and "
+        f"Adapter{' and updates together are' if row.update_rate else ' alone is'} {relation} `context_1`: loss {row.loss:.4f} at {row.cost_seconds:.3g} s and "
         f"{row.cost_flops / 1e9:.3g} GFLOPs per chunk, against {context.loss:.4f} at {context.cost_seconds:.3g} s and "
         f"{context.cost_flops / 1e9:.3g} GFLOPs (difference {_delta(row.delta_vs_context_1, low, high)}; "
         f"{row.cost_seconds / context.cost_seconds:.2f}× the seconds)."
@@ -181,14 +183,21 @@ def _without_gain(rows: Sequence[TableRow]) -> Iterator[str]:
         for row in rows
         if row.delta_vs_skip is not None and (row.update_rate > 0 or row.method not in ("plain", "skip"))
     ]
-    without = [row for row in compared if verdict(row.delta_ci_low, row.delta_ci_high) != "helped"]
+    without = [row for row in compared if not _clearly_helped(row)]
     yield "### Arms that show no gain"
     yield ""
     for row in without:
-        yield f"* {row.label}: {verdict(row.delta_ci_low, row.delta_ci_high)}"
+        said = verdict(row.delta_ci_low, row.delta_ci_high)
+        yield f"* {row.label}: {'helped over streams, not clear across seeds' if said == 'helped' else said}"
     if not without:
         yield "None: every arm that is compared with its control has a lower loss, and its interval excludes zero."
     yield ""
+
+
+def _clearly_helped(row: TableRow) -> bool:
+    """Over streams, and over seeds where there are several."""
+    over_streams = verdict(row.delta_ci_low, row.delta_ci_high) == "helped"
+    return over_streams and (row.delta_seed_ci_high is None or row.delta_seed_ci_high < 0)
 
 
 def _decompositions(rows: Sequence[TableRow]) -> Iterator[str]:
@@ -202,7 +211,8 @@ def _decompositions(rows: Sequence[TableRow]) -> Iterator[str]:
         yield ""
         yield (
             f"The transductive arm reports perplexity {leak.perplexity:.3f} where the plain backbone has "
-            f"{plain.perplexity:.3f}, a factor of {plain.perplexity / leak.perplexity:.3f} ({total:+.4f} nats per token):"
+            f"{plain.perplexity:.3f}, a factor of {plain.perplexity / leak.perplexity:.3f} ({total:+.4f} nats per token). "
+            "Point estimates across protocols, to take that number apart; they are no comparison of methods:"
         )
         yield ""
         for name, before, after in (
@@ -228,8 +238,36 @@ def _cautions(rows: Sequence[TableRow], facts: dict[str, Any], percent: str) -> 
         f"* With {min(row.n_streams for row in rows)} streams, percentile intervals are somewhat too narrow; small gains "
         "deserve more packages before they are believed."
     )
-    yield "* Seconds are of one machine under whatever else it did; FLOPs are counted and do not vary."
+    yield (
+        "* Seconds are of one machine under whatever else it did; FLOPs are counted and do not vary. Arms share the frozen "
+        "logits of a chunk and are each charged for them in full; writing them down to be shared is part of that charge, and "
+        "the plain backbone, which streams them, does not pay it."
+    )
+    yield (
+        "* `context_1` reads the previous chunk anew for each chunk. Keeping its keys and values instead would cost less, so "
+        "its cost here is an upper bound."
+    )
+    yield (
+        "* One adapter per seed serves all methods: each training stream draws 0, 1, 2 or 4 updates. An adapter trained for 0 "
+        "updates alone might be a somewhat stronger control."
+    )
+    yield from _nominal_and_real(rows)
     yield ""
+
+
+def _nominal_and_real(rows: Sequence[TableRow]) -> Iterator[str]:
+    """How far the nominal costs, in which budgets are stated, are from what was spent."""
+    for fast_weights in dict.fromkeys(row.fast_weights for row in rows if row.fast_weights != "none"):
+        mine = [row for row in rows if row.fast_weights == fast_weights and row.protocol == "score_first"]
+        skip = next((row for row in mine if row.method == "skip"), None)
+        spent = [
+            f"`{row.method}` {row.cost_nominal:.3g}× nominal, {row.cost_flops / skip.cost_flops:.3f}× FLOPs, "
+            f"{row.cost_seconds / skip.cost_seconds:.3f}× seconds"
+            for row in mine
+            if skip and row.corpus == skip.corpus and row.update_rate > 0
+        ]
+        if spent:
+            yield f"* Cost of {fast_weights} in multiples of its `skip`: {'; '.join(spent)}."
 
 
 def _provenance(manifest: dict[str, Any]) -> Iterator[str]:
