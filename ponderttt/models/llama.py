@@ -18,7 +18,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from ponderttt.models.attention import causal_attention, rotary_angles, rotate
+from ponderttt.models.attention import causal_attention, each, rotary_angles, rotate
 
 #: Parameters of one block (see :func:`block_shapes`); stacks of them have a leading layer axis.
 BLOCK_WEIGHTS = ("attention_norm", "query_key_value", "attention_out", "mlp_norm", "gate_up", "mlp_down")
@@ -107,30 +107,29 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        hidden: Float[Array, "B T D"],
+        hidden: Float[Array, "T D"],
         angles: tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]],
-        mask: Bool[Array, "B T"],
-    ) -> Float[Array, "B T D"]:
-        """One block; ``mask`` is False where a key must not be attended to."""
+        mask: Bool[Array, " T"],
+    ) -> Float[Array, "T D"]:
+        """One block on one sequence; ``mask`` is False where a key must not be attended to."""
         hidden = hidden + self._attend(hidden, angles, mask)
         normed = rms_norm(hidden, self.mlp_norm[...], self.config.norm_eps)
-        gate, up = jnp.split(jnp.einsum("BTD,FD->BTF", normed, self.gate_up[...]), 2, axis=-1)
-        return hidden + jnp.einsum("BTF,DF->BTD", jax.nn.silu(gate) * up, self.mlp_down[...])
+        gate, up = jnp.split(jnp.einsum("TD,FD->TF", normed, self.gate_up[...]), 2, axis=-1)
+        return hidden + jnp.einsum("TF,DF->TD", jax.nn.silu(gate) * up, self.mlp_down[...])
 
     def _attend(
         self,
-        hidden: Float[Array, "B T D"],
+        hidden: Float[Array, "T D"],
         angles: tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]],
-        mask: Bool[Array, "B T"],
-    ) -> Float[Array, "B T D"]:
+        mask: Bool[Array, " T"],
+    ) -> Float[Array, "T D"]:
         c = self.config
-        batch, length, _ = hidden.shape
         normed = rms_norm(hidden, self.attention_norm[...], c.norm_eps)
-        fused = jnp.einsum("BTD,FD->BTF", normed, self.query_key_value[...])
-        heads = fused.reshape(batch, length, c.heads + 2 * c.kv_heads, c.head_dim)
-        query, key, value = jnp.split(heads, [c.heads, c.heads + c.kv_heads], axis=2)
+        fused = jnp.einsum("TD,FD->TF", normed, self.query_key_value[...])
+        heads = fused.reshape(len(hidden), c.heads + 2 * c.kv_heads, c.head_dim)
+        query, key, value = jnp.split(heads, [c.heads, c.heads + c.kv_heads], axis=1)
         read = causal_attention(rotate(query, angles), rotate(key, angles), value, mask)
-        return jnp.einsum("BTF,DF->BTD", read.reshape(batch, length, -1), self.attention_out[...])
+        return jnp.einsum("TF,DF->TD", read.reshape(len(hidden), -1), self.attention_out[...])
 
 
 class Llama(nnx.Module):
@@ -207,6 +206,7 @@ class Llama(nnx.Module):
         graph, layers = nnx.split(stack)
 
         def step(carry: Array, layer: nnx.State) -> tuple[Array, None]:
-            return nnx.merge(graph, layer)(carry, angles, mask), None
+            block = nnx.merge(graph, layer)
+            return each(lambda row, real: block(row, angles, real), carry, mask), None
 
         return lax.scan(step, hidden, layers)[0]

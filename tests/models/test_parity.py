@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import llama_goldens as goldens
 import numpy as np
 import pytest
+
+import llama_goldens as goldens
 
 
 @pytest.mark.parametrize("name", goldens.CASES)

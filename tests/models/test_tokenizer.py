@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import model_files as files
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+import model_files as files
 from ponderttt.errors import PonderTTTError
 from ponderttt.models import tokenizer
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import ml_dtypes
-import model_files as files
 import numpy as np
 import pytest
 from flax import nnx
@@ -18,6 +17,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 from safetensors.numpy import save_file
 
+import model_files as files
 from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.models import tensors, weights

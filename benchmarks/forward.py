@@ -1,0 +1,200 @@
+"""Tokens per second of the frozen forward pass: this package against transformers + torch, on this machine.
+
+    python benchmarks/forward.py [--model-dir data/models/smollm2-135m] [--rounds 9] [--json forward.json]
+
+Same weights, same tokens, same number of threads, float32, rounds of both taken in turn so that whatever else the
+machine does falls on both.  A case is the final hidden states of `batch` rows of `length` tokens.  The peak is the
+best matrix product among the shapes of the model, by either library.  Needs torch (the extra ``parity``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import transformers
+from flax import nnx
+
+from ponderttt.models import tensors, weights
+from ponderttt.models.backbone import Backbone, random_backbone
+from ponderttt.models.llama import LlamaConfig, block_shapes
+from ponderttt.provenance import run_metadata
+
+#: The shape of SmolLM2-135M; speed does not depend on the values of the weights.
+SMOLLM2_135M = LlamaConfig(49152, 30, 576, 9, 3, 64, 1536, 1e5, 1e-5, 8192, True)
+#: rows, tokens per row, positions kept: a chunk; a batch of chunks; a chunk with one chunk of context.
+CASES = ((1, 512, 512), (4, 512, 512), (1, 1024, 512))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case: best and median seconds of each, their ratio, and the share of the peak that the best reaches."""
+
+    batch: int
+    length: int
+    keep_last: int
+    ponderttt_first_call_seconds: float
+    ponderttt_seconds: float
+    ponderttt_median_seconds: float
+    torch_seconds: float
+    torch_median_seconds: float
+    ponderttt_tokens_per_second: float
+    torch_tokens_per_second: float
+    speed_ratio: float
+    ponderttt_share_of_peak: float
+    torch_share_of_peak: float
+    largest_difference: float
+
+
+def reference(backbone: Backbone) -> torch.nn.Module:
+    """The transformers model with the weights of ``backbone``, without the vocabulary projection."""
+    c = backbone.config
+    model = transformers.LlamaModel(
+        transformers.LlamaConfig(
+            vocab_size=c.vocab_size,
+            hidden_size=c.width,
+            intermediate_size=c.mlp_width,
+            num_hidden_layers=c.layers,
+            num_attention_heads=c.heads,
+            num_key_value_heads=c.kv_heads,
+            head_dim=c.head_dim,
+            max_position_embeddings=c.max_context,
+            rms_norm_eps=c.norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": c.rope_base},
+        )
+    )
+    arrays = tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
+    state = {
+        name.removeprefix("model."): torch.from_numpy(np.array(array))
+        for name, array in arrays.items()
+        if name.startswith("model.")
+    }
+    model.load_state_dict(state, strict=True)
+    return model.float().eval()
+
+
+def best_of(run: Callable[[], Any], repeats: int = 7) -> float:
+    """Least seconds of several calls after one that does not count."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def matrix_product_peak(config: LlamaConfig) -> float:
+    """Best FLOP/s of the model's own matrix products on 512 tokens, by either library."""
+    product = jax.jit(lambda a, b: jnp.einsum("TD,FD->TF", a, b))
+    best = 0.0
+    for shape in block_shapes(config).values():
+        if len(shape) != 2:
+            continue
+        a, b = (np.random.default_rng(0).standard_normal((n, shape[1]), np.float32) for n in (512, shape[0]))
+        ours, theirs = (jnp.asarray(a), jnp.asarray(b)), (torch.from_numpy(a), torch.from_numpy(b))
+        flops = 2 * 512 * shape[0] * shape[1]
+        for run in (
+            lambda ours=ours: product(*ours).block_until_ready(),
+            lambda theirs=theirs: torch.nn.functional.linear(*theirs),
+        ):
+            best = max(best, flops / best_of(run, repeats=30))
+    return best
+
+
+def compare(backbone: Backbone, model: torch.nn.Module, case: tuple[int, int, int], rounds: int) -> Row:
+    """Time one case, ``rounds`` rounds of both in turn; ``peak`` shares are filled in by the caller."""
+    batch, length, keep = case
+    tokens = np.random.default_rng(0).integers(0, backbone.config.vocab_size, (batch, length))
+    own_tokens, torch_tokens = jnp.asarray(tokens), torch.from_numpy(tokens)
+
+    def own() -> np.ndarray:
+        return np.asarray(backbone.hidden(own_tokens, keep))
+
+    def theirs() -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch_tokens, use_cache=False).last_hidden_state[:, -keep:].numpy()
+
+    start = time.perf_counter()
+    found = own()
+    first = time.perf_counter() - start
+    difference = float(np.abs(found - theirs()).max())
+    own_seconds, torch_seconds = [], []
+    for _ in range(rounds):
+        for run, seconds in ((own, own_seconds), (theirs, torch_seconds)):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+    peak = matrix_product_peak(backbone.config)
+    # A causal token attends to half of the input on average.
+    flops = batch * length * backbone.config.flops_per_token((length + 1) // 2, unembed=False)
+    return Row(
+        batch=batch,
+        length=length,
+        keep_last=keep,
+        ponderttt_first_call_seconds=first,
+        ponderttt_seconds=min(own_seconds),
+        ponderttt_median_seconds=statistics.median(own_seconds),
+        torch_seconds=min(torch_seconds),
+        torch_median_seconds=statistics.median(torch_seconds),
+        ponderttt_tokens_per_second=batch * length / min(own_seconds),
+        torch_tokens_per_second=batch * length / min(torch_seconds),
+        speed_ratio=statistics.median(t / o for t, o in zip(torch_seconds, own_seconds, strict=True)),
+        ponderttt_share_of_peak=flops / min(own_seconds) / peak,
+        torch_share_of_peak=flops / min(torch_seconds) / peak,
+        largest_difference=difference,
+    )
+
+
+def main() -> None:
+    """Print a table, and write JSON where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--model-dir", help="a converted model; random weights of SmolLM2-135M's shape without"
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", help="write the results and the run's metadata to this file")
+    options = parser.parse_args()
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    if options.model_dir:
+        backbone = weights.open_backbone(options.model_dir)
+    else:
+        backbone = random_backbone(SMOLLM2_135M, jax.random.key(0))
+    model = reference(backbone)
+    print(f"{threads} threads, float32; seconds are the best of {options.rounds} rounds")
+    print(
+        "batch length kept   ponderttt  torch    tokens/s          median speed   share of peak      largest"
+    )
+    print(
+        "                    s          s        ponderttt  torch  ratio          ponderttt  torch   difference"
+    )
+    rows = []
+    for case in CASES:
+        row = compare(backbone, model, case, options.rounds)
+        rows.append(row)
+        print(
+            f"{row.batch:5d} {row.length:6d} {row.keep_last:4d}   {row.ponderttt_seconds:<9.3f}  {row.torch_seconds:<7.3f}  "
+            f"{row.ponderttt_tokens_per_second:<9.0f}  {row.torch_tokens_per_second:<5.0f}  {row.speed_ratio:<13.2f}  "
+            f"{row.ponderttt_share_of_peak:<9.0%}  {row.torch_share_of_peak:<6.0%}  {row.largest_difference:.1e}",
+            flush=True,
+        )
+    if options.json:
+        report = {"rows": [asdict(row) for row in rows], "threads": threads, "run": run_metadata()}
+        report["torch"] = torch.__version__
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
