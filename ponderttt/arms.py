@@ -23,11 +23,6 @@ from ponderttt.training.checkpoints import Checkpoints
 _FIXED = {action.name.lower(): action for action in Action}
 
 
-def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
-    """The methods that make sense for a kind of fast weights: only TTT can be read inside a chunk."""
-    return [method for method in methods if method != "in_chunk" or fast_weights == "ttt"]
-
-
 def protocol_of(method: str) -> Protocol:
     """The protocol of a method; ``score_first`` unless the method is named for another."""
     if method == "in_chunk":

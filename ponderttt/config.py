@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,6 +17,11 @@ T = TypeVar("T")
 
 #: Methods (arms without a trained policy) that the workflow can run, see DESIGN §6 and docs/design.md.
 METHODS = ("skip", "update_1", "update_2", "update_4", "random", "in_chunk", "transductive")
+
+
+def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
+    """The methods that make sense for a kind of fast weights: only TTT can be read inside a chunk."""
+    return [method for method in methods if method != "in_chunk" or fast_weights == "ttt"]
 
 
 @dataclass(frozen=True)
@@ -126,11 +131,13 @@ class TTTConfig:
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """LoRA on the final hidden state; an update sees ``token_share`` of the chunk, highest entropy first (1.0: all)."""
+    """LoRA on the final hidden state; an update sees ``token_share`` of the chunk (1.0: all of it)."""
 
     rank: int = 16
     inner_rate: float = 1e-3
-    token_share: float = 1.0
+    token_share: float = 0.25
+    #: Which tokens those are: spread evenly over the chunk, or the most uncertain ones of the frozen model.
+    token_choice: Literal["even", "entropy"] = "even"
     clip_norm: float = 1.0
 
 

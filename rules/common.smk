@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-from ponderttt.config import ConfigError, Experiment, as_mapping, from_mapping
+from ponderttt.config import ConfigError, Experiment, as_mapping, from_mapping, methods_of
 from ponderttt.corpus.packages import select_packages
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective
@@ -17,7 +17,6 @@ from ponderttt.jobs.layout import (
     command_of,
     figure_names,
     grid_runs,
-    methods_of,
 )
 
 try:

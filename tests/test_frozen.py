@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from ponderttt.arms import frozen_steps, methods_of, protocol_of, run_arms
-from ponderttt.config import METHODS, FastWeightsConfig, LoRAConfig, TTTConfig
+from ponderttt.arms import frozen_steps, protocol_of, run_arms
+from ponderttt.config import METHODS, FastWeightsConfig, LoRAConfig, TTTConfig, methods_of
 from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.fast_weights.base import FastWeights

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.arms import methods_of, policy_of, protocol_of, run_arms
-from ponderttt.config import METHODS, FastWeightsConfig, LoRAConfig, TrainingConfig, TTTConfig
+from ponderttt.arms import policy_of, protocol_of, run_arms
+from ponderttt.config import METHODS, FastWeightsConfig, LoRAConfig, TrainingConfig, TTTConfig, methods_of
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
 from ponderttt.models.losses import corrected_cross_entropy, frozen_logits

@@ -14,7 +14,8 @@ from ponderttt.stream_data import StreamChunks
 
 VOCABULARY, WIDTH, CHUNK = 64, 32, 48
 TINY = FastWeightsConfig(
-    ttt=TTTConfig(heads=2, head_dim=8), lora=LoRAConfig(rank=4, inner_rate=0.02, token_share=0.25)
+    ttt=TTTConfig(heads=2, head_dim=8),
+    lora=LoRAConfig(rank=4, inner_rate=0.02, token_share=0.25, token_choice="entropy"),
 )
 
 

@@ -15,7 +15,8 @@ from ponderttt.corpus.sources import Progress, silent
 from ponderttt.corpus.staging import staged_folder
 from ponderttt.corpus.streams import Document, Stream, Tokenizer, cut_chunks, tokenize_documents
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.provenance import read_manifest, write_manifest
+from ponderttt.jobs.layout import rebuild as rebuild_command
+from ponderttt.provenance import MANIFEST, read_manifest, write_manifest
 
 CHUNKS_FILE = "chunks-00000.parquet"
 COLUMNS = (
@@ -65,7 +66,7 @@ def build_chunks(
             f"the pad id {tokenizer.pad_id} is a token of the vocabulary ({tokenizer.vocab_size} tokens); "
             "padding needs an id of its own, such as the next one after the vocabulary"
         )
-    rebuild = f"snakemake {Path(shards_dir) / 'manifest.json'}"
+    rebuild = rebuild_command(Path(shards_dir) / MANIFEST)
     corpus = read_manifest(shards_dir, "shards", rebuild, verify=False)["facts"]["corpus"]
     repositories = _by_repository(read_shards(shards_dir, rebuild))
     # One token more than the chunks read: the successor of the last.

@@ -16,7 +16,8 @@ from ponderttt.corpus.repositories import Repository, find_repositories
 from ponderttt.corpus.sources import Progress, silent
 from ponderttt.corpus.staging import staged_folder
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.provenance import digest, read_manifest, write_manifest
+from ponderttt.jobs.layout import rebuild as rebuild_command
+from ponderttt.provenance import MANIFEST, digest, read_manifest, write_manifest
 
 SHARD_BYTES = 128 << 20
 _PATTERN = "shard-*.parquet"
@@ -59,7 +60,7 @@ def build_shards(
     )
     train_digest = None
     if train_shards is not None:
-        rebuild = f"snakemake {Path(train_shards) / 'manifest.json'}"
+        rebuild = rebuild_command(Path(train_shards) / MANIFEST)
         train_digest = shards_digest(train_shards, rebuild)
         files = _without_training_files(files, read_shards(train_shards, rebuild), config, name, drops)
     if not files:

@@ -4,8 +4,8 @@ Hu et al. 2021, arXiv:2106.09685: ``read(h) = h + (h·Aᵀ)·Bᵀ`` with A [R, D
 read are the frozen logits plus ``(h·Aᵀ)·(E·B)ᵀ``, so that loss and gradient cost R columns of the vocabulary
 projection instead of D; the frozen logits are shared with scoring.
 
-An update may look at a ``token_share`` of the chunk, the tokens about which the frozen model was least certain: less
-compute really spent, not a mask over compute that was spent anyway.
+An update may look at a ``token_share`` of the chunk only: less compute really spent, not a mask over compute that was
+spent anyway.
 """
 
 from __future__ import annotations
@@ -95,11 +95,18 @@ class LoRA(FastWeights):
         return Adaptation(fast, losses[0], count)
 
     def chosen_tokens(self, chunk: Chunk) -> Int[Array, " S"] | None:
-        """Positions of the ``token_share`` with the highest frozen entropy, in order; ``None`` is all of them."""
+        """Positions of the tokens that an update sees, in order; ``None`` is all of them.
+
+        ``entropy`` takes the positions at which the frozen model was least certain, masked ones last.  It looks at the
+        tokens that an update can gain most on, and teaches the adapter to be uncertain everywhere else; ``even`` is an
+        unbiased sample.
+        """
         length = chunk.hidden.shape[0]
         count = max(1, round(self.config.token_share * length))
         if count == length:
             return None
+        if self.config.token_choice == "even":
+            return jnp.arange(count) * length // count
         _, chosen = jax.lax.top_k(jnp.where(chunk.mask, chunk.entropy, -jnp.inf), count)
         return jnp.sort(chosen)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderttt.config import Experiment
+from ponderttt.config import Experiment, methods_of
 from ponderttt.provenance import MANIFEST
 from ponderttt.records import RECORDS
 
@@ -94,11 +94,6 @@ class Run:
     def outputs(self, layout: Layout) -> list[str]:
         """The files that its rule declares."""
         return [f"{self.folder(layout)}/{name}" for name in (RECORDS, MANIFEST)]
-
-
-def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
-    """:func:`ponderttt.arms.methods_of`, without the second that importing jax takes each time a DAG is built."""
-    return [method for method in methods if method != "in_chunk" or fast_weights == "ttt"]
 
 
 def plain_method(context: int | str) -> str:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.lora import LoRA, LoRAFast, LoRAMatrices
@@ -65,6 +66,12 @@ def test_an_update_sees_the_most_uncertain_quarter_and_nothing_else(awake_module
     assert np.array_equal(results[0].matrices.up, results[1].matrices.up)
 
 
+def test_an_even_choice_is_spread_over_the_chunk_whatever_the_model_thinks(chunk):
+    config = dataclasses.replace(TINY.lora, token_choice="even")
+    module = LoRA(WIDTH, config, rngs=nnx.Rngs(0))
+    assert list(module.chosen_tokens(chunk)) == list(range(0, CHUNK, 4))
+
+
 def test_masked_tokens_are_not_chosen_while_real_ones_are_left(awake_modules, chunk):
     mask = jnp.arange(CHUNK) >= CHUNK // 2
     chosen = awake_modules["lora"].chosen_tokens(chunk._replace(mask=mask))
@@ -95,8 +102,6 @@ def test_the_optimiser_state_is_carried_from_chunk_to_chunk(awake_modules, chunk
 
 
 def test_an_update_on_fewer_tokens_costs_fewer_flops(chunk, readout):
-    from flax import nnx
-
     from ponderttt.costs import count_flops
 
     def cost(share: float) -> int:
