@@ -122,8 +122,8 @@ class CorpusConfig:
 class TTTConfig:
     """TTT-Linear layer on the final hidden state (Sun et al. 2024, arXiv:2407.04620)."""
 
-    heads: int = 4
-    head_dim: int = 16
+    heads: int = 1
+    head_dim: int = 64
     mini_batch: int = 16
     conv_width: int = 4
     base_inner_rate: float = 1.0
@@ -135,7 +135,7 @@ class LoRAConfig:
 
     rank: int = 16
     inner_rate: float = 1e-3
-    token_share: float = 0.25
+    token_share: float = 1.0
     #: Which tokens those are: spread evenly over the chunk, or the most uncertain ones of the frozen model.
     token_choice: Literal["even", "entropy"] = "even"
     clip_norm: float = 1.0
@@ -153,15 +153,15 @@ class FastWeightsConfig:
 class TrainingConfig:
     """Training of slow weights across training streams, truncated back-propagation under ``score_first``."""
 
-    epochs: int = 3
-    learning_rate: float = 1e-3
+    epochs: int = 2
+    learning_rate: float = 2e-3
     warmup_share: float = 0.1
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     #: Chunks per truncated window: gradients flow through the updates of that many consecutive chunks.
     window_chunks: int = 3
     #: Tokens of a chunk that the outer loss samples (an unbiased estimate); ``None`` is all.
-    outer_tokens: int | None = 256
+    outer_tokens: int | None = 128
     #: Share of training streams kept for choosing the best epoch.
     validation_share: float = 0.2
     checkpoint_every_steps: int = 10
