@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from archive_makers import deb_bytes, make_wheel, tar_bytes
 
+from archive_makers import deb_bytes, make_wheel, tar_bytes
 from ponderttt.corpus import archives
 from ponderttt.corpus.archives import RawFile, read_archive
 from ponderttt.errors import CorruptFileError, PonderTTTError

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from archive_makers import make_wheel
 
+from archive_makers import make_wheel
 from ponderttt.config import CorpusConfig, FilterConfig
 from ponderttt.corpus.drops import write_drop_report
 from ponderttt.corpus.files import COLUMNS

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from archive_makers import deb_bytes, make_wheel, tar_bytes
 
+from archive_makers import deb_bytes, make_wheel, tar_bytes
 from ponderttt.corpus.packages import Package
 from ponderttt.corpus.sources import fetch_package, fetch_packages
 from ponderttt.errors import PonderTTTError
