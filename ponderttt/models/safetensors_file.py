@@ -13,8 +13,8 @@ import ml_dtypes
 import numpy as np
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.models.llama import LlamaConfig
-from ponderttt.models.tensors import EMBEDDING, UNEMBEDDING, Checkpoint, LazyTensor
+from ponderttt.models.llama import BLOCK_WEIGHTS, LlamaConfig
+from ponderttt.models.tensors import EMBEDDING, UNEMBEDDING, Checkpoint, LazyTensor, stacked_parts
 from ponderttt.provenance import atomic_path, write_json
 
 CONFIG, TOKENIZER, INDEX = "config.json", "tokenizer.json", "model.safetensors.index.json"
@@ -127,9 +127,9 @@ def read_file(path: Path) -> list[LazyTensor]:
             )
         if math.prod(shape) * _DTYPES[entry["dtype"]].itemsize != end - begin:
             raise damaged
-        found.append(
-            LazyTensor(name, shape, partial(_read, path, _DTYPES[entry["dtype"]], start + begin, shape))
-        )
+        offset, dtype = start + begin, _DTYPES[entry["dtype"]]
+        place = (path, offset) if entry["dtype"] == "F32" else None
+        found.append(LazyTensor(name, shape, partial(_read, path, dtype, offset, shape), place))
     return found
 
 
@@ -137,18 +137,37 @@ def _read(path: Path, dtype: np.dtype, offset: int, shape: tuple[int, ...]) -> n
     return np.memmap(path, dtype, "r", offset, shape).astype(np.float32, copy=False)
 
 
+def _write(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write float32 tensors in the given order, which the safetensors library would change."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, array in tensors.items():
+        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": (end, end + array.nbytes)}
+        end += array.nbytes
+    text = json.dumps(header).encode()
+    # Spaces after the header put the first tensor on a 64-byte boundary, where JAX can use it in place.
+    text += b" " * (-(8 + len(text)) % 64)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in tensors.values():
+            file.write(np.ascontiguousarray(array, np.float32).data)
+
+
 def write_folder(
     folder: Path, config: LlamaConfig, tensors: Mapping[str, np.ndarray], tokenizer_json: str
 ) -> tuple[str, ...]:
-    """Write a model as a folder that this package and transformers read; the names of the files, in order."""
-    from safetensors.numpy import save_file
+    """Write a model as a folder that this package and transformers read; the names of the files, in order.
 
+    Tensors that are stacked in memory lie one after the other in the file, so that opening it copies nothing.
+    """
     alone = EMBEDDING if config.tied else UNEMBEDDING
-    weight_map = {name: UNEMBEDDING_SHARD if name == alone else BLOCKS_SHARD for name in tensors}
-    for shard in (UNEMBEDDING_SHARD, BLOCKS_SHARD):
+    stacked = [name for kind in BLOCK_WEIGHTS for name in stacked_parts(config, kind)]
+    others = [name for name in tensors if name not in {alone, *stacked}]
+    shards = {UNEMBEDDING_SHARD: [alone], BLOCKS_SHARD: [*stacked, *others]}
+    for shard, names in shards.items():
         with atomic_path(folder / shard) as temporary:
-            part = {k: np.ascontiguousarray(v) for k, v in tensors.items() if weight_map[k] == shard}
-            save_file(part, temporary, metadata={"format": "pt"})
+            _write(temporary, {name: tensors[name] for name in names})
+    weight_map = {name: shard for shard, names in shards.items() for name in names}
     total = sum(array.nbytes for array in tensors.values())
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     write_json(

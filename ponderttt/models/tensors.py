@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,11 +37,19 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is read when asked for: its name in the file, its shape, and the reader (float32)."""
+    """A tensor that is read when asked for.
+
+    Attributes:
+        name: in the file.
+        shape: of the tensor.
+        read: gives it as float32.
+        place: file and offset in bytes of plain float32 values, for mapping them into memory instead.
+    """
 
     name: str
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+    place: tuple[Path, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,24 +128,38 @@ def assemble(checkpoint: Checkpoint, dtype: str = "float32", split_layer: int | 
         raise PonderTTTError(
             f"split_layer is {split_layer}; {checkpoint.path} has {config.layers} blocks, so 0 to {config.layers}"
         )
-    blocks: dict[str, np.ndarray] = {}
+    blocks = {}
     for name, shape in block_shapes(config).items():
-        stacked = _empty((config.layers, *shape), dtype)
-        for layer in range(config.layers):
-            row = 0
-            for part in _PARTS[name]:
-                tensor = tensors[f"model.layers.{layer}.{part}.weight"]
-                stacked[layer, row : row + tensor.shape[0]] = tensor.read()
-                row += tensor.shape[0]
-        blocks[name] = stacked
+        parts = [tensors[part] for part in stacked_parts(config, name)]
+        blocks[name] = _joined(parts, (config.layers, *shape), dtype)
 
     def single(name: str) -> np.ndarray:
-        array = _empty(tensors[name].shape, dtype)
-        array[...] = tensors[name].read()
-        return array
+        return _joined([tensors[name]], tensors[name].shape, dtype)
 
     unembedding = None if config.tied else single(UNEMBEDDING)
     return Llama(config, single(EMBEDDING), blocks, single(FINAL_NORM), unembedding, split_layer)
+
+
+def stacked_parts(config: LlamaConfig, name: str) -> list[str]:
+    """Names of the tensors whose rows, one after the other, are the stacked parameter ``name`` of all blocks."""
+    return [f"model.layers.{layer}.{part}.weight" for layer in range(config.layers) for part in _PARTS[name]]
+
+
+def _joined(parts: Sequence[LazyTensor], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Tensors as one array of ``shape``: mapped where they lie one after the other in a file, or else copied."""
+    places = [part.place for part in parts]
+    ends = [
+        place and (place[0], place[1] + 4 * math.prod(part.shape))
+        for place, part in zip(places, parts, strict=True)
+    ]
+    if dtype == "float32" and places[0] and places[1:] == ends[:-1]:
+        return np.asarray(np.memmap(places[0][0], np.float32, "r", places[0][1], shape))
+    joined = _empty(shape, dtype)
+    rows, row = joined.reshape(-1, *parts[0].shape[1:]), 0
+    for part in parts:
+        rows[row : row + part.shape[0]] = part.read()
+        row += part.shape[0]
+    return joined
 
 
 def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:

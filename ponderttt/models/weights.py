@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from ponderttt.config import ModelConfig, as_mapping
@@ -133,4 +134,4 @@ def open_unembedding(
     config = LlamaConfig(**manifest["facts"]["config"])
     name = EMBEDDING if config.tied else UNEMBEDDING
     tensor = next(t for t in safetensors_file.read_file(folder / shard) if t.name == name)
-    return Unembedding(jnp.asarray(tensor.read()), config, manifest["facts"])
+    return Unembedding(jax.device_put(np.asarray(tensor.read())), config, manifest["facts"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +16,20 @@ from jax import Array
 from ponderttt.models import losses
 
 ROWS, WIDTH, RANK = 12, 7, 3
+
+linear, linear_with_entropy = (
+    jax.jit(losses.linear_cross_entropy),
+    jax.jit(losses.linear_cross_entropy_and_entropy),
+)
+corrected_loss, corrected_with_entropy = (
+    jax.jit(losses.corrected_cross_entropy),
+    jax.jit(losses.corrected_cross_entropy_and_entropy),
+)
+
+
+def slope(function: Callable[..., Array], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+    """The compiled gradient."""
+    return jax.jit(jax.grad(function, argnums))
 
 
 @pytest.fixture(autouse=True)
@@ -46,16 +63,16 @@ def test_loss_entropy_and_gradient_equal_the_plain_formula(vocab: int) -> None:
     hidden, unembedding, _, _, targets = problem(vocab)
     weight = jnp.linspace(0.5, 2.0, ROWS)
 
-    def of(loss: object) -> tuple[Array, Array]:
-        return jax.value_and_grad(lambda h: (weight * loss(h)).sum())(hidden)  # type: ignore[operator]
+    def of(loss: Callable[[Array], Array]) -> tuple[Array, Array]:
+        return jax.jit(jax.value_and_grad(lambda h: (weight * loss(h)).sum()))(hidden)
 
-    value, gradient = of(lambda h: losses.linear_cross_entropy(h, unembedding, targets))
-    expected, slope = of(lambda h: plain(h @ unembedding.T, targets)[0])
+    value, gradient = of(lambda h: linear(h, unembedding, targets))
+    expected, wanted = of(lambda h: plain(h @ unembedding.T, targets)[0])
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    np.testing.assert_allclose(gradient, slope, atol=1e-5)
-    both = losses.linear_cross_entropy_and_entropy(hidden, unembedding, targets)
-    for found, wanted in zip(both, plain(hidden @ unembedding.T, targets), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(gradient, wanted, atol=1e-5)
+    both = linear_with_entropy(hidden, unembedding, targets)
+    for found, right in zip(both, plain(hidden @ unembedding.T, targets), strict=True):
+        np.testing.assert_allclose(found, right, atol=1e-5)
 
 
 @pytest.mark.parametrize("vocab", [5, 64, 67])
@@ -66,20 +83,20 @@ def test_the_corrected_loss_equals_the_plain_formula_and_the_full_projection(voc
     weight = jnp.linspace(0.5, 2.0, ROWS)
 
     def corrected(z: Array, basis: Array) -> Array:
-        return (weight * losses.corrected_cross_entropy(frozen, z, basis, targets)).sum()
+        return (weight * corrected_loss(frozen, z, basis, targets)).sum()
 
     def expected(z: Array, basis: Array) -> Array:
         return (weight * plain(frozen + z @ basis.T, targets)[0]).sum()
 
     basis = unembedding @ down
-    value, gradient = jax.value_and_grad(corrected, argnums=(0, 1))(z, basis)
-    wanted, slope = jax.value_and_grad(expected, argnums=(0, 1))(z, basis)
+    value, gradient = jax.jit(jax.value_and_grad(corrected, argnums=(0, 1)))(z, basis)
+    wanted, slopes = jax.jit(jax.value_and_grad(expected, argnums=(0, 1)))(z, basis)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
-    for found, right in zip(gradient, slope, strict=True):
+    for found, right in zip(gradient, slopes, strict=True):
         np.testing.assert_allclose(found, right, atol=2e-5)
-    moved = losses.linear_cross_entropy(hidden + z @ down.T, unembedding, targets)
-    np.testing.assert_allclose(losses.corrected_cross_entropy(frozen, z, basis, targets), moved, atol=1e-4)
-    both = losses.corrected_cross_entropy_and_entropy(frozen, z, basis, targets)
+    moved = linear(hidden + z @ down.T, unembedding, targets)
+    np.testing.assert_allclose(corrected_loss(frozen, z, basis, targets), moved, atol=1e-4)
+    both = corrected_with_entropy(frozen, z, basis, targets)
     for found, right in zip(both, plain(frozen + z @ basis.T, targets), strict=True):
         np.testing.assert_allclose(found, right, atol=2e-5)
 
@@ -88,17 +105,15 @@ def test_the_corrected_loss_can_be_differentiated_through_a_gradient_step() -> N
     hidden, unembedding, z, basis, targets = problem(67)
     frozen = losses.frozen_logits(hidden, unembedding)
 
-    def after_a_step(loss: object, z: Array, basis: Array) -> Array:
-        slope_z, slope_basis = jax.grad(loss, argnums=(0, 1))(z, basis)  # type: ignore[arg-type]
-        return loss(z - 0.3 * slope_z, basis - 0.3 * slope_basis)  # type: ignore[operator]
+    def after_a_step(loss: Callable[..., Array], z: Array, basis: Array) -> Array:
+        slope_z, slope_basis = slope(loss, argnums=(0, 1))(z, basis)
+        return loss(z - 0.3 * slope_z, basis - 0.3 * slope_basis)
 
-    found = jax.grad(
-        lambda *a: after_a_step(
-            lambda z, b: losses.corrected_cross_entropy(frozen, z, b, targets).mean(), *a
-        ),
+    found = slope(
+        lambda *a: after_a_step(lambda z, b: corrected_loss(frozen, z, b, targets).mean(), *a),
         argnums=(0, 1),
     )(z, basis)
-    expected = jax.grad(
+    expected = slope(
         lambda *a: after_a_step(lambda z, b: plain(frozen + z @ b.T, targets)[0].mean(), *a), argnums=(0, 1)
     )(z, basis)
     for left, right in zip(found, expected, strict=True):
@@ -109,27 +124,27 @@ def test_padding_has_exactly_zero_loss_entropy_and_gradient() -> None:
     hidden, unembedding, z, basis, targets = problem(67)
     pads = np.asarray(targets) == 67
     frozen = losses.frozen_logits(hidden, unembedding)
-    nll, entropy = losses.linear_cross_entropy_and_entropy(hidden, unembedding, targets)
-    slope = jax.grad(lambda h: losses.linear_cross_entropy(h, unembedding, targets).sum())(hidden)
-    slope_z = jax.grad(lambda z: losses.corrected_cross_entropy(frozen, z, basis, targets).sum())(z)
-    for values in (nll, entropy, slope, slope_z):
+    nll, entropy = linear_with_entropy(hidden, unembedding, targets)
+    gradient = slope(lambda h: linear(h, unembedding, targets).sum())(hidden)
+    slope_z = slope(lambda z: corrected_loss(frozen, z, basis, targets).sum())(z)
+    for values in (nll, entropy, gradient, slope_z):
         assert np.all(np.asarray(values)[pads] == 0) and np.all(np.asarray(values)[~pads] != 0)
     every = jnp.full_like(targets, 67)
-    to_basis = jax.grad(lambda b: losses.corrected_cross_entropy(frozen, z, b, every).sum())(basis)
+    to_basis = slope(lambda b: corrected_loss(frozen, z, b, every).sum())(basis)
     assert np.all(np.asarray(to_basis) == 0)
 
 
 def test_the_frozen_side_gets_no_gradient() -> None:
     hidden, unembedding, z, basis, targets = problem(20)
     frozen = losses.frozen_logits(hidden, unembedding)
-    to_unembedding = jax.grad(lambda e: losses.linear_cross_entropy(hidden, e, targets).sum())(unembedding)
-    to_logits = jax.grad(lambda f: losses.corrected_cross_entropy(f, z, basis, targets).sum())(frozen)
+    to_unembedding = slope(lambda e: linear(hidden, e, targets).sum())(unembedding)
+    to_logits = slope(lambda f: corrected_loss(f, z, basis, targets).sum())(frozen)
     assert np.all(np.asarray(to_unembedding) == 0) and np.all(np.asarray(to_logits) == 0)
 
 
 def test_huge_logits_stay_finite_and_exact() -> None:
     hidden, unembedding, _, _, targets = problem(67, scale=3e3)
-    nll, entropy = losses.linear_cross_entropy_and_entropy(hidden, unembedding, targets)
+    nll, entropy = linear_with_entropy(hidden, unembedding, targets)
     wide = np.asarray(hidden, np.float64) @ np.asarray(unembedding, np.float64).T
     top = wide.max(-1)
     total = top + np.log(np.exp(wide - top[:, None]).sum(-1))
@@ -141,17 +156,17 @@ def test_huge_logits_stay_finite_and_exact() -> None:
 def test_batches_and_vmap_equal_one_stream_at_a_time() -> None:
     hidden, unembedding, z, basis, targets = problem(67)
     frozen = losses.frozen_logits(hidden, unembedding)
-    one = losses.linear_cross_entropy(hidden, unembedding, targets)
-    low = losses.corrected_cross_entropy(frozen, z, basis, targets)
+    one = linear(hidden, unembedding, targets)
+    low = corrected_loss(frozen, z, basis, targets)
 
     def pair(array: Array) -> Array:
         return jnp.stack([array, array[::-1]])
 
-    batched = losses.linear_cross_entropy(pair(hidden), unembedding, pair(targets))
+    batched = linear(pair(hidden), unembedding, pair(targets))
     np.testing.assert_allclose(batched, pair(one), atol=1e-5)
-    batched = losses.corrected_cross_entropy(pair(frozen), pair(z), basis, pair(targets))
+    batched = corrected_loss(pair(frozen), pair(z), basis, pair(targets))
     np.testing.assert_allclose(batched, pair(low), atol=1e-5)
-    mapped = jax.vmap(losses.corrected_cross_entropy, in_axes=(0, 0, 0, 0))(
+    mapped = jax.vmap(corrected_loss, in_axes=(0, 0, 0, 0))(
         pair(frozen), pair(z), jnp.stack([basis, basis]), pair(targets)
     )
     np.testing.assert_allclose(mapped, pair(low), atol=1e-5)
@@ -167,7 +182,7 @@ def test_memory_stays_far_below_one_array_of_logits(monkeypatch: pytest.MonkeyPa
     )
 
     def loss(hidden: Array, unembedding: Array, targets: Array) -> Array:
-        return losses.linear_cross_entropy(hidden, unembedding, targets).mean()
+        return linear(hidden, unembedding, targets).mean()
 
     compiled = jax.jit(jax.value_and_grad(loss)).lower(*shapes).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 0.15 * (4 * length * vocab)
@@ -177,8 +192,6 @@ def test_memory_stays_far_below_one_array_of_logits(monkeypatch: pytest.MonkeyPa
 @given(st.lists(st.floats(-30, 30, width=32), min_size=21, max_size=21))
 def test_entropy_lies_between_zero_and_the_logarithm_of_the_vocabulary(logits: list[float]) -> None:
     unembedding = jnp.asarray(logits, jnp.float32)[:, None]
-    nll, entropy = losses.linear_cross_entropy_and_entropy(
-        jnp.ones((1, 1)), unembedding, jnp.zeros(1, jnp.int32)
-    )
+    nll, entropy = linear_with_entropy(jnp.ones((1, 1)), unembedding, jnp.zeros(1, jnp.int32))
     assert -1e-4 <= float(entropy[0]) <= np.log(len(logits)) + 1e-4
     assert float(nll[0]) >= -1e-4

@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import model_files as files
 from ponderttt.config import ModelConfig, ModelSource
@@ -114,6 +114,27 @@ def test_the_unembedding_alone_is_the_backbones(converted: Path) -> None:
     assert alone.facts["digest"] == backbone.digest
     assert alone.facts["pad_id"] == files.SHAPE.vocab_size
     assert alone.facts["eot_id"] == 0
+
+
+def test_a_converted_model_is_an_ordinary_safetensors_folder(arrays: Arrays, converted: Path) -> None:
+    found: Arrays = {}
+    for shard in (UNEMBEDDING_SHARD, BLOCKS_SHARD):
+        found |= load_file(converted / shard)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_opening_a_converted_model_maps_whole_stacks_and_copies_none(
+    converted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> np.ndarray:
+        raise AssertionError("copied")
+
+    monkeypatch.setattr(tensors, "_empty", refuse)
+    weights.open_backbone(converted)
+    with pytest.raises(AssertionError, match="copied"):
+        weights.open_backbone(converted, dtype="bfloat16")
 
 
 def test_bfloat16_parameters_are_the_rounded_ones(arrays: Arrays, converted: Path) -> None:
