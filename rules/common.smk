@@ -6,7 +6,13 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-from ponderttt.config import ConfigError, Experiment, as_mapping, from_mapping, methods_of
+from ponderttt.config import (
+    ConfigError,
+    Experiment,
+    as_mapping,
+    from_mapping,
+    methods_of,
+)
 from ponderttt.corpus.packages import select_packages
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective
