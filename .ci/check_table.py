@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from ponderttt.config import load
-from ponderttt.jobs.layout import grid_runs
+from ponderttt.layout import grid_runs
 from ponderttt.reporting.rows import read_table
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from ponderttt.config import Experiment, load
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.layout import Layout, Run, command_of, grid_runs
 from ponderttt.jobs.stages import records_code
+from ponderttt.layout import Layout, Run, command_of, grid_runs
 from ponderttt.provenance import MANIFEST, read_manifest
 from ponderttt.records import KIND, RECORDS
 

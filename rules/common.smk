@@ -16,7 +16,7 @@ from ponderttt.config import (
 from ponderttt.corpus.packages import select_packages
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective
-from ponderttt.jobs.layout import (
+from ponderttt.layout import (
     COMMAND_VARIABLE,
     DEFAULT_CONFIG,
     Layout,

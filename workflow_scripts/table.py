@@ -10,8 +10,8 @@ snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
     from ponderttt.config import StatisticsConfig, from_mapping
-    from ponderttt.jobs.layout import COMMAND_VARIABLE
     from ponderttt.jobs.table import make_table
+    from ponderttt.layout import COMMAND_VARIABLE
 
     make_table(
         [Path(path).parent for path in snakemake.input.manifests],

@@ -15,7 +15,7 @@ from ponderttt.corpus.sources import Progress, silent
 from ponderttt.corpus.staging import staged_folder
 from ponderttt.corpus.streams import Document, Stream, Tokenizer, cut_chunks, tokenize_documents
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.jobs.layout import rebuild as rebuild_command
+from ponderttt.layout import rebuild as rebuild_command
 from ponderttt.provenance import MANIFEST, read_manifest, write_manifest
 
 CHUNKS_FILE = "chunks-00000.parquet"

@@ -16,7 +16,7 @@ from ponderttt.corpus.repositories import Repository, find_repositories
 from ponderttt.corpus.sources import Progress, silent
 from ponderttt.corpus.staging import staged_folder
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.jobs.layout import rebuild as rebuild_command
+from ponderttt.layout import rebuild as rebuild_command
 from ponderttt.provenance import MANIFEST, digest, read_manifest, write_manifest
 
 SHARD_BYTES = 128 << 20

@@ -13,7 +13,7 @@ from ponderttt.fast_weights.build import build, load_slow_weights
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, inputs_digest, open_inputs
-from ponderttt.jobs.layout import plain_method, rebuild
+from ponderttt.layout import plain_method, rebuild
 from ponderttt.provenance import MANIFEST, read_manifest
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ponderttt.corpus.chunks import build_chunks
 from ponderttt.jobs.entry import Progress
-from ponderttt.jobs.layout import rebuild
+from ponderttt.layout import rebuild
 from ponderttt.models import tokenizer
 from ponderttt.models.safetensors_file import TOKENIZER
 from ponderttt.provenance import MANIFEST, read_manifest

@@ -9,7 +9,7 @@ from ponderttt.corpus.chunks import read_chunks
 from ponderttt.frozen import SETTINGS, run_frozen_pass
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, inputs_digest
-from ponderttt.jobs.layout import rebuild
+from ponderttt.layout import rebuild
 from ponderttt.models.weights import open_backbone
 from ponderttt.provenance import MANIFEST
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ponderttt.config import ModelConfig
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.frozen import FrozenModel, open_frozen_pass
-from ponderttt.jobs.layout import rebuild
+from ponderttt.layout import rebuild
 from ponderttt.models.weights import open_backbone, open_unembedding
 from ponderttt.provenance import MANIFEST, digest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ponderttt.config import load
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.layout import DEFAULT_CONFIG, command_of, figure_names
+from ponderttt.layout import DEFAULT_CONFIG, command_of, figure_names
 from ponderttt.progress import in_words
 
 

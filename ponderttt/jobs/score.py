@@ -12,7 +12,7 @@ from ponderttt.corpus.filters import EXTENSIONS
 from ponderttt.corpus.folders import read_folder
 from ponderttt.corpus.streams import Document, build_stream
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.layout import Layout, rebuild
+from ponderttt.layout import Layout, rebuild
 from ponderttt.provenance import MANIFEST
 
 if TYPE_CHECKING:

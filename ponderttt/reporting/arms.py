@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.jobs.layout import rebuild
+from ponderttt.layout import rebuild
 from ponderttt.provenance import MANIFEST, digest
 from ponderttt.records import RECORDS, read_records
 

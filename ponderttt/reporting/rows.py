@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ponderttt.errors import CorruptFileError
-from ponderttt.jobs.layout import rebuild
+from ponderttt.layout import rebuild
 from ponderttt.provenance import MANIFEST, atomic_path, read_manifest, write_manifest
 
 KIND = "table"

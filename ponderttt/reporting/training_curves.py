@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.jobs.layout import rebuild
+from ponderttt.layout import rebuild
 from ponderttt.reporting.style import BLACK, BLUE, GREY, VERMILLION, in_style, new_figure, save
 
 if TYPE_CHECKING:
