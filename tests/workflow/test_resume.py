@@ -30,6 +30,8 @@ def start(study: Study, *arguments: str) -> subprocess.Popen[str]:
         cwd=study.folder,
         env=study.environment,
         start_new_session=True,
+        # A shell ignores interrupts for what it runs in the background, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
