@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-#: The default grid's peak memory and disk, rounded up (docs/workflow.md).
+#: What the default grid is promised to fit in.
 NEEDED_MEMORY_BYTES = 8 * 2**30
 NEEDED_DISK_BYTES = 6 * 2**30
 
