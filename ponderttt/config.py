@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,35 @@ from ponderttt.errors import ConfigError
 
 T = TypeVar("T")
 
-#: Methods (arms without a trained policy) that the workflow can run, see DESIGN §6 and docs/design.md.
-METHODS = ("skip", "update_1", "update_2", "update_4", "random", "in_chunk", "transductive")
+FIXED_METHODS = ("skip", "update_1", "update_2", "update_4")
+#: Rules that spend ``grid.budget``; ``schedule`` follows ``rules.schedule``.
+RULE_METHODS = ("random", "entropy", "loss", "reconstruction", "adaptive", "schedule")
+ORACLE_METHODS = ("greedy_oracle", "exhaustive_oracle")
+#: UPDATE_1 that learns from the wrong thing; what an update is worth must vanish or turn under them.
+CONTROL_METHODS = ("shuffled", "sign_flipped", "other_stream")
+OTHER_PROTOCOLS = ("in_chunk", "transductive")
+#: Methods (arms without a trained policy) that the workflow can run, see docs/design.md.
+METHODS = (*FIXED_METHODS, *RULE_METHODS, *ORACLE_METHODS, *CONTROL_METHODS, *OTHER_PROTOCOLS)
+
+KINDS = ("ttt", "lora", "suffix", "memory")
+#: ``{kind}`` or ``{kind}+context_{n}``: on top of a backbone that sees n preceding chunks.
+FAST_WEIGHTS_PATTERN = re.compile(rf"({'|'.join(KINDS)})(?:\+context_([1-9]\d*))?")
+
+
+def kind_and_context(fast_weights: str) -> tuple[str, int]:
+    """The kind and the preceding chunks that the backbone sees, of a name such as ``memory+context_1``."""
+    match = FAST_WEIGHTS_PATTERN.fullmatch(fast_weights)
+    if match is None:
+        raise ConfigError(
+            f"unknown fast weights '{fast_weights}'; known: {', '.join(KINDS)}, each also as '<kind>+context_<n>'"
+        )
+    return match[1], int(match[2] or 0)
 
 
 def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
     """The methods that make sense for a kind of fast weights: only TTT can be read inside a chunk."""
-    return [method for method in methods if method != "in_chunk" or fast_weights == "ttt"]
+    kind, _ = kind_and_context(fast_weights)
+    return [method for method in methods if method != "in_chunk" or kind == "ttt"]
 
 
 @dataclass(frozen=True)
@@ -142,11 +165,51 @@ class LoRAConfig:
 
 
 @dataclass(frozen=True)
+class SuffixConfig:
+    """LoRA on (or all of) the MLP down-projections of the last ``blocks`` blocks; an update sees ``token_share``."""
+
+    blocks: int = 2
+    target: Literal["lora", "down"] = "lora"
+    rank: int = 16
+    inner_rate: float = 1e-3
+    token_share: float = 0.25
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Stored (hidden state, next token) pairs that are mixed into the model's distribution."""
+
+    #: Pairs that are held at most; the oldest go first.
+    capacity: int = 4096
+    #: Where training starts from: softmax temperature⁻¹ of cosine similarities, and the mixing weight.
+    inverse_temperature: float = 40.0
+    mixing_weight: float = 0.1
+    #: Of the few numbers that are fitted; instead of ``training.learning_rate``.
+    learning_rate: float = 0.05
+
+
+@dataclass(frozen=True)
 class FastWeightsConfig:
     """Every kind of fast weights with its settings."""
 
     ttt: TTTConfig = TTTConfig()
     lora: LoRAConfig = LoRAConfig()
+    suffix: SuffixConfig = SuffixConfig()
+    memory: MemoryConfig = MemoryConfig()
+
+
+@dataclass(frozen=True)
+class RulesConfig:
+    """How rules turn a signal into actions."""
+
+    #: Shares of SKIP, UPDATE_1, UPDATE_2 and UPDATE_4 that a percentile rule aims at; empty: those of greatest entropy
+    #: that have the mean cost of the budget.
+    allocation: tuple[float, ...] = ()
+    #: Step of the moving average of the update rate that the reconstruction gate holds.
+    ema_step: float = 0.1
+    #: Actions of the method ``schedule`` by chunk; the last one goes on.
+    schedule: tuple[str, ...] = ("UPDATE_2", "UPDATE_2", "UPDATE_1", "SKIP", "SKIP", "SKIP")
 
 
 @dataclass(frozen=True)
@@ -181,14 +244,20 @@ class GridConfig:
     """Which arms the table has."""
 
     models: tuple[str, ...]
-    fast_weights: tuple[Literal["ttt", "lora"], ...]
+    fast_weights: tuple[str, ...]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     train_corpus: str
     eval_corpora: tuple[str, ...]
     context_chunks: tuple[int, ...] = (0, 1)
-    #: Mean nominal cost per chunk that the ``random`` method is matched to.
+    #: Mean cost per chunk that every rule is held to, in multiples of one SKIP.
     budget: float = 3.0
+    #: Further budgets for the rules, whose arms are named ``{method}@{budget}``.
+    more_budgets: tuple[float, ...] = ()
+    #: What a budget counts: nominal costs (1, 3, 6, 12) or the counted FLOPs of what runs, in multiples of SKIP's.
+    budget_unit: Literal["nominal", "flops"] = "nominal"
+    #: Corpora in which nothing (random tokens) or everything (repeats) can be learned, for few arms of the first seed.
+    control_corpora: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for key in ("models", "fast_weights", "methods", "seeds", "eval_corpora", "context_chunks"):
@@ -201,6 +270,8 @@ class GridConfig:
         for method in self.methods:
             if method not in METHODS:
                 raise ConfigError(_unknown("grid.methods", method, METHODS))
+        for name in self.fast_weights:
+            kind_and_context(name)
         if "skip" not in self.methods:
             raise ConfigError(
                 "grid.methods lacks 'skip': without the trained adapter at 0 updates no gain can be told from training"
@@ -232,6 +303,7 @@ class Experiment:
     #: ``auto`` caches hidden states up to this many bytes per (model, corpus).
     cache_limit_bytes: int = 20_000_000_000
     fast_weights: FastWeightsConfig = FastWeightsConfig()
+    rules: RulesConfig = RulesConfig()
     training: TrainingConfig = TrainingConfig()
     statistics: StatisticsConfig = StatisticsConfig()
 

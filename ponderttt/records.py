@@ -51,6 +51,9 @@ class Record:
     seconds: float
     reconstruction_loss: float | None = None
     gate_score: float | None = None
+    #: Percentile rank of ``gate_score`` among calibration chunks, 0..1, and the ranks from which each update begins.
+    gate_rank: float | None = None
+    gate_cuts: tuple[float, ...] | None = None
     budget_left: float | None = None
     features: tuple[float, ...] | None = None
 
@@ -61,15 +64,15 @@ def schema() -> pyarrow.Schema:
 
     text = ("model", "fast_weights", "method", "protocol", "corpus", "language", "stream_id", "action")
     whole = ("seed", "chunk_index", "n_tokens", "n_bytes", "steps")
-    optional = ("reconstruction_loss", "gate_score", "budget_left")
+    optional = ("reconstruction_loss", "gate_score", "gate_rank", "budget_left")
     fields = []
     for name in Record.__dataclass_fields__:
         if name in text:
             fields.append(pa.field(name, pa.string(), nullable=False))
         elif name in whole:
             fields.append(pa.field(name, pa.int64(), nullable=False))
-        elif name == "features":
-            fields.append(pa.field(name, pa.list_(pa.float32())))
+        elif name in ("features", "gate_cuts"):
+            fields.append(pa.field(name, pa.list_(pa.float64())))
         else:
             fields.append(pa.field(name, pa.float64(), nullable=name in optional))
     return pa.schema(fields)

@@ -38,6 +38,14 @@ class StreamLike(Protocol):
         """Frozen negative log-likelihood of each target in nats, 0 where masked, [N, T]."""
 
     @property
+    def split(self) -> Any:
+        """Residual stream at the split layer, [N, T, D], or ``None`` where no arm needs it."""
+
+    @property
+    def features(self) -> Any:
+        """What the frozen pass says of each chunk: the features of ``features.table.FROZEN``, [N, F]."""
+
+    @property
     def loss_frozen(self) -> Any:
         """Mean frozen loss of each chunk, nats per token, [N]."""
 
@@ -52,6 +60,14 @@ class StreamLike(Protocol):
     @property
     def seconds(self) -> Any:
         """Seconds of the frozen hidden states, [N]."""
+
+    @property
+    def suffix_flops(self) -> Any:
+        """The part of ``flops`` after the split layer, [N]."""
+
+    @property
+    def suffix_seconds(self) -> Any:
+        """The part of ``seconds`` after the split layer, [N]."""
 
     @property
     def projection_flops(self) -> Any:
@@ -75,8 +91,12 @@ class StreamChunks(NamedTuple):
     n_bytes: Int[np.ndarray, " N"]
     flops: Float[np.ndarray, " N"]
     seconds: Float[np.ndarray, " N"]
+    suffix_flops: Float[np.ndarray, " N"]
+    suffix_seconds: Float[np.ndarray, " N"]
     projection_flops: Float[np.ndarray, " N"]
     projection_seconds: Float[np.ndarray, " N"]
+    features: Float[np.ndarray, "N F"]
+    split: Float[np.ndarray, "N T D"] | None = None
 
 
 class Step(NamedTuple):
@@ -96,5 +116,10 @@ class Step(NamedTuple):
     reconstruction_loss: float | None
     gate_score: float | None
     budget_left: float | None
+    #: See :class:`ponderttt.policies.base.Decision`.
+    gate_rank: float | None = None
+    gate_cuts: tuple[float, ...] | None = None
+    #: Raw signals that the policy saw, by :data:`ponderttt.features.table.FEATURES`.
+    features: tuple[float, ...] | None = None
     #: Negative log-likelihood of each target in nats, 0 where masked; not part of a record.
     nll: Float[np.ndarray, " T"] | None = None

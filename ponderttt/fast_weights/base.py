@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +35,16 @@ class Chunk(NamedTuple):
     entropy: Float[Array, " T"]
     #: Frozen negative log-likelihood of each target, nats, 0 where masked.
     nll_frozen: Float[Array, " T"]
+    #: Residual stream at the split layer, for modules that adapt the blocks after it.
+    split: Float[Array, "T D"] | None = None
 
 
 def as_chunk(fields: Mapping[str, np.ndarray]) -> Chunk:
-    """A chunk (or a batch of them) on the device, in the dtypes that the modules expect."""
-    dtypes = {"hidden": jnp.float32, "targets": jnp.int32, "mask": bool}
-    return Chunk(**{name: jnp.asarray(fields[name], dtypes.get(name, jnp.float32)) for name in Chunk._fields})
+    """A chunk (or a batch of them) on the device, in the dtypes that the modules expect; ``split`` may be missing."""
+    dtypes = {"targets": jnp.int32, "mask": bool}
+    return Chunk(
+        **{name: jnp.asarray(value, dtypes.get(name, jnp.float32)) for name, value in fields.items()}
+    )
 
 
 class Readout(NamedTuple):
@@ -52,6 +56,8 @@ class Readout(NamedTuple):
     logits: Float[Array, "T V"] | None = None
     #: ``E·P`` of a module whose P is slow, if the caller has it already.
     basis: Float[Array, "V R"] | None = None
+    #: Frozen weights of the blocks after the split layer (:class:`ponderttt.models.suffix.SuffixWeights`).
+    suffix: Any = None
 
     def rows(self, chunk: Chunk, positions: Int[Array, " S"] | None) -> Float[Array, "S V"]:
         """Frozen logits of some positions of the chunk, or of all: then nothing is copied."""
@@ -73,6 +79,65 @@ class Adaptation(NamedTuple):
 
 
 class FastWeights(nnx.Module, abc.ABC):
+    """What the loop needs of a module: fresh fast weights, a score that changes nothing, and learning from a chunk."""
+
+    #: What of the frozen pass a read builds on: the chunk's logits (shared by all arms), only their losses, or the
+    #: residual stream at the split layer, from which it makes hidden states and logits of its own.
+    reads: ClassVar[Literal["logits", "losses", "split"]]
+    #: Whether a causal in-chunk read exists (protocol ``in_chunk``).
+    reads_in_chunk: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def reset(self) -> Fast:
+        """Fresh fast weights, as they stand at the start of every stream."""
+
+    @abc.abstractmethod
+    def score(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
+        """Negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
+
+    @abc.abstractmethod
+    def score_positions(
+        self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
+    ) -> Float[Array, " S"]:
+        """:meth:`score` of some positions of the chunk; the others are read, since they are context."""
+
+    @abc.abstractmethod
+    def adapt(self, fast: Fast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
+        """Learn from a chunk with exactly ``steps`` updates, a static integer of at least 1."""
+
+    @abc.abstractmethod
+    def next_token(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
+        """Log-probabilities of the next token at each position, for decoding; targets are not looked at."""
+
+    def reconstruction(self, fast: Fast, chunk: Chunk) -> Float[Array, ""] | None:
+        """How badly the fast weights reconstruct the chunk's hidden states, per real token; ``None``: they do not.
+
+        Labels are not looked at, so it can be known before a chunk is scored.
+        """
+        return None
+
+    def prepare(self, hidden: Float[np.ndarray, "N D"]) -> None:
+        """Set whatever slow weights are statistics of training states (N real tokens) before training; none here."""
+        return None
+
+    def flipped(self, before: Fast, after: Fast) -> Fast:
+        """``before − (after − before)``: the control whose update goes the other way; whole numbers stay as in ``after``."""
+        return jax.tree.map(
+            lambda b, a: 2 * b - a if jnp.issubdtype(b.dtype, jnp.floating) else a, before, after
+        )
+
+    def score_and_adapt_in_chunk(
+        self, fast: Fast, chunk: Chunk, readout: Readout
+    ) -> tuple[Float[Array, " T"], Adaptation]:
+        """Protocol ``in_chunk``: read each token with weights updated by the tokens up to it.
+
+        Raises:
+            NotImplementedError: the inner loss of this module needs next-token labels, so no causal read exists.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no causal in-chunk read")
+
+
+class HiddenCorrection(FastWeights):
     """A module whose read adds a low-rank correction to the final hidden state.
 
     ``read(h) = h + z·Pᵀ`` with z [T, R] and P [D, R], so that the corrected logits are the frozen logits
@@ -80,14 +145,9 @@ class FastWeights(nnx.Module, abc.ABC):
     all arms; an arm pays R columns of it.
     """
 
-    #: Whether a causal in-chunk read exists (protocol ``in_chunk``).
-    reads_in_chunk = False
+    reads = "logits"
     #: Whether ``basis`` changes with the fast weights; if not, its product with the vocabulary is made once.
-    basis_is_fast = True
-
-    @abc.abstractmethod
-    def reset(self) -> Fast:
-        """Fresh fast weights, as they stand at the start of every stream."""
+    basis_is_fast: ClassVar[bool] = True
 
     @abc.abstractmethod
     def correction(self, fast: Fast, hidden: Float[Array, "T D"]) -> Float[Array, "T R"]:
@@ -96,10 +156,6 @@ class FastWeights(nnx.Module, abc.ABC):
     @abc.abstractmethod
     def basis(self, fast: Fast) -> Float[Array, "D R"]:
         """The directions P of the correction."""
-
-    @abc.abstractmethod
-    def adapt(self, fast: Fast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
-        """Learn from a chunk with exactly ``steps`` updates, a static integer of at least 1."""
 
     def read(self, fast: Fast, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
         """The hidden state as the vocabulary projection would see it."""
@@ -135,21 +191,10 @@ class FastWeights(nnx.Module, abc.ABC):
         nll = corrected_cross_entropy(readout.rows(chunk, positions), correction, basis, targets)
         return jnp.where(mask, nll, 0.0)
 
-    def next_token(
-        self, fast: Fast, hidden: Float[Array, "T D"], unembedding: Float[Array, "V D"]
-    ) -> Float[Array, "T V"]:
-        """Logits of the next token at each position, for decoding."""
-        return jnp.einsum("TD,VD->TV", self.read(fast, hidden), unembedding)
-
-    def score_and_adapt_in_chunk(
-        self, fast: Fast, chunk: Chunk, readout: Readout
-    ) -> tuple[Float[Array, " T"], Adaptation]:
-        """Protocol ``in_chunk``: read each token with weights updated by the tokens up to it.
-
-        Raises:
-            NotImplementedError: the inner loss of this module needs next-token labels, so no causal read exists.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no causal in-chunk read")
+    def next_token(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
+        """See :meth:`FastWeights.next_token`."""
+        logits = jnp.einsum("TD,VD->TV", self.read(fast, chunk.hidden), readout.unembedding)
+        return jax.nn.log_softmax(logits, axis=-1)
 
 
 def clip_by_norm(gradients: Fast, limit: float) -> Fast:

@@ -20,7 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ponderttt.config import LoRAConfig
-from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, clip_by_norm, masked_mean
+from ponderttt.fast_weights.base import Adaptation, Chunk, HiddenCorrection, Readout, clip_by_norm, masked_mean
 from ponderttt.models.losses import corrected_cross_entropy
 
 
@@ -38,7 +38,7 @@ class LoRAFast(NamedTuple):
     optimiser: optax.OptState
 
 
-class LoRA(FastWeights):
+class LoRA(HiddenCorrection):
     """Rank-R LoRA whose start (A, B) and inner rates are slow weights; B = 0 before training."""
 
     def __init__(self, width: int, config: LoRAConfig, *, rngs: nnx.Rngs) -> None:
@@ -93,6 +93,11 @@ class LoRA(FastWeights):
 
         (fast, count), losses = jax.lax.scan(step, (fast, jnp.zeros((), jnp.int32)), length=steps)
         return Adaptation(fast, losses[0], count)
+
+    def flipped(self, before: LoRAFast, after: LoRAFast) -> LoRAFast:
+        """The matrices go the other way; the moments of the optimiser are no direction and stay."""
+        matrices = jax.tree.map(lambda b, a: 2 * b - a, before.matrices, after.matrices)
+        return after._replace(matrices=matrices)
 
     def chosen_tokens(self, chunk: Chunk) -> Int[Array, " S"] | None:
         """Positions of the tokens that an update sees, in order; ``None`` is all of them.

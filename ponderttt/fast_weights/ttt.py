@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from ponderttt.config import TTTConfig
-from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
+from ponderttt.fast_weights.base import Adaptation, Chunk, HiddenCorrection, Readout, masked_mean
 
 NORM_EPSILON = 1e-6
 #: Largest norm of one token's gradient [k_s; 1]ᵀ g_s, in units of the head width, with which it grows.  Typical
@@ -62,7 +62,7 @@ def causal_depthwise_conv(
     return sum((padded[i : i + x.shape[0]] * kernel[i] for i in range(width)), bias)
 
 
-class TTTLayer(FastWeights):
+class TTTLayer(HiddenCorrection):
     """TTT-Linear with H heads of width K; its output is gated and projected with the one zero matrix."""
 
     reads_in_chunk = True
@@ -148,6 +148,10 @@ class TTTLayer(FastWeights):
         inner_loss = self._inner_loss(fast, inputs, chunk.mask)
         (fast, count), _ = jax.lax.scan(one_pass, (fast, jnp.zeros((), jnp.int32)), length=steps)
         return Adaptation(fast, inner_loss, count)
+
+    def reconstruction(self, fast: TTTFast, chunk: Chunk) -> Float[Array, ""]:
+        """The inner loss per real token, summed over heads."""
+        return self._inner_loss(fast, self.inner_inputs(chunk.hidden, chunk.mask), chunk.mask)
 
     def score_and_adapt_in_chunk(
         self, fast: TTTFast, chunk: Chunk, readout: Readout

@@ -22,8 +22,12 @@ class Observation(NamedTuple):
     loss_frozen: Float[Array, ""]
     #: Mean entropy of the frozen model's predictions on chunk t, nats.
     entropy: Float[Array, ""]
-    #: Nominal cost that the budget still allows for this stream, in multiples of SKIP.
+    #: How badly the hidden states of chunk t were reconstructed before learning from it; label-free.
+    reconstruction: Float[Array, ""]
+    #: Cost that the budget still allows for this stream, in multiples of SKIP.
     budget_left: Float[Array, ""]
+    #: The signals of :data:`ponderttt.features.table.FEATURES`, raw, of chunks ≤ t.
+    features: Float[Array, " F"]
 
 
 class Decision(NamedTuple):
@@ -34,6 +38,10 @@ class Decision(NamedTuple):
     action: Int[Array, ""]
     #: The signal that decided, for the record; NaN where there is none.
     score: Float[Array, ""]
+    #: Its percentile rank among calibration chunks, 0..1, and the ranks from which UPDATE_1, UPDATE_2 and UPDATE_4 begin;
+    #: NaN where ranks decide nothing.
+    rank: Float[Array, ""]
+    cuts: Float[Array, " 3"]
 
 
 class Policy(Protocol):
@@ -45,7 +53,11 @@ class Policy(Protocol):
 
     @property
     def budget(self) -> float | None:
-        """Mean nominal cost per chunk that the policy is held to, or ``None``."""
+        """Mean cost per chunk that the policy is held to, in multiples of SKIP, or ``None``."""
+
+    @property
+    def costs(self) -> tuple[float, ...]:
+        """What each action costs in the unit of the budget: nominal costs, or counted FLOPs in multiples of SKIP's."""
 
     def init(self) -> Any:
         """State at the start of a stream."""
