@@ -1,0 +1,192 @@
+"""The features that the frozen pass measures of one chunk, from what the backbone computes anyway and from the text.
+
+Only real tokens are looked at: rows of padding are cut off first, so whatever they hold changes nothing.  The only
+other chunk that is looked at is the one before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ponderttt.features.table import FROZEN
+from ponderttt.features.text import CODE_METRICS, code_metrics
+
+#: The mean loss that perplexity is the exponential of is cut here, so that it stays finite; nats.
+MAX_NLL = 20.0
+#: A frozen loss above this is a surprise, nats; a similarity above the other is nearly a repetition.
+HIGH_NLL, HIGH_SIMILARITY = 3.0, 0.9
+#: Of the softmax over cosine similarities that reconstructs a state from the chunk before.
+INVERSE_TEMPERATURE = 40.0
+_QUANTILES = (10, 25, 50, 75, 90)
+
+
+class ChunkSignals(NamedTuple):
+    """What the frozen pass has of one chunk of T positions, padding included, once the chunk is scored."""
+
+    #: Final normed hidden states.
+    hidden: Float[np.ndarray, "T D"]
+    #: True where the target is a real token.
+    mask: Bool[np.ndarray, " T"]
+    #: Frozen negative log-likelihood of the targets, nats.
+    nll: Float[np.ndarray, " T"]
+    #: Entropy of the frozen predictions, nats.
+    entropy: Float[np.ndarray, " T"]
+    #: Probability of the most probable next token.
+    confidence: Float[np.ndarray, " T"]
+    #: Random projection of the gradient of each token's loss with respect to its hidden state.
+    gradient_sketch: Float[np.ndarray, "T S"]
+    #: Of L observed blocks with N heads: entropy (nats), expected distance looked back (tokens) and sparsity (0..1).
+    attention_entropy: Float[np.ndarray, "L N T"]
+    attention_distance: Float[np.ndarray, "L N T"]
+    attention_sparsity: Float[np.ndarray, "L N T"]
+    #: Source text of the chunk's real tokens, and its language.
+    text: str
+    language: str
+    #: Number of documents that begin in the chunk.
+    boundary: float
+    #: Hidden states and mask of the chunk before in the stream; ``None`` at the first.
+    previous_hidden: Float[np.ndarray, "T D"] | None = None
+    previous_mask: Bool[np.ndarray, " T"] | None = None
+
+
+def frozen_features(signals: ChunkSignals) -> Float[np.ndarray, " F"]:
+    """The features of :data:`ponderttt.features.table.FROZEN`, in that order; all finite.
+
+    Raises:
+        ValueError: the chunk has no real token.
+    """
+    real = np.asarray(signals.mask, bool)
+    if not real.any():
+        raise ValueError("a chunk without a real token has no features")
+    nll, entropy, confidence = (
+        np.asarray(values, np.float64)[real] for values in (signals.nll, signals.entropy, signals.confidence)
+    )
+    hidden = np.ascontiguousarray(np.asarray(signals.hidden, np.float32)[real])
+    values = (
+        _confidence(nll, entropy, confidence)
+        | _activation(hidden)
+        | _attention(signals, real)
+        | dict(zip(CODE_METRICS, code_metrics(signals.text, signals.language), strict=True))
+        | {
+            "document_boundary": signals.boundary / (1 + signals.boundary),
+            "valid_tokens": float(real.mean()),
+        }
+        | _gradient(np.asarray(signals.gradient_sketch, np.float64)[real])
+        | _similarity(hidden, signals.previous_hidden, signals.previous_mask)
+        | _trend(nll, entropy, np.flatnonzero(real) / len(real))
+    )
+    return np.array([values[name] for name in FROZEN])
+
+
+def _confidence(
+    nll: Float[np.ndarray, " M"], entropy: Float[np.ndarray, " M"], confidence: Float[np.ndarray, " M"]
+) -> dict[str, float]:
+    values = {
+        "entropy_mean": entropy.mean(),
+        "entropy_max": entropy.max(),
+        "confidence_mean": confidence.mean(),
+        "perplexity": np.exp(min(nll.mean(), MAX_NLL)),
+        "nll_high_share": np.mean(nll > HIGH_NLL),
+    }
+    for name, signal in (("entropy", entropy), ("confidence", confidence)):
+        for q, value in zip(_QUANTILES, np.percentile(signal, _QUANTILES), strict=True):
+            values[f"{name}_q{q}"] = value
+    values["nll_q50"], values["nll_q90"] = np.percentile(nll, (50, 90))
+    return values
+
+
+def _activation(hidden: Float[np.ndarray, "M D"]) -> dict[str, float]:
+    mean, std = float(hidden.mean(dtype=np.float64)), float(hidden.std(dtype=np.float64))
+    top, bottom = hidden.max(axis=1), hidden.min(axis=1)
+    return {
+        "hidden_mean": mean,
+        "hidden_std": std,
+        "hidden_near_zero": float(np.mean(np.abs(hidden) < 0.1 * std)),
+        "hidden_max": float(top.max()),
+        "hidden_min": float(bottom.min()),
+        "hidden_range": float((top - bottom).mean()),
+    }
+
+
+def _attention(signals: ChunkSignals, real: Bool[np.ndarray, " T"]) -> dict[str, float]:
+    entropy, distance, sparsity = (
+        np.asarray(values, np.float64)[:, :, real]
+        for values in (signals.attention_entropy, signals.attention_distance, signals.attention_sparsity)
+    )
+    of_tokens, of_heads = entropy.mean(axis=(0, 1)), entropy.mean(axis=2)
+    return {
+        "attention_entropy_mean": entropy.mean(),
+        "attention_entropy_max": of_tokens.max(),
+        "attention_range": distance.mean() / len(real),
+        "attention_sparsity": sparsity.mean(),
+        "attention_head_std": of_heads.std(),
+        "attention_head_min": of_heads.min(),
+        "attention_head_max": of_heads.max(),
+        "attention_token_std": of_tokens.std(),
+    }
+
+
+def _gradient(sketch: Float[np.ndarray, "M S"]) -> dict[str, float]:
+    mean = sketch.mean(axis=0)
+    agreed, size = float(mean @ mean), float(np.einsum("MS,MS->M", sketch, sketch).mean())
+    return {
+        "gradient_variance": max(0.0, size - agreed),
+        "gradient_mean_norm": agreed**0.5,
+        "gradient_coherence": min(1.0, agreed / size) if size > 0 else 0.0,
+    }
+
+
+def _similarity(
+    hidden: Float[np.ndarray, "M D"],
+    previous_hidden: Float[np.ndarray, "T D"] | None,
+    previous_mask: Bool[np.ndarray, " T"] | None,
+) -> dict[str, float]:
+    """How close the states are to those of the chunk before, and how well those reconstruct them.
+
+    Softmax regression on unit vectors is the estimator of Nadaraya and Watson, as attention to the chunk before.
+    """
+    if previous_hidden is None or previous_mask is None or not np.any(previous_mask):
+        return {
+            "similarity_mean": 0.0,
+            "similarity_q90": 0.0,
+            "similarity_high_share": 0.0,
+            "reconstruction_error": 1.0,
+        }
+    stored = np.asarray(previous_hidden, np.float32)[np.asarray(previous_mask, bool)]
+    centre = stored.mean(axis=0)
+    keys, queries = _unit(stored - centre), _unit(hidden - centre)
+    similarity = queries @ keys.T
+    nearest = similarity.max(axis=1)
+    weights = np.exp(INVERSE_TEMPERATURE * (similarity - nearest[:, None]))
+    guess = (weights @ keys) / weights.sum(axis=1, keepdims=True)
+    error = np.square(queries - guess).sum(axis=1)
+    nearest = np.clip(nearest, -1.0, 1.0).astype(np.float64)
+    return {
+        "similarity_mean": nearest.mean(),
+        "similarity_q90": np.percentile(nearest, 90),
+        "similarity_high_share": np.mean(nearest > HIGH_SIMILARITY),
+        "reconstruction_error": float(np.minimum(error, 1.0).mean(dtype=np.float64)),
+    }
+
+
+def _unit(rows: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "M D"]:
+    """Rows of length 1; a row of zeros stays."""
+    length = np.sqrt(np.einsum("MD,MD->M", rows, rows))
+    return rows / np.maximum(length, 1e-6)[:, None]
+
+
+def _trend(
+    nll: Float[np.ndarray, " M"], entropy: Float[np.ndarray, " M"], position: Float[np.ndarray, " M"]
+) -> dict[str, float]:
+    place, doubt, loss = position - position.mean(), entropy - entropy.mean(), nll - nll.mean()
+    spread = float(place @ place)
+    scale = float(np.sqrt((doubt @ doubt) * (loss @ loss)))
+    half = len(nll) // 2
+    return {
+        "entropy_slope": float(place @ doubt) / spread if spread > 0 else 0.0,
+        "nll_half_change": nll[half:].mean() - nll[:half].mean() if half else 0.0,
+        "entropy_nll_correlation": float(np.clip(doubt @ loss / scale, -1, 1)) if scale > 1e-12 else 0.0,
+    }
