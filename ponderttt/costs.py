@@ -110,16 +110,20 @@ class Program:
     """A function that is compiled once for each set of shapes, outside of the time that it reports."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+        self.function = function
         self._jitted = jax.jit(function)
         self._compiled: dict[Any, tuple[Any, float]] = {}
+
+    def flops(self, *args: Any) -> float:
+        """Counted FLOPs of a call with such arguments (or their shapes), without running it."""
+        return float(count_flops(self.function, *args))
 
     def __call__(self, *args: Any) -> Measured:
         """Run to completion; the seconds are those of the execution alone."""
         leaves, structure = jax.tree.flatten(args)
         key = (structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
         if key not in self._compiled:
-            flops = float(count_flops(self._function, *args))
+            flops = self.flops(*args)
             program = self._jitted.lower(*args).compile()
             # The first execution also maps the memory that later ones find ready; nobody's chunk should pay for it.
             jax.block_until_ready(program(*args))

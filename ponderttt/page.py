@@ -1,0 +1,152 @@
+"""Chunk t of a group of streams, with everything that arms share of it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ponderttt.controls import Lesson, shuffle_chunk
+from ponderttt.costs import Measured
+from ponderttt.fast_weights.base import Chunk, Readout, as_chunk
+from ponderttt.programs import ModulePrograms, project
+from ponderttt.stream_data import StreamLike
+
+T = TypeVar("T")
+
+
+class Cost(NamedTuple):
+    """Of one chunk of one stream."""
+
+    flops: float
+    seconds: float
+
+
+class Page:
+    """The chunks of the B streams that have a chunk t, read together."""
+
+    def __init__(self, group: Group, t: int) -> None:
+        self.t = t
+        #: Positions in the group of the streams that are this long.
+        self.active = [b for b, stream in enumerate(group.streams) if t < len(stream.hidden)]
+        self.streams = [group.streams[b] for b in self.active]
+        self._group = group
+        self._chunk = _stack(self.streams, [t] * len(self.streams))
+        self._projected: Measured | None = None
+        self._shared: dict[Hashable, Any] = {}
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return len(self.streams)
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What ``compute`` gave when it was first called for this key."""
+        if key not in self._shared:
+            self._shared[key] = compute()
+        found: T = self._shared[key]
+        return found
+
+    def chunk(self, programs: ModulePrograms) -> Chunk:
+        """What a module is shown: the split layer's states only if it reads them."""
+        return _shown(self._chunk, programs)
+
+    def readout(self, programs: ModulePrograms) -> Readout:
+        """What a module reads the chunk with."""
+        logits = self._projection().value if programs.reads == "logits" else None
+        return programs.readout(self._group.unembedding, logits, self._group.suffix)
+
+    def lesson(self, programs: ModulePrograms, lesson: Lesson, seed: int) -> tuple[Chunk, Readout]:
+        """What an update learns from."""
+        if lesson in ("chunk", "sign_flipped"):
+            return self.chunk(programs), self.readout(programs)
+        return self.once((id(programs), lesson, seed), lambda: self._wrong_lesson(programs, lesson, seed))
+
+    def frozen_cost(self, programs: ModulePrograms, observes: str | None, i: int) -> Cost:
+        """What an arm pays for the frozen model's reading of stream ``i``.
+
+        The shared projection is charged in full to every arm: alone, each would have had to make it.  A module that runs
+        the blocks after the split itself does not need the frozen ones, unless its policy looks at what they say.
+        """
+        stream, t = self.streams[i], self.t
+        flops, seconds = float(stream.flops[t]), float(stream.seconds[t])
+        if programs.reads == "logits":
+            shared = self._projection()
+            return Cost(flops + shared.flops / self.size, seconds + shared.seconds / self.size)
+        if programs.reads == "split":
+            if observes is None:
+                return Cost(flops - stream.suffix_flops[t], seconds - stream.suffix_seconds[t])
+            if observes == "reconstruction":
+                return Cost(flops, seconds)
+        return Cost(flops + stream.projection_flops[t], seconds + stream.projection_seconds[t])
+
+    def release(self) -> None:
+        """Let go of the logits, which are made again if they are asked for."""
+        self._projected = None
+
+    def _projection(self) -> Measured:
+        if self._projected is None:
+            self._projected = project(self._chunk, self._group.unembedding)
+        return self._projected
+
+    def _wrong_lesson(self, programs: ModulePrograms, lesson: Lesson, seed: int) -> tuple[Chunk, Readout]:
+        if lesson == "shuffled":
+            seeds = [zlib.crc32(f"{seed}/{s.stream_id}/{self.t}".encode()) for s in self.streams]
+            chunk, rows = shuffle_chunk(self.chunk(programs), seeds)
+            readout = self.readout(programs)
+            if readout.logits is not None:
+                logits = jnp.take_along_axis(readout.logits, jnp.asarray(rows)[:, :, None], axis=1)
+                readout = readout._replace(logits=logits)
+            return chunk, readout
+        donors = [self._group.donors[b] for b in self.active]
+        whole = _stack(donors, [self.t % len(donor.hidden) for donor in donors])
+        logits = project(whole, self._group.unembedding).value if programs.reads == "logits" else None
+        return _shown(whole, programs), programs.readout(self._group.unembedding, logits, self._group.suffix)
+
+
+@dataclass
+class Group:
+    """Streams that advance together, and the frozen matrices that all of them are read with.
+
+    Attributes:
+        streams: they may have different numbers of chunks.
+        unembedding: the frozen vocabulary projection.
+        suffix: frozen weights of the blocks after the split layer, for modules that read from there.
+        donors: for each stream another one, whose chunks the control ``other_stream`` learns from.
+    """
+
+    streams: Sequence[StreamLike]
+    unembedding: Float[Array, "V D"]
+    suffix: Any = None
+    donors: Sequence[StreamLike] = ()
+    _pages: dict[int, Page] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Chunks of the longest stream."""
+        return max(len(stream.hidden) for stream in self.streams)
+
+    def page(self, t: int) -> Page:
+        """Page t, with what was shared of it so far."""
+        if t not in self._pages:
+            self._pages[t] = Page(self, t)
+        return self._pages[t]
+
+    def close(self, t: int) -> None:
+        """Forget page t."""
+        self._pages.pop(t, None)
+
+
+def _stack(streams: Sequence[StreamLike], index: Sequence[int]) -> Chunk:
+    names = [name for name in Chunk._fields if name != "split" or streams[0].split is not None]
+    return as_chunk(
+        {name: np.stack([getattr(s, name)[t] for s, t in zip(streams, index, strict=True)]) for name in names}
+    )
+
+
+def _shown(chunk: Chunk, programs: ModulePrograms) -> Chunk:
+    return chunk if programs.reads == "split" else chunk._replace(split=None)

@@ -1,0 +1,92 @@
+"""The compiled programs of one fast-weight module, for B streams at once; slow weights are an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ponderttt.actions import Action
+from ponderttt.costs import Measured, Program
+from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, HiddenCorrection, Readout
+from ponderttt.models.losses import frozen_logits
+
+#: The frozen vocabulary projection of B chunks; compiled once per shape, whatever the number of arms.
+PROJECT = Program(jax.vmap(frozen_logits, in_axes=(0, None)))
+
+
+class ModulePrograms:
+    """What the loop runs; see :class:`ponderttt.fast_weights.base.FastWeights` for the methods."""
+
+    def __init__(self, module: FastWeights) -> None:
+        graph, self.slow = nnx.split(module)
+        self.reads = module.reads
+        self.reads_in_chunk = module.reads_in_chunk
+
+        def batched(method: str, *static: Any) -> Callable[..., Any]:
+            def run(slow: Any, fast: Fast, chunk: Chunk, readout: Readout) -> Any:
+                bound = getattr(nnx.merge(graph, slow), method)
+                one = lambda f, c, r: bound(f, c, r, *static)  # noqa: E731
+                # Streams share the frozen matrices and have their own logits.
+                axes: Any = Readout(None, 0, None, None)  # type: ignore[arg-type]
+                return jax.vmap(one, in_axes=(0, 0, axes))(fast, chunk, readout)
+
+            return run
+
+        def reconstruct(slow: Any, fast: Fast, chunk: Chunk) -> Any:
+            return jax.vmap(nnx.merge(graph, slow).reconstruction)(fast, chunk)
+
+        self.reset = Program(lambda slow: nnx.merge(graph, slow).reset())
+        self.score = Program(batched("score"))
+        #: ``None`` for modules that reconstruct nothing.
+        self.reconstruct = (
+            None if type(module).reconstruction is FastWeights.reconstruction else Program(reconstruct)
+        )
+        self.in_chunk = Program(batched("score_and_adapt_in_chunk"))
+        self.adapt = {action: Program(batched("adapt", action.steps)) for action in Action if action.steps}
+        self.flipped = jax.jit(jax.vmap(module.flipped))
+        self._basis_of = (
+            jax.jit(lambda slow, unembedding: nnx.merge(graph, slow).vocabulary_basis(None, unembedding))
+            if isinstance(module, HiddenCorrection) and not module.basis_is_fast
+            else None
+        )
+        self._basis: Float[Array, "V R"] | None = None
+
+    def readout(
+        self, unembedding: Float[Array, "V D"], logits: Float[Array, "B T V"] | None, suffix: Any
+    ) -> Readout:
+        """What this module reads a chunk with: nothing that it does not need."""
+        if self.reads == "split":
+            return Readout(unembedding, suffix=suffix)
+        if self.reads == "losses":
+            return Readout(unembedding)
+        # ``E·P`` where P is slow: one product for all streams, made at the first call.
+        if self._basis is None and self._basis_of is not None:
+            self._basis = self._basis_of(self.slow, unembedding)
+        return Readout(unembedding, logits, self._basis)
+
+    def action_flops(self, chunk: Chunk, readout: Readout) -> dict[Action, float]:
+        """Counted FLOPs per stream of scoring (SKIP) and of scoring and each update; nothing is run.
+
+        Args:
+            chunk: of one stream (B = 1); its values do not matter.
+            readout: what the module reads with.
+        """
+
+        def fresh(slow: Any) -> Fast:
+            return jax.tree.map(lambda leaf: leaf[None], self.reset.function(slow))
+
+        fast = jax.eval_shape(fresh, self.slow)
+        arguments = (self.slow, fast, chunk, readout)
+        skip = self.score.flops(*arguments)
+        return {Action.SKIP: skip} | {
+            action: skip + program.flops(*arguments) for action, program in self.adapt.items()
+        }
+
+
+def project(chunk: Chunk, unembedding: Float[Array, "V D"]) -> Measured:
+    """The frozen logits of B chunks, shared by every arm that reads them."""
+    return PROJECT(chunk.hidden, unembedding)
