@@ -1,0 +1,206 @@
+"""Adapting the last blocks of the backbone: their MLP down-projections W [D, F], by next-token gradient steps.
+
+Two targets: ``lora``, ``W + B·A`` with A [R, F] and B [D, R] (Hu et al. 2021, arXiv:2106.09685); or ``down``, a full
+change of W.  Either is added to what the frozen projection gives, so frozen weights stay an argument that no one
+changes.  A read starts from the residual stream at the split layer, runs the blocks after it and projects to the
+vocabulary; an update goes back through those blocks, and ends at the first down-projection that is adapted.
+
+What is not needed is not calculated: everything before that first down-projection is the same whatever the fast
+weights, hence is run once for all steps of an update; behind the attention of the last block only the positions whose
+loss is asked for go on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from ponderttt.config import SuffixConfig
+from ponderttt.errors import PonderTTTError
+from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, clip_by_norm, masked_mean
+from ponderttt.models.llama import LlamaConfig, rms_norm
+from ponderttt.models.losses import frozen_logits, linear_cross_entropy
+from ponderttt.models.suffix import SuffixWeights, run_block
+
+
+class LowRank(NamedTuple):
+    """Target ``lora``, for the L adapted blocks."""
+
+    down: Float[Array, "L R F"]
+    up: Float[Array, "L D R"]
+
+    def change(self, index: int, inner: Float[Array, "S F"]) -> Float[Array, "S D"]:
+        """What one block's projection gives more than the frozen one."""
+        return jnp.einsum("SR,DR->SD", jnp.einsum("SF,RF->SR", inner, self.down[index]), self.up[index])
+
+
+class Full(NamedTuple):
+    """Target ``down``, for the L adapted blocks."""
+
+    delta: Float[Array, "L D F"]
+
+    def change(self, index: int, inner: Float[Array, "S F"]) -> Float[Array, "S D"]:
+        """What one block's projection gives more than the frozen one."""
+        return jnp.einsum("SF,DF->SD", inner, self.delta[index])
+
+
+class SuffixFast(NamedTuple):
+    """The matrices and the state of their optimiser, both carried from chunk to chunk."""
+
+    matrices: LowRank | Full
+    optimiser: optax.OptState
+
+
+class _Entered(NamedTuple):
+    """A chunk up to the first adapted down-projection, which no fast weight has touched."""
+
+    #: Residual stream after the first adapted block, as the frozen weights would have it.
+    plain: Float[Array, "S D"]
+    #: What its down-projection read.
+    inner: Float[Array, "S F"]
+
+
+class SuffixAdapter(FastWeights):
+    """Adapted down-projections whose start and inner rates are slow weights; the change is 0 before training."""
+
+    reads = "split"
+
+    def __init__(self, width: int, config: SuffixConfig, llama: LlamaConfig, *, rngs: nnx.Rngs) -> None:
+        """``width`` is D of the hidden state, ``llama`` the shape of the backbone."""
+        self.config, self.llama = config, llama
+        layers, inner = config.blocks, llama.mlp_width
+        if config.target == "lora":
+            noise = jax.random.normal(rngs.params(), (layers, config.rank, inner))
+            self.down = nnx.Param(inner**-0.5 * noise)
+            self.up = nnx.Param(jnp.zeros((layers, width, config.rank)))
+        else:
+            self.delta = nnx.Param(jnp.zeros((layers, width, inner)))
+        # Trained in the log, so that a rate stays positive; one for each kind of matrix.
+        kinds = 2 if config.target == "lora" else 1
+        self.log_rate = nnx.Param(jnp.full(kinds, math.log(config.inner_rate)))
+
+    def reset(self) -> SuffixFast:
+        """The learned start, with a fresh optimiser state."""
+        matrices: LowRank | Full
+        if self.config.target == "lora":
+            matrices = LowRank(self.down[...], self.up[...])
+        else:
+            matrices = Full(self.delta[...])
+        return SuffixFast(matrices, self._optimiser().init(matrices))
+
+    def score(self, fast: SuffixFast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
+        """Negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
+        nll = linear_cross_entropy(self.hidden(fast, chunk, readout), readout.unembedding, chunk.targets)
+        return jnp.where(chunk.mask, nll, 0.0)
+
+    def score_positions(
+        self, fast: SuffixFast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
+    ) -> Float[Array, " S"]:
+        """:meth:`score` of some positions of the chunk; the others are read, since they are context."""
+        hidden = self.hidden(fast, chunk, readout, positions)
+        nll = linear_cross_entropy(hidden, readout.unembedding, chunk.targets[positions])
+        return jnp.where(chunk.mask[positions], nll, 0.0)
+
+    def next_token(self, fast: SuffixFast, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
+        """See :meth:`FastWeights.next_token`."""
+        logits = frozen_logits(self.hidden(fast, chunk, readout), readout.unembedding)
+        return jax.nn.log_softmax(logits, axis=-1)
+
+    def hidden(
+        self, fast: SuffixFast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
+    ) -> Float[Array, "S D"]:
+        """Final normed hidden states under the fast weights, at some positions or at all."""
+        entered = self._enter(chunk, readout.suffix, positions)
+        return self._finish(fast.matrices, entered, readout.suffix, positions)
+
+    def adapt(self, fast: SuffixFast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
+        """``steps`` Adam steps on the mean next-token loss of the chosen tokens.
+
+        Gradients are first order: when slow weights are trained through an update, the direction of the update
+        counts as a constant and its start and rate do not (Finn et al. 2017, §5.2).
+        """
+        chosen = self.chosen_tokens(len(chunk.targets))
+        targets, mask = chunk.targets, chunk.mask
+        if chosen is not None:
+            targets, mask = targets[chosen], mask[chosen]
+        entered = self._enter(chunk, readout.suffix, chosen)
+        optimiser = self._optimiser()
+        rates = type(fast.matrices)(*jnp.exp(self.log_rate[...]))
+
+        def loss(matrices: LowRank | Full) -> Float[Array, ""]:
+            hidden = self._finish(matrices, entered, readout.suffix, chosen)
+            return masked_mean(linear_cross_entropy(hidden, readout.unembedding, targets), mask)
+
+        def step(carry: tuple[SuffixFast, Array], _: None) -> tuple[tuple[SuffixFast, Array], Array]:
+            before, count = carry
+            value, gradients = jax.value_and_grad(loss)(jax.lax.stop_gradient(before.matrices))
+            gradients = clip_by_norm(gradients, self.config.clip_norm)
+            direction, state = optimiser.update(gradients, before.optimiser)
+            direction, state = jax.lax.stop_gradient((direction, state))
+            moved = jax.tree.map(lambda p, r, d: p + r * d, before.matrices, rates, direction)
+            return (SuffixFast(moved, state), count + 1), value
+
+        (fast, count), losses = jax.lax.scan(step, (fast, jnp.zeros((), jnp.int32)), length=steps)
+        return Adaptation(fast, losses[0], count)
+
+    def flipped(self, before: SuffixFast, after: SuffixFast) -> SuffixFast:
+        """The matrices go the other way; the moments of the optimiser are no direction and stay."""
+        matrices = jax.tree.map(lambda b, a: 2 * b - a, before.matrices, after.matrices)
+        return after._replace(matrices=matrices)
+
+    def chosen_tokens(self, length: int) -> Int[Array, " S"] | None:
+        """Positions of the tokens whose loss an update sees, spread evenly; ``None`` is all of them."""
+        count = max(1, round(self.config.token_share * length))
+        return None if count == length else jnp.arange(count) * length // count
+
+    def _enter(
+        self, chunk: Chunk, suffix: SuffixWeights | None, positions: Int[Array, " S"] | None
+    ) -> _Entered:
+        if chunk.split is None or suffix is None:
+            raise ValueError(
+                "suffix adaptation reads chunk.split and readout.suffix; one of them was not given"
+            )
+        plain_blocks = suffix.layers - self.config.blocks
+        if plain_blocks < 0:
+            raise PonderTTTError(
+                f"suffix adaptation of {self.config.blocks} blocks: the model's split_layer leaves {suffix.layers} after it; "
+                f"set split_layer to {self.llama.layers - self.config.blocks} or less"
+            )
+        hidden = chunk.split.astype(jnp.float32)
+        for index in range(plain_blocks):
+            hidden, _ = run_block(self.llama, suffix.block(index), hidden, _all_real(hidden))
+        kept = positions if self.config.blocks == 1 else None
+        block = suffix.block(plain_blocks)
+        return _Entered(*run_block(self.llama, block, hidden, _all_real(hidden), kept))
+
+    def _finish(
+        self,
+        matrices: LowRank | Full,
+        entered: _Entered,
+        suffix: SuffixWeights,
+        positions: Int[Array, " S"] | None,
+    ) -> Float[Array, "S D"]:
+        blocks = self.config.blocks
+        hidden = entered.plain + matrices.change(0, entered.inner)
+        for index in range(1, blocks):
+            kept = positions if index == blocks - 1 else None
+            block = suffix.block(suffix.layers - blocks + index)
+            hidden, inner = run_block(self.llama, block, hidden, _all_real(hidden), kept)
+            hidden = hidden + matrices.change(index, inner)
+        return rms_norm(hidden, suffix.final_norm, self.llama.norm_eps)
+
+    def _optimiser(self) -> optax.GradientTransformation:
+        # Rates are applied outside, where they are slow weights; the sign makes it a descent direction.
+        return optax.chain(optax.scale_by_adam(), optax.scale(-1.0))
+
+
+def _all_real(hidden: Float[Array, "T D"]) -> Bool[Array, " T"]:
+    # The mask of a chunk is of its targets, and says nothing of inputs when there are no targets yet (decoding).  Padded
+    # inputs come after all real ones, where causal attention keeps them from every position that counts.
+    return jnp.ones(len(hidden), dtype=bool)
