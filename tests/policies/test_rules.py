@@ -1,4 +1,4 @@
-"""The policies that are not trained: what they cost on average, and that nothing but their arguments moves them."""
+"""Rules that look at no signal: what they cost, and that nothing but their arguments moves them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.optimize import minimize
 
 from ponderttt.actions import Action
 from ponderttt.policies.base import Observation
-from ponderttt.policies.rules import HORIZON, Fixed, Random, matched_probabilities
+from ponderttt.policies.budget import HORIZON, NOMINAL_COSTS
+from ponderttt.policies.rules import Fixed, Random, Schedule
 from ponderttt.seeds import named_key
 
-COSTS = np.array([action.nominal_cost for action in Action])
+COSTS = np.array(NOMINAL_COSTS)
 SEEN = Observation(*(jnp.asarray(0.0) for _ in Observation._fields))
-
-
-def test_actions_have_the_nominal_costs_that_budgets_are_stated_in():
-    assert [(a.name, a.steps, a.nominal_cost) for a in Action] == [
-        ("SKIP", 0, 1.0),
-        ("UPDATE_1", 1, 3.0),
-        ("UPDATE_2", 2, 6.0),
-        ("UPDATE_4", 4, 12.0),
-    ]
 
 
 @pytest.mark.parametrize("action", list(Action))
@@ -33,62 +22,33 @@ def test_a_fixed_policy_decides_the_same_whatever_it_sees(action):
     policy = Fixed(action)
     for seed in range(3):
         seen = Observation(*(jnp.asarray(float(seed)) for _ in Observation._fields))
-        assert int(policy.decide(policy.params, policy.init(), seen, jax.random.key(seed)).action) == action
+        decision = policy.decide(policy.params, policy.init(), seen, jax.random.key(seed))
+        assert int(decision.action) == action
+        assert np.isnan(decision.rank) and np.isnan(decision.cuts).all() and decision.cuts.shape == (3,)
+    assert policy.budget is None
 
 
-@given(st.floats(1.001, 11.999))
-def test_matched_probabilities_cost_exactly_the_budget(budget):
-    chances = matched_probabilities(budget)
-    assert chances.min() >= 0
-    assert chances.sum() == pytest.approx(1.0, abs=1e-12)
-    assert chances @ COSTS == pytest.approx(budget, abs=1e-9)
+def test_a_schedule_follows_its_actions_and_goes_on_with_the_last(play):
+    policy = Schedule((Action.UPDATE_4, Action.SKIP, Action.UPDATE_1))
+    (long,), (short,) = play(policy, [6]), play(policy, [2])
+    assert list(long.action) == [3, 0, 1, 1, 1, 1]
+    assert list(short.action) == [3, 0]
+    assert np.isnan(long.rank).all()
+    assert policy.budget is None
 
 
-@settings(max_examples=10)
-@given(st.floats(1.5, 11.0))
-def test_matched_probabilities_have_the_largest_entropy_at_their_cost(budget):
-    """Against a general optimiser that knows nothing of the closed form."""
-
-    def negative_entropy(chances: np.ndarray) -> float:
-        return float(np.sum(chances * np.log(np.maximum(chances, 1e-300))))
-
-    found = minimize(
-        negative_entropy,
-        np.full(len(COSTS), 1 / len(COSTS)),
-        bounds=[(1e-12, 1.0)] * len(COSTS),
-        constraints=[
-            {"type": "eq", "fun": lambda p: p.sum() - 1},
-            {"type": "eq", "fun": lambda p: p @ COSTS - budget},
-        ],
-        method="SLSQP",
-        options={"maxiter": 500, "ftol": 1e-14},
-    )
-    ours = matched_probabilities(budget)
-    assert negative_entropy(ours) <= found.fun + 1e-6
-    np.testing.assert_allclose(ours, found.x, atol=1e-3)
-
-
-def test_the_mean_cost_of_uniform_actions_gives_uniform_actions():
-    np.testing.assert_allclose(matched_probabilities(COSTS.mean()), 0.25, atol=1e-12)
-
-
-@pytest.mark.parametrize("budget", [0.0, 1.0, 12.0, 20.0])
-def test_a_cost_that_no_mixture_has_is_refused(budget):
-    with pytest.raises(ValueError, match="no mixture of actions"):
-        matched_probabilities(budget)
-
-
-def play(policy: Random, seed: int, stream: str, chunks: int) -> np.ndarray:
-    """The costs of one stream, as the loop would run it."""
-    decide, spent, costs = jax.jit(type(policy).decide), 0.0, []
+def walk(policy: Random, seed: int, stream: str, chunks: int) -> np.ndarray:
+    """The costs of one stream with the keys of the loop."""
+    decide, state, costs = jax.jit(type(policy).decide), policy.init(), []
     for t in range(chunks):
         seen = SEEN._replace(
+            chunk_index=jnp.asarray(t),
             chunks_left=jnp.asarray(chunks - t - 1),
-            budget_left=jnp.asarray(np.float32(policy.budget * chunks - spent)),
+            budget_left=jnp.asarray(np.float32(policy.budget * chunks - sum(costs))),
         )
-        action = decide(policy.params, policy.init(), seen, named_key(seed, "policy", stream, t)).action
-        costs.append(Action(int(action)).nominal_cost)
-        spent += costs[-1]
+        decision = decide(policy.params, state, seen, named_key(seed, "policy", stream, t))
+        state = decision.state
+        costs.append(Action(int(decision.action)).nominal_cost)
     return np.array(costs)
 
 
@@ -99,33 +59,43 @@ def policies() -> dict[float, Random]:
 
 @pytest.mark.parametrize("chunks", [6, 8, 40])
 @pytest.mark.parametrize("budget", [1.5, 2.0, 3.0, 5.0])
-def test_random_actions_cost_exactly_the_budget_of_each_stream(budget, chunks, policies):
+def test_random_actions_cost_exactly_the_budget_of_each_stream(budget, chunks, policies, play):
     """Rate-matched is a promise about what was spent, not about an expectation (trap 15)."""
-    spent = [play(policies[budget], 0, f"s{i}", chunks).sum() for i in range(4)]
+    spent = [COSTS[stream.action].sum() for stream in play(policies[budget], [chunks] * 4)]
     whole = budget * chunks
     # Costs are 1, 3, 6, 12: not every total exists, and none is exceeded.
     assert all(whole - 2 < total <= whole for total in spent)
     assert len(set(spent)) == 1
 
 
-def test_streams_beyond_the_horizon_are_matched_over_their_last_chunks(policies):
-    costs = play(policies[3.0], 1, "long", HORIZON + 40)
+def test_streams_beyond_the_horizon_are_matched_over_their_last_chunks(policies, play):
+    (stream,) = play(policies[3.0], [HORIZON + 40], size=HORIZON + 40)
+    costs = COSTS[stream.action]
     assert costs.sum() == pytest.approx(3.0 * len(costs), abs=1)
     assert set(costs) == set(COSTS)
 
 
-def test_all_sequences_of_the_total_are_equally_likely(policies):
+def test_all_sequences_of_the_total_are_equally_likely(policies, play):
     """Six chunks at 3× have 61 such sequences: six UPDATE_1, or two UPDATE_2, one UPDATE_1 and three SKIP."""
-    drawn = [tuple(play(policies[3.0], 0, f"s{i}", 6)) for i in range(244)]
+    streams = play(policies[3.0], [6] * 6100, size=6)
+    drawn = [tuple(COSTS[stream.action]) for stream in streams]
     kinds = {tuple(sorted(sequence)) for sequence in drawn}
-    assert kinds <= {(3.0,) * 6, (1.0, 1.0, 1.0, 3.0, 6.0, 6.0)}
-    # 244 draws from 61 equally likely sequences leave about one unseen, and repeat none much more than 4 times.
-    assert len(set(drawn)) > 52
-    assert max(drawn.count(sequence) for sequence in set(drawn)) <= 14
+    assert kinds == {(3.0,) * 6, (1.0, 1.0, 1.0, 3.0, 6.0, 6.0)}
+    counts = np.array([drawn.count(sequence) for sequence in set(drawn)])
+    # 100 draws of each are expected; χ² with 60 degrees of freedom is above 100 once in a thousand.
+    assert len(counts) == 61
+    assert ((counts - 100) ** 2 / 100).sum() < 100
+
+
+def test_the_rank_of_a_random_decision_is_its_draw_and_says_the_action(policies, play):
+    for stream in play(policies[3.0], [20] * 5):
+        assert np.isnan(stream.score).all()
+        assert len(set(stream.rank)) == 20
+        np.testing.assert_array_equal(stream.action, (stream.cuts <= stream.rank[:, None]).sum(1))
 
 
 def test_another_seed_and_another_stream_draw_other_actions(policies):
-    first = play(policies[5.0], 0, "s", 20)
-    assert np.array_equal(first, play(policies[5.0], 0, "s", 20))
-    assert not np.array_equal(first, play(policies[5.0], 1, "s", 20))
-    assert not np.array_equal(first, play(policies[5.0], 0, "t", 20))
+    first = walk(policies[5.0], 0, "s", 20)
+    assert np.array_equal(first, walk(policies[5.0], 0, "s", 20))
+    assert not np.array_equal(first, walk(policies[5.0], 1, "s", 20))
+    assert not np.array_equal(first, walk(policies[5.0], 0, "t", 20))

@@ -1,0 +1,77 @@
+"""From the name of a method to its policy."""
+
+from __future__ import annotations
+
+from ponderttt.actions import Action
+from ponderttt.config import CONTROL_METHODS, FIXED_METHODS, ORACLE_METHODS, OTHER_PROTOCOLS, RulesConfig
+from ponderttt.errors import PonderTTTError
+from ponderttt.policies.base import Policy
+from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.policies.calibration import Calibration
+from ponderttt.policies.gates import Adaptive, Percentile, ReconstructionGate
+from ponderttt.policies.rules import Fixed, Random, Schedule
+
+#: The signal that a method is calibrated on.
+CALIBRATED_ON = {
+    "entropy": "entropy",
+    "loss": "loss",
+    "reconstruction": "reconstruction",
+    "adaptive": "loss",
+}
+
+
+def policy_of(
+    method: str,
+    *,
+    budget: float,
+    costs: tuple[float, ...] = NOMINAL_COSTS,
+    calibration: Calibration | None = None,
+    rules: RulesConfig | None = None,
+) -> Policy:
+    """The policy of a method that needs no trained gate.
+
+    Args:
+        method: one of :data:`ponderttt.config.METHODS` but the oracles.
+        budget: mean cost per chunk, in the unit of ``costs``; methods that hold no budget ignore it.
+        costs: of the four actions, in multiples of SKIP.
+        calibration: from training streams; the methods in :data:`CALIBRATED_ON` need it.
+        rules: settings of the rules; ``None`` is the defaults.
+
+    Raises:
+        PonderTTTError: a rule without its calibration, a budget that no mixture of the actions has, bad settings.
+        ValueError: an oracle, or an unknown method.
+    """
+    rules = rules or RulesConfig()
+    shares = rules.allocation or None
+    if method in FIXED_METHODS:
+        return Fixed(Action[method.upper()], costs)
+    if method in CONTROL_METHODS or method in OTHER_PROTOCOLS:
+        return Fixed(Action.UPDATE_1, costs)
+    if method == "random":
+        return Random(budget, costs)
+    if method == "schedule":
+        return Schedule(_scheduled(rules.schedule), costs)
+    if method in ORACLE_METHODS:
+        raise ValueError(f"{method} replays a stream and has no policy")
+    if method not in CALIBRATED_ON:
+        raise ValueError(f"unknown method {method!r}")
+    if calibration is None:
+        raise PonderTTTError(
+            f"the rule '{method}' has no calibration: calibrate '{CALIBRATED_ON[method]}' on training streams first"
+        )
+    values = calibration.values(CALIBRATED_ON[method])
+    if method == "adaptive":
+        return Adaptive(values, budget, costs, rules.ema_step)
+    if method == "reconstruction":
+        return ReconstructionGate(values, budget, costs, shares, rules.ema_step)
+    return Percentile(method, values, budget, costs, shares)
+
+
+def _scheduled(names: tuple[str, ...]) -> tuple[Action, ...]:
+    known = [action.name for action in Action]
+    for name in names:
+        if name not in known:
+            raise PonderTTTError(f"rules.schedule holds '{name}'; an action is one of {', '.join(known)}")
+    if not names:
+        raise PonderTTTError("rules.schedule is empty: name at least one action")
+    return tuple(Action[name] for name in names)
