@@ -7,79 +7,179 @@ pass that was interrupted goes on where it stopped.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Float, Int
 
+from ponderttt.costs import Program
 from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.features.frozen import ChunkSignals, frozen_features
+from ponderttt.models.losses import frozen_losses, gradient_sketch
 from ponderttt.provenance import MANIFEST, atomic_path, digest, read_manifest, write_json, write_manifest
+from ponderttt.stream_data import StreamChunks
 
 if TYPE_CHECKING:
-    from ponderttt.corpus.chunks import Stream
+    from ponderttt.corpus.streams import Stream
+    from ponderttt.models.attention import AttentionStatistics
     from ponderttt.models.backbone import Backbone
-    from ponderttt.stream_data import StreamChunks
+    from ponderttt.models.tokenizer import Tokenizer
 
 KIND = "hidden"
 SETTINGS = "settings.json"
 
 
-class FrozenChunk(NamedTuple):
-    """Of one chunk: what the backbone computed, and what that cost."""
+class States(NamedTuple):
+    """Of one chunk in its context: what the blocks of the backbone computed, and what that cost."""
 
+    #: Residual stream at the split layer.
+    split: Float[np.ndarray, "T D"]
+    #: Final normed hidden states.
     hidden: Float[np.ndarray, "T D"]
-    #: Negative log-likelihood of each target, 0 where masked; nats.
-    nll: Float[np.ndarray, " T"]
-    #: Entropy of each prediction; nats.
-    entropy: Float[np.ndarray, " T"]
+    #: Of the blocks after the split, [L, N, T] each.
+    attention: AttentionStatistics
     hidden_flops: float
     hidden_seconds: float
+    #: The part of ``hidden_flops`` and ``hidden_seconds`` after the split layer, which also observes attention.
+    suffix_flops: float
+    suffix_seconds: float
+
+
+class FrozenChunk(NamedTuple):
+    """Of one chunk: what the backbone computed, what can be seen of it, and what that cost."""
+
+    hidden: Float[np.ndarray, "T D"]
+    #: Residual stream at the split layer, where somebody asked for it.
+    split: Float[np.ndarray, "T D"] | None
+    #: Negative log-likelihood of each target, 0 where masked; nats.
+    nll: Float[np.ndarray, " T"]
+    #: Entropy of each prediction, 0 where masked; nats.
+    entropy: Float[np.ndarray, " T"]
+    #: By :data:`ponderttt.features.table.FROZEN`.
+    features: Float[np.ndarray, " F"]
+    hidden_flops: float
+    hidden_seconds: float
+    suffix_flops: float
+    suffix_seconds: float
     loss_flops: float
     loss_seconds: float
+    #: What it took to compute the features once the programs had run.
+    features_seconds: float
 
 
 class FrozenModel:
-    """A backbone with its two compiled programs: hidden states of a chunk in context, and their losses."""
+    """A backbone with its compiled programs: states of a chunk in context, before and after the split, and losses.
+
+    Raises:
+        PonderTTTError: no block comes after the split layer.
+    """
 
     def __init__(self, backbone: Backbone) -> None:
-        from ponderttt.costs import Program
-        from ponderttt.models.losses import linear_cross_entropy_and_entropy
-
+        if backbone.split_layer == backbone.config.layers:
+            raise PonderTTTError(
+                f"split_layer {backbone.split_layer} leaves no block whose attention could be observed; lower it"
+            )
         self.backbone = backbone
-        self._hidden: dict[int, Any] = {}
-        self._loss = Program(linear_cross_entropy_and_entropy)
-        self._program = Program
+        self._sketch = gradient_sketch(backbone.unembedding)
+        self._prefix = Program(lambda params, tokens: nnx.merge(backbone.graph, params).prefix(tokens))
+        self._suffix: dict[int, Program] = {}
+        self._losses = Program(frozen_losses)
+        self._ready = False
 
-    def hidden_program(self, chunk_size: int) -> Any:
-        """``(params, tokens [1, n·T]) → hidden [1, T, D]`` of the last chunk."""
-        from flax import nnx
-
-        if chunk_size not in self._hidden:
-            graph = self.backbone.graph
-
-            def last_chunk(params: Any, tokens: Any) -> Any:
-                return nnx.merge(graph, params).hidden(tokens, chunk_size)
-
-            self._hidden[chunk_size] = self._program(last_chunk)
-        return self._hidden[chunk_size]
-
-    def run(self, tokens: Int[np.ndarray, " L"], targets: Int[np.ndarray, " T"]) -> FrozenChunk:
-        """Read ``tokens`` (context, then the chunk) and score the chunk's targets; a masked target is the pad id."""
-        hidden = self.hidden_program(len(targets))(self.backbone.params, tokens[None].astype(np.int32))
-        state = hidden.value[0].astype(np.float32)
-        loss = self._loss(state, self.backbone.unembedding, targets.astype(np.int32))
-        nll, entropy = loss.value
-        return FrozenChunk(
-            np.asarray(state),
-            np.asarray(nll),
-            np.asarray(entropy),
-            hidden.flops,
-            hidden.seconds,
-            loss.flops,
-            loss.seconds,
+    def states(self, stream: Stream, index: int, context_chunks: int) -> States:
+        """Read a chunk after the ``context_chunks`` before it."""
+        tokens = context_tokens(stream, index, context_chunks)[None].astype(np.int32)
+        chunk_size = stream.input_ids.shape[1]
+        prefix = self._prefix(self.backbone.params, tokens)
+        suffix = self._suffix_program(chunk_size)(
+            self.backbone.params, prefix.value, tokens < self.backbone.config.vocab_size
         )
+        hidden, attention = suffix.value
+        return States(
+            np.asarray(prefix.value)[0, -chunk_size:].astype(np.float32, copy=False),
+            np.asarray(hidden)[0],
+            jax.tree.map(lambda statistic: np.asarray(statistic)[:, 0], attention),
+            prefix.flops + suffix.flops,
+            prefix.seconds + suffix.seconds,
+            suffix.flops,
+            suffix.seconds,
+        )
+
+    def run(
+        self, stream: Stream, index: int, context_chunks: int, previous: Float[np.ndarray, "T D"] | None
+    ) -> FrozenChunk:
+        """Read, score and observe a chunk; ``previous`` are the hidden states of the chunk before it, if any."""
+        states = self.states(stream, index, context_chunks)
+        targets = np.asarray(stream.targets[index], np.int32)
+        losses = self._losses(states.hidden, self.backbone.unembedding, self._sketch, targets)
+        scored = jax.tree.map(np.asarray, losses.value)
+        if not self._ready:
+            # The first time loads libraries, which no chunk should pay for.
+            self._features(stream, index, states, scored, previous)
+            self._ready = True
+        begin = time.perf_counter()
+        features = self._features(stream, index, states, scored, previous)
+        return FrozenChunk(
+            states.hidden,
+            states.split,
+            scored.nll,
+            scored.entropy,
+            features,
+            states.hidden_flops,
+            states.hidden_seconds,
+            states.suffix_flops,
+            states.suffix_seconds,
+            losses.flops,
+            losses.seconds,
+            time.perf_counter() - begin,
+        )
+
+    def _suffix_program(self, chunk_size: int) -> Program:
+        """``(params, split [1, n·T, D], real [1, n·T]) → hidden [1, T, D], statistics [L, 1, N, T]``."""
+        if chunk_size not in self._suffix:
+            graph = self.backbone.graph
+            self._suffix[chunk_size] = Program(
+                lambda params, split, real: nnx.merge(graph, params).observed_suffix(split, real, chunk_size)
+            )
+        return self._suffix[chunk_size]
+
+    def _features(
+        self,
+        stream: Stream,
+        index: int,
+        states: States,
+        scored: Any,
+        previous: Float[np.ndarray, "T D"] | None,
+    ) -> Float[np.ndarray, " F"]:
+        starts = stream.document_starts // stream.input_ids.shape[1]
+        return frozen_features(
+            ChunkSignals(
+                hidden=states.hidden,
+                mask=np.asarray(stream.mask[index], bool),
+                **scored._asdict(),
+                **{f"attention_{name}": values for name, values in states.attention._asdict().items()},
+                text=chunk_text(stream, index, self.backbone.tokenizer),
+                language=stream.language,
+                boundary=float(np.count_nonzero(starts == index)),
+                previous_hidden=previous,
+                previous_mask=None if previous is None else np.asarray(stream.mask[index - 1], bool),
+            )
+        )
+
+
+def chunk_text(stream: Stream, index: int, tokenizer: Tokenizer | None) -> str:
+    """What a chunk reads, documents on lines of their own; empty for a random model, which has no tokenizer."""
+    if tokenizer is None:
+        return ""
+    ids = np.asarray(stream.input_ids[index])
+    ids = ids[ids < tokenizer.vocab_size]
+    documents = np.split(ids, np.flatnonzero(ids == tokenizer.eot_id))
+    return "\n".join(tokenizer.decode(document[document != tokenizer.eot_id]) for document in documents)
 
 
 def context_tokens(stream: Stream, chunk_index: int, context_chunks: int) -> Int[np.ndarray, " L"]:
@@ -105,6 +205,7 @@ def run_frozen_pass(
     *,
     context_chunks: int,
     keep_hidden: bool,
+    keep_split: bool = False,
     facts: dict[str, Any],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
@@ -116,6 +217,7 @@ def run_frozen_pass(
         output_dir: gets one file for each stream, then the manifest.
         context_chunks: how many preceding chunks the backbone sees by attention.
         keep_hidden: whether hidden states are written (the cache) or recomputed by those who need them.
+        keep_split: whether the states at the split layer go with them, for arms that adapt the blocks after it.
         facts: what the manifest must say of the inputs; another value starts the pass anew.
         progress: called with (chunks done, chunks in all).
 
@@ -132,6 +234,7 @@ def run_frozen_pass(
         **facts,
         "context_chunks": context_chunks,
         "keep_hidden": keep_hidden,
+        "keep_split": keep_split,
         "model_digest": backbone.digest,
     }
     _start_or_continue(output_dir, digest(facts))
@@ -140,14 +243,19 @@ def run_frozen_pass(
     for number, stream in enumerate(streams):
         file = output_dir / _file_name(number)
         if not file.exists():
-            chunks = []
+            chunks: list[FrozenChunk] = []
             for index in range(len(stream.input_ids)):
-                tokens = context_tokens(stream, index, context_chunks)
-                chunks.append(model.run(tokens, np.asarray(stream.targets[index])))
+                previous = chunks[-1].hidden if chunks else None
+                chunk = model.run(stream, index, context_chunks, previous)
+                # Split states of a whole stream would double what is held in memory.
+                chunks.append(chunk if keep_hidden and keep_split else chunk._replace(split=None))
                 progress(done + index + 1, total)
-            arrays = {name: np.stack([getattr(c, name) for c in chunks]) for name in FrozenChunk._fields}
-            if not keep_hidden:
-                del arrays["hidden"]
+            kept = {"hidden": keep_hidden, "split": keep_hidden and keep_split}
+            arrays = {
+                name: np.stack([getattr(c, name) for c in chunks])
+                for name in FrozenChunk._fields
+                if kept.get(name, True)
+            }
             with atomic_path(file) as temporary:
                 save_file(arrays, temporary, metadata={"stream_id": stream.stream_id})
         done += len(stream.input_ids)
@@ -172,8 +280,6 @@ def open_frozen_pass(
     """
     from safetensors.numpy import load_file
 
-    from ponderttt.stream_data import StreamChunks
-
     folder = Path(folder)
     facts = read_manifest(folder, KIND, rebuild)["facts"]
     opened = []
@@ -193,14 +299,13 @@ def open_frozen_pass(
                 raise PonderTTTError(
                     f"{folder}: hidden states were not kept (cache: off); the model is needed"
                 )
-            chunks = range(len(stream.input_ids))
-            runs = [
-                recompute.run(
-                    context_tokens(stream, i, facts["context_chunks"]), np.asarray(stream.targets[i])
-                )
-                for i in chunks
+            states = [
+                recompute.states(stream, index, facts["context_chunks"])
+                for index in range(len(stream.input_ids))
             ]
-            arrays["hidden"] = np.stack([run.hidden for run in runs])
+            arrays["hidden"] = np.stack([state.hidden for state in states])
+            if facts["keep_split"]:
+                arrays["split"] = np.stack([state.split for state in states])
         mask = np.asarray(stream.mask, bool)
         opened.append(
             StreamChunks(
@@ -214,8 +319,13 @@ def open_frozen_pass(
                 n_bytes=np.asarray(stream.n_bytes),
                 flops=arrays["hidden_flops"],
                 seconds=arrays["hidden_seconds"],
+                suffix_flops=arrays["suffix_flops"],
+                suffix_seconds=arrays["suffix_seconds"],
                 projection_flops=arrays["loss_flops"],
-                projection_seconds=arrays["loss_seconds"],
+                # Features are part of observing a chunk, as losses are: whoever decides by them has paid for both.
+                projection_seconds=arrays["loss_seconds"] + arrays["features_seconds"],
+                features=arrays["features"],
+                split=arrays.get("split"),
             )
         )
     return opened, facts

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 #: Rows of a query block. On a CPU the scores of a block then stay in cache; measured best of 64, 128, 256.
 QUERY_BLOCK = 128
 #: At most this many blocks, since each is its own piece of the compiled program.
 MAX_BLOCKS = 16
 _MASKED = -1e30
+#: A key is passed over if its weight is below this share of what it would have if all visible keys had the same.
+SPARSE_SHARE = 0.1
+
+
+class AttentionStatistics(NamedTuple):
+    """How each head of each query attends; keys that the mask hides do not count.  A query without keys has zeros."""
+
+    #: Entropy of the weights, nats.
+    entropy: Float[Array, "*L N T"]
+    #: Expected number of tokens from the query back to the key.
+    distance: Float[Array, "*L N T"]
+    #: Share of the visible keys with less than :data:`SPARSE_SHARE` of the uniform weight.
+    sparsity: Float[Array, "*L N T"]
 
 
 def rotary_angles(
@@ -36,8 +50,8 @@ def rotate(
     return turned.astype(heads.dtype)
 
 
-def each(function: Callable[..., Array], *items: Array) -> Array:
-    """``function`` of every item along the leading axis, stacked.
+def each(function: Callable[..., Any], *items: Array) -> Any:
+    """``function`` of every item along the leading axis, stacked; an array, or a tree of arrays.
 
     A CPU takes one item after the other, whose intermediate values then stay in cache; an accelerator takes all at
     once.  The choice is made when a program is lowered for its platform.
@@ -63,31 +77,60 @@ def causal_attention(
         value: K heads.
         mask: False where a key must not be attended to (padding).
     """
+    read, _ = _attention(query, key, value, mask, observe=0)
+    return read
+
+
+def observed_attention(
+    query: Float[Array, "T N H"],
+    key: Float[Array, "T K H"],
+    value: Float[Array, "T K H"],
+    mask: Bool[Array, " T"],
+    observe: int,
+) -> tuple[Float[Array, "T N H"], AttentionStatistics]:
+    """:func:`causal_attention`, and statistics [N, ``observe``] of its last ``observe`` queries.
+
+    They are taken of a block of queries while its weights are at hand, so no [T, T] array is ever kept.
+    """
+    read, statistics = _attention(query, key, value, mask, observe)
+    # [K, G, T] → [N, T]: heads that share a key head follow each other.
+    return read, AttentionStatistics(*(s.reshape(-1, observe) for s in statistics))
+
+
+def _attention(
+    query: Float[Array, "T N H"],
+    key: Float[Array, "T K H"],
+    value: Float[Array, "T K H"],
+    mask: Bool[Array, " T"],
+    observe: int,
+) -> tuple[Float[Array, "T N H"], tuple[Array, ...]]:
     length, heads, head_dim = query.shape
     kv_heads = key.shape[1]
     # Queries that share a key head go together: G stands for such a group.
     grouped = (query * head_dim**-0.5).reshape(length, kv_heads, heads // kv_heads, head_dim)
-    hidden_keys = jnp.where(mask, 0.0, _MASKED)
-    read = each(
-        partial(_attend_group, hidden_keys=hidden_keys),
+    read, statistics = each(
+        partial(_attend_group, mask=mask, observe=observe),
         grouped.transpose(1, 2, 0, 3),
         key.transpose(1, 0, 2),
         value.transpose(1, 0, 2),
     )
-    return read.transpose(2, 0, 1, 3).reshape(query.shape).astype(query.dtype)
+    return read.transpose(2, 0, 1, 3).reshape(query.shape).astype(query.dtype), statistics
 
 
 def _attend_group(
     query: Float[Array, "G T H"],
     key: Float[Array, "T H"],
     value: Float[Array, "T H"],
-    hidden_keys: Float[Array, " T"],
-) -> Float[Array, "G T H"]:
-    """Attention of the scaled queries of one key head, a block of queries at a time."""
+    mask: Bool[Array, " T"],
+    observe: int,
+) -> tuple[Float[Array, "G T H"], tuple[Array, ...]]:
+    """Attention of the scaled queries of one key head, a block of queries at a time; what was observed [G, T]."""
     group, length, head_dim = query.shape
     position = jnp.arange(length)
+    hidden_keys = jnp.where(mask, 0.0, _MASKED)
+    visible = jnp.cumsum(mask)
     size = max(QUERY_BLOCK, -(-length // MAX_BLOCKS))
-    read = []
+    read, seen = [], []
     for start in range(0, length, size):
         stop = min(start + size, length)
         # Queries of a block see keys up to its end: everything later is never multiplied.
@@ -95,9 +138,33 @@ def _attend_group(
         scores = jnp.einsum("TH,SH->TS", rows, key[:stop]).reshape(group, stop - start, stop)
         later = position[:stop] > position[start:stop, None]
         scores = scores.astype(jnp.float32) + jnp.where(later, _MASKED, hidden_keys[:stop])
-        weight = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+        shifted = scores - scores.max(axis=-1, keepdims=True)
+        weight = jnp.exp(shifted)
         total = weight.sum(axis=-1, keepdims=True)
+        if stop > length - observe:
+            seen.append(_statistics(shifted, weight, total[..., 0], visible[start:stop], start))
         weight = weight.reshape(-1, stop).astype(value.dtype)
         block = jnp.einsum("TS,SH->TH", weight, value[:stop])
         read.append(block.reshape(group, stop - start, head_dim) / total)
-    return jnp.concatenate(read, axis=1)
+    joined = (jnp.concatenate(parts, axis=-1)[:, -observe:] for parts in zip(*seen, strict=True))
+    return jnp.concatenate(read, axis=1), tuple(joined)
+
+
+def _statistics(
+    shifted: Float[Array, "G T S"],
+    weight: Float[Array, "G T S"],
+    total: Float[Array, "G T"],
+    visible: Int[Array, " T"],
+    start: int,
+) -> AttentionStatistics:
+    """Of a block of queries from ``start`` on: weights before they are divided by their ``total``.
+
+    The weight of a key that a query may not see is zero.
+    """
+    rows, keys = weight.shape[1:]
+    entropy = jnp.log(total) - (weight * shifted).sum(-1) / total
+    distance = jnp.arange(start, start + rows) - weight @ jnp.arange(keys, dtype=jnp.float32) / total
+    few = weight < (SPARSE_SHARE / jnp.maximum(visible, 1) * total)[..., None]
+    hidden = keys - visible
+    sparsity = (few.sum(-1) - hidden) / jnp.maximum(visible, 1)
+    return AttentionStatistics(*(jnp.where(visible > 0, s, 0.0) for s in (entropy, distance, sparsity)))

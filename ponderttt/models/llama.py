@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,19 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from ponderttt.models.attention import causal_attention, each, rotary_angles, rotate
+from ponderttt.models.attention import (
+    AttentionStatistics,
+    causal_attention,
+    each,
+    observed_attention,
+    rotary_angles,
+    rotate,
+)
 
 #: Parameters of one block (see :func:`block_shapes`); stacks of them have a leading layer axis.
 BLOCK_WEIGHTS = ("attention_norm", "query_key_value", "attention_out", "mlp_norm", "gate_up", "mlp_down")
+#: Blocks after the split unless the configuration says where to split.
+SUFFIX_BLOCKS = 2
 
 
 @dataclass(frozen=True)
@@ -112,24 +122,41 @@ class Block(nnx.Module):
         mask: Bool[Array, " T"],
     ) -> Float[Array, "T D"]:
         """One block on one sequence; ``mask`` is False where a key must not be attended to."""
-        hidden = hidden + self._attend(hidden, angles, mask)
-        normed = rms_norm(hidden, self.mlp_norm[...], self.config.norm_eps)
-        gate, up = jnp.split(jnp.einsum("TD,FD->TF", normed, self.gate_up[...]), 2, axis=-1)
-        return hidden + jnp.einsum("TF,DF->TD", jax.nn.silu(gate) * up, self.mlp_down[...])
+        return self._add(hidden, causal_attention(*self._heads(hidden, angles), mask))
 
-    def _attend(
+    def observed(
         self,
         hidden: Float[Array, "T D"],
         angles: tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]],
         mask: Bool[Array, " T"],
-    ) -> Float[Array, "T D"]:
+        observe: int,
+    ) -> tuple[Float[Array, "T D"], AttentionStatistics]:
+        """The block, and statistics [N, ``observe``] of how its last ``observe`` positions attend."""
+        read, statistics = observed_attention(*self._heads(hidden, angles), mask, observe)
+        return self._add(hidden, read), statistics
+
+    def _heads(
+        self, hidden: Float[Array, "T D"], angles: tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]]
+    ) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"], Float[Array, "T K H"]]:
+        """Queries, keys and values of the normed residual stream."""
         c = self.config
         normed = rms_norm(hidden, self.attention_norm[...], c.norm_eps)
         fused = jnp.einsum("TD,FD->TF", normed, self.query_key_value[...])
         heads = fused.reshape(len(hidden), c.heads + 2 * c.kv_heads, c.head_dim)
         query, key, value = jnp.split(heads, [c.heads, c.heads + c.kv_heads], axis=1)
-        read = causal_attention(rotate(query, angles), rotate(key, angles), value, mask)
-        return jnp.einsum("TF,DF->TD", read.reshape(len(hidden), -1), self.attention_out[...])
+        return rotate(query, angles), rotate(key, angles), value
+
+    def _add(self, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]) -> Float[Array, "T D"]:
+        """Add what attention read to the residual stream, then what the MLP makes of both."""
+        hidden = hidden + jnp.einsum("TF,DF->TD", read.reshape(len(hidden), -1), self.attention_out[...])
+        normed = rms_norm(hidden, self.mlp_norm[...], self.config.norm_eps)
+        gate, up = jnp.split(jnp.einsum("TD,FD->TF", normed, self.gate_up[...]), 2, axis=-1)
+        return hidden + jnp.einsum("TF,DF->TD", jax.nn.silu(gate) * up, self.mlp_down[...])
+
+
+def default_split(layers: int) -> int:
+    """All blocks but the last two; in a model of few blocks at least one on either side, first after the split."""
+    return max(layers - SUFFIX_BLOCKS, min(1, layers - 1))
 
 
 class Llama(nnx.Module):
@@ -141,7 +168,7 @@ class Llama(nnx.Module):
         blocks: name → stacked parameters ``[layers, ...]``, see :func:`block_shapes`.
         final_norm: [D].
         unembedding: [V, D], or ``None`` where it is the embedding.
-        split_layer: number of blocks in the prefix; ``None`` is all of them.
+        split_layer: number of blocks in the prefix; ``None`` is :func:`default_split`.
     """
 
     def __init__(
@@ -153,7 +180,7 @@ class Llama(nnx.Module):
         unembedding: Float[ArrayLike, "V D"] | None,
         split_layer: int | None = None,
     ) -> None:
-        split = config.layers if split_layer is None else split_layer
+        split = default_split(config.layers) if split_layer is None else split_layer
         if not 0 <= split <= config.layers:
             raise ValueError(f"split_layer is {split}; the model has {config.layers} blocks")
         self.config = config
@@ -170,7 +197,7 @@ class Llama(nnx.Module):
         """
         real = tokens < self.config.vocab_size
         rows = self.embedding[...][jnp.where(real, tokens, 0)]
-        return self._run(self.blocks_before, jnp.where(real[..., None], rows, 0), real)
+        return self._run(self.blocks_before, jnp.where(real[..., None], rows, 0), real)[0]
 
     def suffix(
         self,
@@ -181,10 +208,15 @@ class Llama(nnx.Module):
         """The remaining blocks and the final norm, float32; ``mask`` is False where ``prefix`` read padding."""
         if mask is None:
             mask = jnp.ones(hidden.shape[:2], dtype=bool)
-        hidden = self._run(self.blocks_after, hidden, mask)
-        if keep_last is not None:
-            hidden = hidden[:, -keep_last:]
-        return rms_norm(hidden.astype(jnp.float32), self.final_norm[...], self.config.norm_eps)
+        hidden, _ = self._run(self.blocks_after, hidden, mask)
+        return self._normed(hidden if keep_last is None else hidden[:, -keep_last:])
+
+    def observed_suffix(
+        self, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"], keep_last: int
+    ) -> tuple[Float[Array, "B T D"], AttentionStatistics]:
+        """:meth:`suffix`, and how its blocks attend at the positions kept: statistics [L, B, N, T]."""
+        hidden, statistics = self._run(self.blocks_after, hidden, mask, observe=keep_last)
+        return self._normed(hidden[:, -keep_last:]), statistics
 
     def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B T D"]:
         """``suffix(prefix(tokens))``; only the last ``keep_last`` positions, after attention over all of them.
@@ -199,14 +231,24 @@ class Llama(nnx.Module):
         matrix = self.embedding if self.unembedding is None else self.unembedding
         return jnp.einsum("...D,VD->...V", hidden, matrix[...].astype(jnp.float32))
 
+    def _normed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return rms_norm(hidden.astype(jnp.float32), self.final_norm[...], self.config.norm_eps)
+
     def _run(
-        self, stack: Block, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> Float[Array, "B T D"]:
+        self,
+        stack: Block,
+        hidden: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        observe: int | None = None,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """Blocks one after the other; with ``observe``, how each of them attends at the last positions."""
         angles = rotary_angles(hidden.shape[1], self.config.head_dim, self.config.rope_base)
         graph, layers = nnx.split(stack)
 
-        def step(carry: Array, layer: nnx.State) -> tuple[Array, None]:
+        def step(carry: Array, layer: nnx.State) -> tuple[Array, Any]:
             block = nnx.merge(graph, layer)
-            return each(lambda row, real: block(row, angles, real), carry, mask), None
+            if observe is None:
+                return each(lambda row, real: block(row, angles, real), carry, mask), None
+            return each(lambda row, real: block.observed(row, angles, real, observe), carry, mask)
 
-        return lax.scan(step, hidden, layers)[0]
+        return lax.scan(step, hidden, layers)

@@ -2,9 +2,9 @@
 
 One pass keeps, per token, the running maximum m of the logits, s = Σ exp(l − m) and u = Σ exp(l − m)(l − m):
 
-    log-sum-exp = m + log s        nll = log-sum-exp − l[target]        entropy = log s − u / s
+    log-sum-exp = m + log s    nll = log-sum-exp − l[target]    entropy = log s − u / s    confidence = 1 / s
 
-A target of ``vocab_size`` or more is padding: exactly zero loss, entropy and gradient.  The frozen side of every
+A target of ``vocab_size`` or more is padding: exactly zero loss, entropy, confidence and gradient.  The frozen side of every
 product (unembedding, frozen logits) receives no gradient.  All losses are in nats, float32.
 """
 
@@ -12,13 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from ponderttt.seeds import named_key
+
+#: Coordinates (S) of a sketched gradient.
+SKETCH_SIZE = 8
 #: Logits that exist at once, per stream: 2 MiB, which stays in the cache of one core.
 TILE_ELEMENTS = 512 * 1024
 _MIN_BLOCK = 128
@@ -40,18 +44,59 @@ def linear_cross_entropy(
     return _linear_nll(rows, unembedding, flat).reshape(targets.shape)
 
 
-def linear_cross_entropy_and_entropy(
-    hidden: Float[Array, "*B T D"], unembedding: Float[Array, "V D"], targets: Int[Array, "*B T"]
-) -> tuple[Float[Array, "*B T"], Float[Array, "*B T"]]:
-    """:func:`linear_cross_entropy` and the entropy of the same distribution, in one pass; for observing only.
+class FrozenLosses(NamedTuple):
+    """What a frozen model says of each token; zero where the target is padding."""
 
-    No gradient flows through either.
+    #: Negative log-likelihood of the target, nats.
+    nll: Float[Array, "*B T"]
+    #: Entropy of the prediction, nats.
+    entropy: Float[Array, "*B T"]
+    #: Probability of the most likely token.
+    confidence: Float[Array, "*B T"]
+    #: Random projection of the gradient of ``nll`` by the hidden state, see :func:`gradient_sketch`.
+    gradient_sketch: Float[Array, "*B T S"]
+
+
+def gradient_sketch(unembedding: Float[Array, "V D"]) -> Float[Array, "V S"]:
+    """Rows of the unembedding under one fixed Gaussian projection D → S, made once for a model.
+
+    The gradient of a token's loss by its hidden state is Σ_v p_v e_v − e_target.  Projected rows in place of the rows
+    e_v give its projection, whose squared length is that of the gradient in expectation (Johnson & Lindenstrauss
+    1984).
     """
+    width = unembedding.shape[-1]
+    projection = jax.random.normal(named_key(0, "gradient sketch"), (width, SKETCH_SIZE))
+    return jnp.einsum("VD,DS->VS", unembedding.astype(jnp.float32), projection * SKETCH_SIZE**-0.5)
+
+
+def frozen_losses(
+    hidden: Float[Array, "*B T D"],
+    unembedding: Float[Array, "V D"],
+    sketch: Float[Array, "V S"],
+    targets: Int[Array, "*B T"],
+) -> FrozenLosses:
+    """:func:`linear_cross_entropy` and what else one pass can say of the same distribution; for observing only.
+
+    No gradient flows through any of it.
+
+    Args:
+        hidden: final normed hidden states.
+        unembedding: of the frozen model.
+        sketch: from :func:`gradient_sketch`.
+        targets: next tokens.
+    """
+    shape, vocab = targets.shape, len(unembedding)
     rows, flat = lax.stop_gradient(hidden.reshape(-1, hidden.shape[-1])), targets.reshape(-1)
-    total, entropy, _ = _sweep(_projected(rows, unembedding), len(rows), len(unembedding), entropy=True)
-    nll = total - jnp.einsum("MD,MD->M", rows, unembedding[_safe(flat, unembedding)])
-    real = flat < len(unembedding)
-    return _masked(nll, real).reshape(targets.shape), _masked(entropy, real).reshape(targets.shape)
+    swept = _sweep(_projected(rows, unembedding), len(rows), vocab, entropy=True, expected=_rows_of(sketch))
+    safe, real = _safe(flat, unembedding), flat < vocab
+    nll = swept.total - jnp.einsum("MD,MD->M", rows, unembedding[safe])
+    slope = jnp.where(real[:, None], swept.mean - sketch[safe], 0.0)
+    return FrozenLosses(
+        _masked(nll, real).reshape(shape),
+        _masked(swept.entropy, real).reshape(shape),
+        _masked(swept.confidence, real).reshape(shape),
+        slope.reshape(*shape, -1),
+    )
 
 
 def frozen_logits(hidden: Float[Array, "*B T D"], unembedding: Float[Array, "V D"]) -> Float[Array, "*B T V"]:
@@ -92,18 +137,27 @@ def corrected_cross_entropy_and_entropy(
     rank, vocab = vocab_basis.shape[-1], logits.shape[-1]
     rows, low, flat = logits.reshape(-1, vocab), lax.stop_gradient(z.reshape(-1, rank)), targets.reshape(-1)
     basis, real = lax.stop_gradient(vocab_basis), flat < vocab
-    total, entropy, _ = _sweep(_corrected(rows, low, basis), len(rows), vocab, entropy=True)
-    nll = total - _corrected_target(rows, low, basis, flat)
-    return _masked(nll, real).reshape(targets.shape), _masked(entropy, real).reshape(targets.shape)
+    swept = _sweep(_corrected(rows, low, basis), len(rows), vocab, entropy=True)
+    nll = swept.total - _corrected_target(rows, low, basis, flat)
+    return _masked(nll, real).reshape(targets.shape), _masked(swept.entropy, real).reshape(targets.shape)
+
+
+class _Swept(NamedTuple):
+    """What one pass over the vocabulary leaves of each row; entropy and mean mean nothing unless asked for."""
+
+    #: Log-sum-exp of the logits.
+    total: Float[Array, " M"]
+    entropy: Float[Array, " M"]
+    #: Largest probability.
+    confidence: Float[Array, " M"]
+    #: Expectation of the rows of a matrix.
+    mean: Float[Array, "M X"]
 
 
 def _sweep(
     logits_of: _Blocks, rows: int, vocab: int, *, entropy: bool = False, expected: _Blocks | None = None
-) -> tuple[Array, Array, Array]:
-    """One pass over the vocabulary: log-sum-exp [M], entropy [M], expectation of the rows of a matrix [M, X].
-
-    The last two are empty unless asked for.
-    """
+) -> _Swept:
+    """One pass over the vocabulary, a block at a time."""
     width = jax.eval_shape(lambda: expected(0, 1)).shape[-1] if expected else 0
 
     def step(carry: tuple[Array, ...], start: Array, size: int) -> tuple[tuple[Array, ...], None]:
@@ -122,7 +176,8 @@ def _sweep(
     zeros = jnp.zeros(rows, jnp.float32)
     start = (zeros + _LOWEST, zeros, zeros, jnp.zeros((rows, width), jnp.float32))
     (top, total, weighted, mean), _ = _over_blocks(step, start, rows, vocab)
-    return top + jnp.log(total), jnp.log(total) - weighted / total, mean / total[:, None]
+    log_total = jnp.log(total)
+    return _Swept(top + log_total, log_total - weighted / total, 1 / total, mean / total[:, None])
 
 
 def _over_blocks(step: Callable[..., tuple[Any, Any]], carry: Any, rows: int, vocab: int) -> tuple[Any, Any]:
@@ -184,17 +239,17 @@ def _masked(values: Float[Array, " M"], real: Array) -> Float[Array, " M"]:
 
 @jax.custom_vjp
 def _linear_nll(hidden: Array, unembedding: Array, targets: Array) -> Array:
-    total, _, _ = _sweep(_projected(hidden, unembedding), len(hidden), len(unembedding))
+    total = _sweep(_projected(hidden, unembedding), len(hidden), len(unembedding)).total
     nll = total - jnp.einsum("MD,MD->M", hidden, unembedding[_safe(targets, unembedding)])
     return _masked(nll, targets < len(unembedding))
 
 
 def _linear_nll_forward(hidden: Array, unembedding: Array, targets: Array) -> tuple[Array, Array]:
     logits_of, vocab = _projected(hidden, unembedding), len(unembedding)
-    total, _, mean = _sweep(logits_of, len(hidden), vocab, expected=_rows_of(unembedding))
+    swept = _sweep(logits_of, len(hidden), vocab, expected=_rows_of(unembedding))
     row, real = unembedding[_safe(targets, unembedding)], targets < vocab
-    nll = _masked(total - jnp.einsum("MD,MD->M", hidden, row), real)
-    return nll, jnp.where(real[:, None], mean - row, 0.0)
+    nll = _masked(swept.total - jnp.einsum("MD,MD->M", hidden, row), real)
+    return nll, jnp.where(real[:, None], swept.mean - row, 0.0)
 
 
 def _linear_nll_backward(slope: Array, cotangent: Array) -> tuple[Array, None, None]:
@@ -212,7 +267,7 @@ def _corrected_nll(logits: Array, z: Array, vocab_basis: Array, targets: Array) 
 def _corrected_nll_forward(
     logits: Array, z: Array, vocab_basis: Array, targets: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    total, _, _ = _sweep(_corrected(logits, z, vocab_basis), len(logits), logits.shape[-1])
+    total = _sweep(_corrected(logits, z, vocab_basis), len(logits), logits.shape[-1]).total
     nll = total - _corrected_target(logits, z, vocab_basis, targets)
     return _masked(nll, targets < logits.shape[-1]), (logits, z, vocab_basis, targets, total)
 

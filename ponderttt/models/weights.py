@@ -88,7 +88,7 @@ def open_backbone(
     Args:
         model_dir: the folder.
         dtype: of the parameters and of the computation.
-        split_layer: number of blocks in the prefix; ``None`` is all of them.
+        split_layer: number of blocks in the prefix; ``None`` leaves the last two to the suffix.
         rebuild: the command that makes the folder again, for error messages.
 
     Raises:

@@ -14,7 +14,7 @@ from jax import Array
 from ponderttt.models import tensors
 from ponderttt.models.attention import QUERY_BLOCK, causal_attention
 from ponderttt.models.backbone import Backbone, random_backbone
-from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.llama import LlamaConfig, default_split
 
 LENGTH = QUERY_BLOCK + 22
 
@@ -50,12 +50,19 @@ def test_prefix_and_suffix_at_every_split_make_the_whole(
     assert tensors.model_digest(graph, params) == tiny.digest
 
 
-def test_the_default_prefix_is_followed_by_the_final_norm_only(tiny: Backbone, tokens: Array) -> None:
-    assert tiny.split_layer == tiny.config.layers
-    residual = np.asarray(tiny.prefix(tokens), np.float64)
+@pytest.mark.parametrize(("layers", "prefix"), [(1, 0), (2, 1), (3, 1), (4, 2), (30, 28)])
+def test_the_suffix_has_two_blocks_by_default_and_leaves_one_before_it(layers: int, prefix: int) -> None:
+    assert default_split(layers) == prefix
+
+
+def test_a_suffix_without_blocks_is_the_final_norm(tiny: Backbone, tokens: Array, whole: Array) -> None:
+    assert tiny.split_layer == default_split(tiny.config.layers)
+    graph, params = nnx.split(tensors.assemble(_checkpoint(tiny), split_layer=tiny.config.layers))
+    parts = dataclasses.replace(tiny, graph=graph, params=params, split_layer=tiny.config.layers)
+    residual = np.asarray(parts.prefix(tokens), np.float64)
     weight = np.asarray(nnx.merge(tiny.graph, tiny.params).final_norm[...], np.float64)
     normed = residual / np.sqrt((residual**2).mean(-1, keepdims=True) + tiny.config.norm_eps) * weight
-    np.testing.assert_allclose(tiny.suffix(jnp.asarray(residual, jnp.float32)), normed, atol=1e-5)
+    np.testing.assert_allclose(whole, normed, atol=1e-5)
 
 
 @pytest.mark.parametrize("keep", [1, 5, QUERY_BLOCK])

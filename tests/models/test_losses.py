@@ -17,14 +17,17 @@ from ponderttt.models import losses
 
 ROWS, WIDTH, RANK = 12, 7, 3
 
-linear, linear_with_entropy = (
-    jax.jit(losses.linear_cross_entropy),
-    jax.jit(losses.linear_cross_entropy_and_entropy),
-)
+linear, observed = jax.jit(losses.linear_cross_entropy), jax.jit(losses.frozen_losses)
 corrected_loss, corrected_with_entropy = (
     jax.jit(losses.corrected_cross_entropy),
     jax.jit(losses.corrected_cross_entropy_and_entropy),
 )
+
+
+def linear_with_entropy(hidden: Array, unembedding: Array, targets: Array) -> tuple[Array, Array]:
+    """Of the frozen pass."""
+    found = observed(hidden, unembedding, losses.gradient_sketch(unembedding), targets)
+    return found.nll, found.entropy
 
 
 def slope(function: Callable[..., Array], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
@@ -120,14 +123,53 @@ def test_the_corrected_loss_can_be_differentiated_through_a_gradient_step() -> N
         np.testing.assert_allclose(left, right, atol=1e-5)
 
 
+def test_two_tokens_worked_by_hand() -> None:
+    # Hidden state 1, unembedding rows log 3 and 0: probabilities 3/4 and 1/4. The sketch of a row is any S numbers.
+    hidden, unembedding = jnp.ones((1, 3, 1)), jnp.asarray([[np.log(3.0)], [0.0]])
+    sketch, targets = jnp.asarray([[4.0, 0.0], [8.0, 20.0]]), jnp.asarray([[0, 1, 2]])
+    found = observed(hidden, unembedding, sketch, targets)
+    entropy = 0.75 * np.log(4 / 3) + 0.25 * np.log(4)
+    np.testing.assert_allclose(found.nll, [[np.log(4 / 3), np.log(4), 0]], rtol=1e-6)
+    np.testing.assert_allclose(found.entropy, [[entropy, entropy, 0]], rtol=1e-6)
+    np.testing.assert_allclose(found.confidence, [[0.75, 0.75, 0]], rtol=1e-6)
+    # The expected row is (5, 5).
+    np.testing.assert_allclose(found.gradient_sketch, [[[1, 5], [-3, -15], [0, 0]]], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("vocab", [5, 64, 67])
+def test_confidence_and_gradient_sketch_equal_softmax_and_the_projected_gradient(vocab: int) -> None:
+    hidden, unembedding, _, _, targets = problem(vocab)
+    # Omega itself: the sketch of the identity.
+    projection = losses.gradient_sketch(jnp.eye(WIDTH))
+    assert projection.shape == (WIDTH, losses.SKETCH_SIZE)
+    sketch = losses.gradient_sketch(unembedding)
+    np.testing.assert_allclose(sketch, unembedding @ projection, atol=1e-5)
+    found = observed(hidden, unembedding, sketch, targets)
+    real = np.asarray(targets) < vocab
+    likely = np.asarray(jax.nn.softmax(hidden @ unembedding.T)).max(-1)
+    np.testing.assert_allclose(found.confidence, np.where(real, likely, 0), atol=1e-6)
+    gradient = slope(lambda h: plain(h @ unembedding.T, targets)[0].sum())(hidden)
+    np.testing.assert_allclose(found.gradient_sketch, gradient @ projection, atol=2e-5)
+
+
+def test_a_sketched_gradient_keeps_its_length_in_expectation() -> None:
+    width = 400
+    projection = np.asarray(losses.gradient_sketch(jnp.eye(width)))
+    gradients = np.random.default_rng(0).normal(size=(200, width))
+    ratio = np.square(gradients @ projection).sum(-1) / np.square(gradients).sum(-1)
+    # The squared length of one sketch has mean 1 and variance 2 / S; all share one projection of width 400.
+    assert abs(ratio.mean() - 1) < 0.1
+    assert 0.5 * 2 / losses.SKETCH_SIZE < ratio.var() < 2 * 2 / losses.SKETCH_SIZE
+
+
 def test_padding_has_exactly_zero_loss_entropy_and_gradient() -> None:
     hidden, unembedding, z, basis, targets = problem(67)
     pads = np.asarray(targets) == 67
     frozen = losses.frozen_logits(hidden, unembedding)
-    nll, entropy = linear_with_entropy(hidden, unembedding, targets)
+    frozen_pass = observed(hidden, unembedding, unembedding[:, :3], targets)
     gradient = slope(lambda h: linear(h, unembedding, targets).sum())(hidden)
     slope_z = slope(lambda z: corrected_loss(frozen, z, basis, targets).sum())(z)
-    for values in (nll, entropy, gradient, slope_z):
+    for values in (*frozen_pass, gradient, slope_z):
         assert np.all(np.asarray(values)[pads] == 0) and np.all(np.asarray(values)[~pads] != 0)
     every = jnp.full_like(targets, 67)
     to_basis = slope(lambda b: corrected_loss(frozen, z, b, every).sum())(basis)
@@ -137,6 +179,10 @@ def test_padding_has_exactly_zero_loss_entropy_and_gradient() -> None:
 def test_the_frozen_side_gets_no_gradient() -> None:
     hidden, unembedding, z, basis, targets = problem(20)
     frozen = losses.frozen_logits(hidden, unembedding)
+    for_observing = slope(lambda h: sum(part.sum() for part in observed(h, unembedding, basis, targets)))(
+        hidden
+    )
+    assert np.all(np.asarray(for_observing) == 0)
     to_unembedding = slope(lambda e: linear(hidden, e, targets).sum())(unembedding)
     to_logits = slope(lambda f: corrected_loss(f, z, basis, targets).sum())(frozen)
     assert np.all(np.asarray(to_unembedding) == 0) and np.all(np.asarray(to_logits) == 0)
@@ -164,6 +210,9 @@ def test_batches_and_vmap_equal_one_stream_at_a_time() -> None:
 
     batched = linear(pair(hidden), unembedding, pair(targets))
     np.testing.assert_allclose(batched, pair(one), atol=1e-5)
+    batched = observed(pair(hidden), unembedding, basis, pair(targets))
+    for found, right in zip(batched, observed(hidden, unembedding, basis, targets), strict=True):
+        np.testing.assert_allclose(found, pair(right), atol=1e-5)
     batched = corrected_loss(pair(frozen), pair(z), basis, pair(targets))
     np.testing.assert_allclose(batched, pair(low), atol=1e-5)
     mapped = jax.vmap(corrected_loss, in_axes=(0, 0, 0, 0))(
