@@ -236,6 +236,7 @@ def run_frozen_pass(
         "keep_hidden": keep_hidden,
         "keep_split": keep_split,
         "model_digest": backbone.digest,
+        "split_layer": backbone.split_layer,
     }
     _start_or_continue(output_dir, digest(facts))
     model = FrozenModel(backbone)

@@ -10,7 +10,7 @@ import numpy as np
 from ponderttt.actions import Action
 from ponderttt.arms import policy_of
 from ponderttt.fast_weights.base import FastWeights
-from ponderttt.frozen import FrozenChunk, FrozenModel, context_tokens
+from ponderttt.frozen import FrozenChunk, FrozenModel
 from ponderttt.stream import Arm, ModulePrograms, iterate_streams
 from ponderttt.stream_data import Step
 
@@ -39,11 +39,17 @@ class LiveStream:
         self.targets, self.mask, self.n_bytes = stream.targets, np.asarray(stream.mask, bool), stream.n_bytes
         self._last: tuple[int, FrozenChunk] | None = None
 
+        def before(t: int) -> Any:
+            if t == 0:
+                return None
+            if self._last is not None and self._last[0] == t - 1:
+                return self._last[1].hidden
+            return model.states(stream, t - 1, context_chunks).hidden
+
         def run(t: int) -> FrozenChunk:
             # The loop asks for several fields of one chunk in turn, and never goes back.
             if self._last is None or self._last[0] != t:
-                tokens = context_tokens(stream, t, context_chunks)
-                self._last = (t, model.run(tokens, np.asarray(stream.targets[t])))
+                self._last = (t, model.run(stream, t, context_chunks, before(t)))
             return self._last[1]
 
         count = len(stream.input_ids)
@@ -53,8 +59,12 @@ class LiveStream:
         self.loss_frozen = _Column(count, lambda t: run(t).nll.astype(np.float64).sum() / self.mask[t].sum())
         self.flops = _Column(count, lambda t: run(t).hidden_flops)
         self.seconds = _Column(count, lambda t: run(t).hidden_seconds)
+        self.suffix_flops = _Column(count, lambda t: run(t).suffix_flops)
+        self.suffix_seconds = _Column(count, lambda t: run(t).suffix_seconds)
         self.projection_flops = _Column(count, lambda t: run(t).loss_flops)
-        self.projection_seconds = _Column(count, lambda t: run(t).loss_seconds)
+        self.projection_seconds = _Column(count, lambda t: run(t).loss_seconds + run(t).features_seconds)
+        self.features = _Column(count, lambda t: run(t).features)
+        self.split = _Column(count, lambda t: run(t).split)
 
 
 def score_stream(

@@ -17,9 +17,15 @@ from ponderttt.provenance import MANIFEST
 ELEMENT_BYTES = 4
 
 
-def keeps_hidden(cache: str, limit_bytes: int, chunks: int, chunk_size: int, width: int) -> bool:
-    """Whether hidden states of so many chunks are cached: ``on``, ``off``, or ``auto`` by their size."""
-    return cache == "on" or (cache == "auto" and chunks * chunk_size * width * ELEMENT_BYTES <= limit_bytes)
+def keeps_hidden(
+    cache: str, limit_bytes: int, chunks: int, chunk_size: int, width: int, *, keep_split: bool = False
+) -> bool:
+    """Whether states of so many chunks are cached: ``on``, ``off``, or ``auto`` by their size.
+
+    With ``keep_split`` there are two for each token: the final one and that at the split layer.
+    """
+    size = chunks * chunk_size * width * ELEMENT_BYTES * (2 if keep_split else 1)
+    return cache == "on" or (cache == "auto" and size <= limit_bytes)
 
 
 def frozen_pass(
@@ -32,6 +38,7 @@ def frozen_pass(
     cache_limit_bytes: int,
     stage_digest: str,
     progress: Progress,
+    keep_split: bool = False,
 ) -> None:
     """Write ``data/hidden/{model}/{corpus}/context-{n}/``.
 
@@ -45,6 +52,7 @@ def frozen_pass(
         cache_limit_bytes: for ``auto``.
         stage_digest: of the code; finished streams of another version are read again.
         progress: of the job, in chunks.
+        keep_split: cache the states at the split layer as well, for arms that adapt the blocks after it.
     """
     output = Path(output_dir)
     # Caches of jax lie beside the data, whatever the depth of this folder.
@@ -58,7 +66,8 @@ def frozen_pass(
         streams,
         output,
         context_chunks=context_chunks,
-        keep_hidden=keeps_hidden(cache, cache_limit_bytes, chunks, size, width),
+        keep_hidden=keeps_hidden(cache, cache_limit_bytes, chunks, size, width, keep_split=keep_split),
+        keep_split=keep_split,
         facts={"inputs": inputs_digest(model_dir, chunks_dir), "stage_digest": stage_digest},
         progress=progress,
     )
