@@ -54,6 +54,8 @@ class Record:
     #: Percentile rank of ``gate_score`` among calibration chunks, 0..1, and the ranks from which each update begins.
     gate_rank: float | None = None
     gate_cuts: tuple[float, ...] | None = None
+    #: Of an oracle: loss of chunk t+1 if SKIP minus its loss if UPDATE_1, UPDATE_2 or UPDATE_4 follows chunk t.
+    look_ahead: tuple[float, ...] | None = None
     budget_left: float | None = None
     features: tuple[float, ...] | None = None
 
@@ -71,7 +73,7 @@ def schema() -> pyarrow.Schema:
             fields.append(pa.field(name, pa.string(), nullable=False))
         elif name in whole:
             fields.append(pa.field(name, pa.int64(), nullable=False))
-        elif name in ("features", "gate_cuts"):
+        elif name in ("features", "gate_cuts", "look_ahead"):
             fields.append(pa.field(name, pa.list_(pa.float64())))
         else:
             fields.append(pa.field(name, pa.float64(), nullable=name in optional))

@@ -155,6 +155,13 @@ def within_stream_slope(
     return SlopeTerms(per_stream(weight * centred * value), per_stream(weight * centred**2))
 
 
+def uniform_gap(ranks: Float[np.ndarray, " N"]) -> float:
+    """Largest distance between the distribution of ``ranks`` in 0..1 and the uniform one (Kolmogorov–Smirnov)."""
+    ordered = np.sort(ranks)
+    below = np.arange(len(ordered)) / len(ordered)
+    return float(max(np.max(ordered - below), np.max(below + 1 / len(ordered) - ordered)))
+
+
 def pass_at_k(n: int, correct: int, k: int) -> float:
     """Unbiased estimate of pass@k from ``n`` samples of which ``correct`` passed (Chen et al. 2021, arXiv:2107.03374).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +37,15 @@ def write_run(
     code: str | None = CODE,
     seconds: float = 1.0,
     flops: float = 1e9,
+    corpus: str = CORPUS,
+    observed: Callable[[int, int], dict[str, Any]] = lambda stream, chunk: {},
+    facts: dict[str, Any] | None = None,
 ) -> Path:
-    """Write one run; ``tokens[stream][chunk]`` scored tokens, three bytes each; ``action`` of (stream, chunk)."""
-    folder = run_folder(root, fast_weights, method, seed)
+    """Write one run; ``tokens[stream][chunk]`` scored tokens, three bytes each.
+
+    ``action`` and ``observed`` (further columns) are functions of (stream, chunk); an update costs a tenth of a SKIP.
+    """
+    folder = run_folder(root, fast_weights, method, seed, corpus)
     records = [
         Record(
             model=MODEL,
@@ -46,7 +53,7 @@ def write_run(
             method=method,
             protocol=protocol,
             seed=seed,
-            corpus=CORPUS,
+            corpus=corpus,
             language="Python",
             stream_id=f"package-{stream}",
             chunk_index=chunk,
@@ -59,11 +66,14 @@ def write_run(
             cost_nominal=action(stream, chunk).nominal_cost,
             flops=flops * (1 + action(stream, chunk).steps / 10),
             seconds=seconds * (1 + action(stream, chunk).steps / 10),
+            **observed(stream, chunk),
         )
         for stream, counts in enumerate(tokens)
         for chunk, count in enumerate(counts)
     ]
-    write_records(folder, records, {"stage_digest": code} if code else {})
+    write_records(
+        folder, records, {"budget": 3.0, **(facts or {}), **({"stage_digest": code} if code else {})}
+    )
     return folder
 
 
@@ -126,4 +136,134 @@ def default_grid(root: Path, streams: int = 8, seed: int = 0) -> list[Path]:
                         seconds=2.75 if fast_weights == "ttt" else 2.72,
                     )
                 )
+    return folders
+
+
+#: Budget → how many of 48 chunks get each action, for exactly that mean cost.
+ALLOCATION = {1.5: (42, 4, 1, 1), 3.0: (15, 27, 4, 2), 5.0: (12, 16, 10, 10)}
+#: Worth of 0, 1, 2 and 4 updates, in multiples of what the chunk has to teach.
+WORTH = np.array([0.0, 1.0, 1.3, 1.4])
+#: Rule → how well its signal knows what a chunk has to teach.
+SIGHT = {"random": 0.0, "entropy": 0.9, "loss": 0.4, "reconstruction": 0.0, "greedy_oracle": 1.0}
+CONTROL_SIGN = {"shuffled": 0.0, "sign_flipped": -1.0, "other_stream": 0.1}
+CONTROL_CORPORA = {"random-tokens": "random_tokens", "repeated": "repeated"}
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Shares of all values that are smaller."""
+    return np.argsort(np.argsort(values, axis=None)).reshape(values.shape) / values.size
+
+
+def cuts_of(budget: str) -> np.ndarray:
+    """The ranks from which each update begins."""
+    return np.cumsum(ALLOCATION[float(budget or 3.0)])[:3] / 48
+
+
+class RuleWorld:
+    """Streams whose chunks teach more or less, so that who knows which chunk teaches can spend updates better."""
+
+    def __init__(self, streams: int, chunks: int, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.shape = (streams, chunks)
+        self.tokens = [[512] * (chunks - 1) + [int(self.rng.integers(100, 512))] for _ in range(streams)]
+        self.level = self.rng.normal(2.2, 0.4, (streams, 1)) + self.rng.normal(0, 0.2, self.shape)
+        self.lesson = self.rng.gamma(0.7, 0.03, self.shape)
+
+    def actions(self, method: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the actions and the signal behind them."""
+        base, _, budget = method.partition("@")
+        fixed = {"skip": 0, "update_2": 2, "update_4": 3}
+        if base == "schedule":
+            return np.tile(np.resize([2, 2, 1, 0, 0, 0], self.shape[1]), (self.shape[0], 1)), self.lesson
+        if base not in SIGHT:
+            return np.full(self.shape, fixed.get(base, 1)), self.lesson
+        noise = np.random.default_rng([seed, zlib.crc32(base.encode())]).permutation(self.lesson.ravel())
+        signal = SIGHT[base] * self.lesson + (1 - SIGHT[base]) * noise.reshape(self.shape)
+        return np.searchsorted(cuts_of(budget) - 1e-9, _ranks(signal), side="right"), signal
+
+    def write(
+        self, root: Path, fast_weights: str, method: str, seed: int, strength: float, corpus: str = CORPUS
+    ) -> Path:
+        """Run a method; a lesson that is learned helps the chunks after it, ever less."""
+        base, _, budget = method.partition("@")
+        actions, signal = self.actions(method, seed)
+        learned = strength * CONTROL_SIGN.get(base, 1.0) * self.lesson * WORTH[actions]
+        carried = np.zeros(self.shape)
+        for t in range(1, self.shape[1]):
+            carried[:, t] = 0.9 * carried[:, t - 1] + learned[:, t - 1]
+        loss = self.level - 0.04 - carried
+        cuts = tuple(cuts_of(budget).tolist())
+        rank = _ranks(signal) ** 1.3
+        generator = np.random.default_rng([seed, 7])
+        features = generator.normal(size=(*self.shape, 64))
+        features[..., 0] += 30 * self.lesson
+        features[..., 1] -= 15 * self.lesson
+
+        def observed(s: int, c: int) -> dict[str, Any]:
+            row: dict[str, Any] = {}
+            if base in ("entropy", "loss", "reconstruction"):
+                row |= {
+                    "gate_score": float(signal[s, c]),
+                    "gate_rank": float(rank[s, c]),
+                    "gate_cuts": cuts,
+                }
+            if base == "greedy_oracle":
+                row["features"] = tuple(features[s, c].tolist())
+                if c + 1 < self.shape[1]:
+                    row["look_ahead"] = tuple((strength * self.lesson[s, c] * WORTH[1:]).tolist())
+            return row
+
+        return write_run(
+            root,
+            fast_weights,
+            method,
+            seed,
+            lambda s, c, k: float(loss[s, c] + 0.002 * k),
+            tokens=self.tokens,
+            action=lambda s, c: Action(int(actions[s, c])),
+            corpus=corpus,
+            observed=observed,
+        )
+
+
+def rules_grid(
+    root: Path, labels: dict[str, float], seeds: int = 2, streams: int = 8, chunks: int = 6
+) -> list[Path]:
+    """Fixed schedules, rules and oracles at three budgets, and controls, for labels (→ strength of an update)."""
+    world = RuleWorld(streams, chunks)
+    folders = [
+        write_run(root, "none", "plain", 0, lambda s, c, k: float(world.level[s, c]), tokens=world.tokens),
+        write_run(
+            root,
+            "none",
+            "context_1",
+            0,
+            lambda s, c, k: float(world.level[s, c] - 0.1 * (c > 0)),
+            tokens=world.tokens,
+            seconds=2.0,
+            flops=2e9,
+        ),
+    ]
+    budgeted = [base + suffix for base in SIGHT for suffix in ("", "@1.5", "@5.0")]
+    methods = ["skip", "update_1", "update_2", "update_4", "schedule", *budgeted, *CONTROL_SIGN]
+    for label, strength in labels.items():
+        folders += [world.write(root, label, method, k, strength) for method in methods for k in range(seeds)]
+    for corpus, factor in (("random-tokens", 0.0), ("repeated", 5.0)):
+        control = RuleWorld(4, chunks, seed=1)
+        folders.append(
+            write_run(
+                root,
+                "none",
+                "plain",
+                0,
+                lambda s, c, k, control=control: float(control.level[s, c]),
+                tokens=control.tokens,
+                corpus=corpus,
+            )
+        )
+        folders += [
+            control.write(root, label, method, 0, factor * strength, corpus)
+            for label, strength in labels.items()
+            for method in ("skip", "update_1", "entropy")
+        ]
     return folders

@@ -21,6 +21,7 @@ from ponderttt.statistics import (
     probability_of_improvement,
     t_interval,
     token_weighted_mean,
+    uniform_gap,
     within_stream_slope,
 )
 
@@ -169,6 +170,14 @@ def test_the_slope_is_within_streams() -> None:
     assert np.polyfit(position, value, 1)[0] > 0
     terms = within_stream_slope(value, position, np.full(6, 512), stream, 2)
     assert terms.numerator.sum() / terms.denominator.sum() == pytest.approx(-1.0)
+
+
+def test_the_gap_to_uniform_is_the_largest_step_between_the_two_distributions() -> None:
+    # Distribution of 0.1, 0.2 and 0.9: 2/3 from 0.2 on, where the uniform one has 0.2.
+    assert uniform_gap(np.array([0.9, 0.1, 0.2])) == pytest.approx(2 / 3 - 0.2)
+    # All at 1: nothing below it.
+    assert uniform_gap(np.array([1.0, 1.0])) == 1.0
+    assert uniform_gap((np.arange(100) + 0.5) / 100) == pytest.approx(0.005)
 
 
 def test_pass_at_k_equals_its_definition_and_refuses_what_it_cannot_know() -> None:

@@ -10,12 +10,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from ponderttt.actions import Action
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.layout import rebuild
 from ponderttt.provenance import MANIFEST, digest
 from ponderttt.records import RECORDS, read_records
+from ponderttt.reporting.methods import (
+    BUDGETED,
+    rank_of_fast_weights,
+    rank_of_method,
+    rank_of_protocol,
+    split_method,
+    stated_budget,
+)
 
 MEASURES = ("loss", "steps", "cost_nominal", "flops", "seconds")
+#: NaN where an arm has none.
+OPTIONAL_MEASURES = ("gate_rank",)
+
+
+class Budget(NamedTuple):
+    """What an arm is held to: a mean cost per chunk in multiples of SKIP's, of nominal cost or of counted FLOPs."""
+
+    mean_cost: float
+    unit: str
 
 
 class ArmKey(NamedTuple):
@@ -64,7 +82,9 @@ class Run:
     #: Nothing in it depends on a seed, so there is one run and no replication to pretend.
     deterministic: bool
     chunks: Chunks
+    #: :data:`MEASURES`, :data:`OPTIONAL_MEASURES` and ``action``, the index of an :class:`~ponderttt.actions.Action`.
     measures: dict[str, Float[np.ndarray, " C"]]
+    budget: Budget | None
     code_digest: str
     run_digest: str
     #: ``run_metadata`` of the job that made it.
@@ -80,6 +100,7 @@ class Arm:
     deterministic: bool
     chunks: Chunks
     measures: dict[str, Float[np.ndarray, "N C"]]
+    budget: Budget | None
     code_digest: str
     run_digest: str
     run_digests: tuple[str, ...]
@@ -154,6 +175,10 @@ def read_run(folder: Path, expected_code: str | None = None) -> Run:
             f"{remake}"
         )
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in _COLUMNS}
+    unknown = sorted(set(columns["action"]) - set(Action.__members__))
+    if unknown:
+        raise CorruptFileError(f"{folder}: unknown action '{unknown[0]}'. {remake}")
+    columns["action"] = np.array([Action[name] for name in columns["action"]], np.float64)
     for name in (*ArmKey._fields, "seed"):
         values = set(columns[name])
         if len(values) != 1:
@@ -184,34 +209,42 @@ def read_run(folder: Path, expected_code: str | None = None) -> Run:
         seed=int(columns["seed"][0]),
         deterministic=bool(manifest["facts"].get("deterministic", key.fast_weights == "none")),
         chunks=chunks,
-        measures={name: columns[name][order].astype(np.float64) for name in MEASURES},
+        measures={
+            name: columns[name][order].astype(np.float64)
+            for name in (*MEASURES, *OPTIONAL_MEASURES, "action")
+        },
+        budget=_budget(key.method, manifest["facts"]),
         code_digest=code,
         run_digest=digest([manifest["files"], manifest["facts"]]),
         made_by=manifest["run"],
     )
 
 
-_COLUMNS = (*ArmKey._fields, "seed", "stream_id", "chunk_index", "n_tokens", "n_bytes", *MEASURES)
+_COLUMNS = (
+    *ArmKey._fields,
+    *("seed", "stream_id", "chunk_index", "n_tokens", "n_bytes", "action"),
+    *MEASURES,
+    *OPTIONAL_MEASURES,
+)
 
-_METHOD_ORDER = ("plain", "context", "skip", "random", "update_1", "update_2", "update_4")
-_PROTOCOL_ORDER = ("score_first", "in_chunk", "transductive")
 
-
-def _rank(order: Sequence[str], name: str) -> int:
-    return order.index(name) if name in order else len(order)
+def _budget(method: str, facts: dict[str, Any]) -> Budget | None:
+    """From the name, or else the study's own, which every job writes down; fixed schedules are held to none."""
+    base, _ = split_method(method)
+    held = stated_budget(method) or facts.get("budget")
+    if base not in BUDGETED or held is None:
+        return None
+    return Budget(float(held), str(facts.get("budget_unit", "nominal")))
 
 
 def reading_order(key: ArmKey) -> tuple[Any, ...]:
-    """Sort key: corpora and models apart, no fast weights first, controls before updates, leaks last."""
-    method = "context" if key.method.startswith("context_") else key.method
+    """Sort key: corpora and models apart, no fast weights first, controls beside their reference, leaks last."""
     return (
         key.corpus,
         key.model,
-        key.fast_weights != "none",
-        key.fast_weights,
-        _rank(_PROTOCOL_ORDER, key.protocol),
-        _rank(_METHOD_ORDER, method),
-        key.method,
+        rank_of_fast_weights(key.fast_weights),
+        rank_of_protocol(key.protocol),
+        rank_of_method(key.method),
     )
 
 
@@ -234,7 +267,8 @@ def _arm(key: ArmKey, runs: Sequence[Run]) -> Arm:
         seeds=tuple(run.seed for run in runs),
         deterministic=first.deterministic,
         chunks=first.chunks,
-        measures={name: np.stack([run.measures[name] for run in runs]) for name in MEASURES},
+        measures={name: np.stack([run.measures[name] for run in runs]) for name in first.measures},
+        budget=first.budget,
         code_digest=first.code_digest,
         run_digest=digest([run.run_digest for run in runs]),
         run_digests=tuple(run.run_digest for run in runs),
@@ -242,16 +276,20 @@ def _arm(key: ArmKey, runs: Sequence[Run]) -> Arm:
 
 
 def _check_seeds(arms: Sequence[Arm]) -> None:
-    """Every arm that has seeds has the same ones: a hole in a list of folders is a missing seed all the same."""
-    seeded = [arm for arm in arms if not arm.deterministic]
-    wanted = set().union(*(arm.seeds for arm in seeded)) if seeded else set()
-    for arm in seeded:
-        lacking = sorted(wanted - set(arm.seeds))
-        if lacking:
-            raise PonderTTTError(
-                f"the table is refused: {arm.key} lacks seed {', '.join(map(str, lacking))}, which other arms have. "
-                "Add the run, or allow missing runs with --allow-missing"
-            )
+    """Every arm of a corpus that has seeds has the same ones: a hole in a list of folders is a missing seed all the same.
+
+    Control corpora may have fewer seeds than others.
+    """
+    for corpus in dict.fromkeys(arm.key.corpus for arm in arms):
+        seeded = [arm for arm in arms if arm.key.corpus == corpus and not arm.deterministic]
+        wanted = set().union(*(arm.seeds for arm in seeded))
+        for arm in seeded:
+            lacking = sorted(wanted - set(arm.seeds))
+            if lacking:
+                raise PonderTTTError(
+                    f"the table is refused: {arm.key} lacks seed {', '.join(map(str, lacking))}, which other arms have. "
+                    "Add the run, or allow missing runs with --allow-missing"
+                )
 
 
 def _short(folder: Path) -> str:

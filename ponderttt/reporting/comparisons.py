@@ -20,8 +20,6 @@ from ponderttt.statistics import (
     within_stream_slope,
 )
 
-#: Best first: only the exhaustive search is an upper bound.
-ORACLES = ("exhaustive_oracle", "greedy_oracle")
 #: An arm is as dear as another if its mean nominal cost is within this share of it.
 COST_TOLERANCE = 0.05
 
@@ -129,7 +127,7 @@ def recovery(arm: Arm, baseline: Arm | None, oracle: Arm | None, *, matched: boo
     Args:
         arm: the arm, neither baseline nor oracle itself.
         baseline: the trained adapter with 0 updates, or random decisions.
-        oracle: the best of :data:`ORACLES` that the grid has.
+        oracle: the best of :data:`~ponderttt.reporting.methods.ORACLES` that the grid has at this budget.
         matched: whether the baseline must cost what the arm costs, as random decisions must.
     """
     if oracle is None:

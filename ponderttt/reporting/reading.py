@@ -14,6 +14,7 @@ _COLUMNS = """\
 | column | what it says |
 |---|---|
 | `model`, `fast_weights`, `method`, `protocol`, `corpus`, `language` | the arm: which backbone, what is changed at test time, when it is updated, in which order scoring and learning go |
+| `budget`, `budget_error` | the mean cost per chunk that the arm is held to, in multiples of SKIP's; what it spent, divided by that, minus one |
 | `deterministic`, `n_seeds` | a deterministic arm has one run, since nothing in it depends on a seed; it is never copied to look like several |
 | `n_streams`, `n_chunks`, `n_tokens` | what was scored, once per seed: packages, chunks of them, tokens with a next token to predict |
 | `loss`, `perplexity`, `bits_per_byte` | nats per token (every token weighs the same), its exponential, and the same information per byte of source code |
@@ -24,7 +25,10 @@ _COLUMNS = """\
 | `delta_iqm`, `p_improvement` | interquartile mean of the streams' own differences; probability that a random run has the lower loss on a random stream (0.5 is no difference) |
 | `gain_slope`, `gain_slope_ci_low`, `gain_slope_ci_high` | how much the gain over `skip` grows from one chunk of a stream to the next, nats per token; above zero, adaptation grows with the stream |
 | `delta_vs_plain…`, `delta_vs_context_1…` | the same paired difference to the plain backbone, and to the backbone that sees the previous chunk as context |
-| `update_rate` | share of chunks after which at least one update was made |
+| `delta_vs_random…` | the same paired difference to random decisions of the same budget (for a fixed schedule: of its cost, within 5 %) |
+| `delta_vs_fixed_flops…`, `delta_vs_fixed_seconds…` | the same paired difference to the best of SKIP, UPDATE_1, UPDATE_2, UPDATE_4 and the schedule at equal counted FLOPs and at equal measured seconds; between two of them, some streams get one and some the other |
+| `update_rate`, `share_skip`, `share_update_1`, `share_update_2`, `share_update_4` | share of chunks after which at least one update was made; shares of the four actions |
+| `rank_gap` | largest gap between the percentile ranks that a signal has here and those that it had on training streams (0: the percentiles hold) |
 | `cost_nominal`, `cost_flops`, `cost_seconds` | means per chunk: the unit of budgets (SKIP = 1), FLOPs counted from the programs that ran, and measured seconds |
 | `recovery_vs_skip`, `recovery_vs_random` | share of an oracle's gain that the arm has, given only where costs allow the comparison |
 | `note` | why a cell is empty, or what to beware of |

@@ -26,7 +26,8 @@ class TableRow:
     """One arm on one corpus; losses and differences in nats per token, costs per chunk; ``None`` is an empty cell.
 
     A difference is the arm minus its reference, so below zero the arm is better; ``gain_slope`` is the growth of
-    the gain (reference minus arm) from one chunk of a stream to the next.
+    the gain (reference minus arm) from one chunk of a stream to the next.  ``budget`` is what the arm is held to, a mean
+    cost per chunk in multiples of SKIP's; ``budget_error`` is what it spent, divided by that, minus one.
     """
 
     model: str
@@ -35,6 +36,7 @@ class TableRow:
     protocol: str
     corpus: str
     language: str
+    budget: float | None
     deterministic: bool
     n_seeds: int
     n_streams: int
@@ -63,10 +65,25 @@ class TableRow:
     delta_vs_context_1: float | None
     delta_vs_context_1_ci_low: float | None
     delta_vs_context_1_ci_high: float | None
+    delta_vs_random: float | None
+    delta_vs_random_ci_low: float | None
+    delta_vs_random_ci_high: float | None
+    delta_vs_fixed_flops: float | None
+    delta_vs_fixed_flops_ci_low: float | None
+    delta_vs_fixed_flops_ci_high: float | None
+    delta_vs_fixed_seconds: float | None
+    delta_vs_fixed_seconds_ci_low: float | None
+    delta_vs_fixed_seconds_ci_high: float | None
     update_rate: float
+    share_skip: float
+    share_update_1: float
+    share_update_2: float
+    share_update_4: float
+    rank_gap: float | None
     cost_nominal: float
     cost_flops: float
     cost_seconds: float
+    budget_error: float | None
     recovery_vs_skip: float | None
     recovery_vs_random: float | None
     note: str

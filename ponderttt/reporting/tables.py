@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from ponderttt.actions import Action
 from ponderttt.config import StatisticsConfig, as_mapping
 from ponderttt.errors import PonderTTTError
 from ponderttt.reporting.arms import Arm, Run, load_arms
-from ponderttt.reporting.comparisons import ORACLES, Difference, Recovery, difference, find, recovery
+from ponderttt.reporting.comparisons import Difference, difference, mean_cost
+from ponderttt.reporting.references import control_of, costs_the_same, recoveries, references_of
 from ponderttt.reporting.rows import SeedRow, TableRow, write_rows
-from ponderttt.statistics import Interval, StreamResamples, named_generator, t_interval
+from ponderttt.statistics import Interval, StreamResamples, named_generator, t_interval, uniform_gap
 
 #: Hex digits of a digest in a cell.
 DIGEST_DIGITS = 16
@@ -104,26 +106,28 @@ def _row(
     if 1 < len(tokens) < 4:
         notes.append(f"no interquartile mean: {len(tokens)} streams, it needs at least 4")
 
-    def versus(fast_weights: str, method: str, *, expected: bool = True) -> Difference | None:
-        reference = find(arms, arm, fast_weights, method)
-        if reference is None and expected and key.protocol == "score_first":
-            notes.append(f"no {method} arm of {fast_weights} to compare with")
+    def versus(reference: Arm | None, missing: str | None = None) -> Difference | None:
+        if reference is None and missing and key.protocol == "score_first":
+            notes.append(f"no {missing} arm to compare with")
         found = difference(arm, reference, resamples, confidence) if reference else None
         if reference and found is None:
-            notes.append(f"no seed in common with {method} of {fast_weights}")
+            notes.append(f"no seed in common with {reference.key.fast_weights} {reference.key.method}")
         return found
 
     if key.protocol != "score_first":
         notes.append(f"{key.protocol} never shares a comparison with score_first")
-    control = ("none", "plain") if key.fast_weights == "none" else (key.fast_weights, "skip")
-    skip = versus(*control)
-    plain = skip if control == ("none", "plain") else versus("none", "plain")
-    context = versus("none", "context_1", expected=False)
-    from_skip, from_random = _recoveries(arm, arms, control)
+    references = references_of(arm, arms)
+    skip = versus(references.control, " ".join(control_of(key.fast_weights)))
+    plain = skip if references.plain is references.control else versus(references.plain, "plain")
+    context = versus(references.context_1)
+    random = versus(references.random if _comparable(arm, references.random, notes) else None)
+    fixed = {name: versus(getattr(references, f"fixed_{name}")) for name in ("flops", "seconds")}
+    from_skip, from_random = recoveries(arm, references)
     notes.extend(dict.fromkeys(r.note for r in (from_skip, from_random) if r.note))
     # A mapping, since intervals fill two columns each.
     cells: dict[str, Any] = {
         **key._asdict(),
+        "budget": arm.budget.mean_cost if arm.budget else None,
         "deterministic": arm.deterministic,
         "n_seeds": len(arm.seeds),
         "n_streams": len(tokens),
@@ -145,10 +149,16 @@ def _row(
         **_ends("delta_vs_plain_", plain.interval if plain else None),
         "delta_vs_context_1": context.delta if context else None,
         **_ends("delta_vs_context_1_", context.interval if context else None),
+        "delta_vs_random": random.delta if random else None,
+        **_ends("delta_vs_random_", random.interval if random else None),
+        **_against_fixed(fixed),
         "update_rate": float((measures["steps"] > 0).mean()),
+        **{f"share_{action.name.lower()}": float((measures["action"] == action).mean()) for action in Action},
+        "rank_gap": _rank_gap(measures["gate_rank"]),
         "cost_nominal": float(measures["cost_nominal"].mean()),
         "cost_flops": float(measures["flops"].mean()),
         "cost_seconds": float(measures["seconds"].mean()),
+        "budget_error": _budget_error(arm, references.control),
         "recovery_vs_skip": from_skip.share,
         "recovery_vs_random": from_random.share,
         "note": "; ".join(notes),
@@ -195,18 +205,43 @@ def _bits_per_byte(arm: Arm, nats: Float[np.ndarray, "N S"]) -> float:
     return float(nats.mean(axis=0).sum() / math.log(2) / n_bytes)
 
 
-def _recoveries(arm: Arm, arms: Sequence[Arm], control: tuple[str, str]) -> tuple[Recovery, Recovery]:
-    """Recovery over the control and over random decisions; controls and oracles have none, by definition."""
-    method, fast_weights = arm.key.method, arm.key.fast_weights
-    nothing = Recovery(None, None)
-    if fast_weights == "none" or method in ("skip", *ORACLES) or arm.key.protocol != "score_first":
-        return nothing, nothing
-    found = (find(arms, arm, fast_weights, oracle) for oracle in ORACLES)
-    oracle = next((candidate for candidate in found if candidate), None)
-    from_skip = recovery(arm, find(arms, arm, *control), oracle, matched=False)
-    if method == "random":
-        return from_skip, nothing
-    return from_skip, recovery(arm, find(arms, arm, fast_weights, "random"), oracle, matched=True)
+def _comparable(arm: Arm, random: Arm | None, notes: list[str]) -> bool:
+    """Whether random decisions cost what the arm costs; a budgeted arm that misses its budget is told so."""
+    if random is None:
+        return False
+    if costs_the_same(arm, random):
+        return True
+    if arm.budget:
+        notes.append(
+            f"no delta_vs_random: costs {mean_cost(arm):.2f} per chunk, {random.key.method} {mean_cost(random):.2f}"
+        )
+    return False
+
+
+def _against_fixed(found: Mapping[str, Difference | None]) -> dict[str, float | None]:
+    cells: dict[str, float | None] = {}
+    for name, fixed in found.items():
+        cells[f"delta_vs_fixed_{name}"] = fixed.delta if fixed else None
+        cells |= _ends(f"delta_vs_fixed_{name}_", fixed.interval if fixed else None)
+    return cells
+
+
+def _budget_error(arm: Arm, control: Arm | None) -> float | None:
+    """Achieved mean cost over the budget, minus one, in the budget's own unit."""
+    if arm.budget is None:
+        return None
+    if arm.budget.unit == "flops":
+        if control is None:
+            return None
+        spent = float(arm.measures["flops"].mean() / control.measures["flops"].mean())
+    else:
+        spent = mean_cost(arm)
+    return spent / arm.budget.mean_cost - 1
+
+
+def _rank_gap(rank: Float[np.ndarray, "N C"]) -> float | None:
+    known = rank[np.isfinite(rank)]
+    return uniform_gap(known) if len(known) else None
 
 
 def _provenance(runs: Sequence[Run]) -> dict[str, Any]:
