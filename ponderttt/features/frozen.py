@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ponderttt.features.similarity import nearest_and_error
 from ponderttt.features.table import FROZEN
 from ponderttt.features.text import CODE_METRICS, code_metrics
 
@@ -18,8 +19,6 @@ from ponderttt.features.text import CODE_METRICS, code_metrics
 MAX_NLL = 20.0
 #: A frozen loss above this is a surprise, nats; a similarity above the other is nearly a repetition.
 HIGH_NLL, HIGH_SIMILARITY = 3.0, 0.9
-#: Of the softmax over cosine similarities that reconstructs a state from the chunk before.
-INVERSE_TEMPERATURE = 40.0
 _QUANTILES = (10, 25, 50, 75, 90)
 
 
@@ -75,7 +74,7 @@ def frozen_features(signals: ChunkSignals) -> Float[np.ndarray, " F"]:
             "valid_tokens": float(real.mean()),
         }
         | _gradient(np.asarray(signals.gradient_sketch, np.float64)[real])
-        | _similarity(hidden, signals.previous_hidden, signals.previous_mask)
+        | _similarity(signals, real)
         | _trend(nll, entropy, np.flatnonzero(real) / len(real))
     )
     return np.array([values[name] for name in FROZEN])
@@ -139,43 +138,22 @@ def _gradient(sketch: Float[np.ndarray, "M S"]) -> dict[str, float]:
     }
 
 
-def _similarity(
-    hidden: Float[np.ndarray, "M D"],
-    previous_hidden: Float[np.ndarray, "T D"] | None,
-    previous_mask: Bool[np.ndarray, " T"] | None,
-) -> dict[str, float]:
-    """How close the states are to those of the chunk before, and how well those reconstruct them.
-
-    Softmax regression on unit vectors is the estimator of Nadaraya and Watson, as attention to the chunk before.
-    """
-    if previous_hidden is None or previous_mask is None or not np.any(previous_mask):
+def _similarity(signals: ChunkSignals, real: Bool[np.ndarray, " T"]) -> dict[str, float]:
+    if signals.previous_hidden is None or signals.previous_mask is None:
         return {
             "similarity_mean": 0.0,
             "similarity_q90": 0.0,
             "similarity_high_share": 0.0,
             "reconstruction_error": 1.0,
         }
-    stored = np.asarray(previous_hidden, np.float32)[np.asarray(previous_mask, bool)]
-    centre = stored.mean(axis=0)
-    keys, queries = _unit(stored - centre), _unit(hidden - centre)
-    similarity = queries @ keys.T
-    nearest = similarity.max(axis=1)
-    weights = np.exp(INVERSE_TEMPERATURE * (similarity - nearest[:, None]))
-    guess = (weights @ keys) / weights.sum(axis=1, keepdims=True)
-    error = np.square(queries - guess).sum(axis=1)
-    nearest = np.clip(nearest, -1.0, 1.0).astype(np.float64)
+    found = nearest_and_error(signals.hidden, real, signals.previous_hidden, signals.previous_mask)
+    nearest, error = (np.asarray(values, np.float64)[real] for values in found)
     return {
         "similarity_mean": nearest.mean(),
         "similarity_q90": np.percentile(nearest, 90),
         "similarity_high_share": np.mean(nearest > HIGH_SIMILARITY),
-        "reconstruction_error": float(np.minimum(error, 1.0).mean(dtype=np.float64)),
+        "reconstruction_error": error.mean(),
     }
-
-
-def _unit(rows: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "M D"]:
-    """Rows of length 1; a row of zeros stays."""
-    length = np.sqrt(np.einsum("MD,MD->M", rows, rows))
-    return rows / np.maximum(length, 1e-6)[:, None]
 
 
 def _trend(

@@ -12,7 +12,7 @@ from math import inf
 from typing import Literal
 
 #: The sizes for which FLOPs are stated: tokens, width, heads, observed blocks, sketch of a gradient.
-T, D, N, L, S = 512, 576, 9, 2, 16
+T, D, N, L, S = 512, 576, 9, 2, 8
 #: Number of features in the base set.
 BASE = 32
 
