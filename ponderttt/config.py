@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ponderttt.actions import Action
 from ponderttt.errors import ConfigError
 
 T = TypeVar("T")
@@ -19,6 +20,8 @@ T = TypeVar("T")
 FIXED_METHODS = ("skip", "update_1", "update_2", "update_4")
 #: Rules that spend ``grid.budget``; ``schedule`` follows ``rules.schedule``.
 RULE_METHODS = ("random", "entropy", "loss", "reconstruction", "adaptive", "schedule")
+#: Those that place a signal among its values on training streams.
+CALIBRATED_METHODS = ("entropy", "loss", "reconstruction", "adaptive")
 ORACLE_METHODS = ("greedy_oracle", "exhaustive_oracle")
 #: UPDATE_1 that learns from the wrong thing; what an update is worth must vanish or turn under them.
 CONTROL_METHODS = ("shuffled", "sign_flipped", "other_stream")
@@ -41,10 +44,26 @@ def kind_and_context(fast_weights: str) -> tuple[str, int]:
     return match[1], int(match[2] or 0)
 
 
+def budget_of(method: str, budget: float) -> tuple[str, float]:
+    """The method without its budget, and its budget: its own (``entropy@1.5``) or else the grid's."""
+    name, _, own = method.partition("@")
+    return name, float(own) if own else budget
+
+
 def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
     """The methods that make sense for a kind of fast weights: only TTT can be read inside a chunk."""
     kind, _ = kind_and_context(fast_weights)
     return [method for method in methods if method != "in_chunk" or kind == "ttt"]
+
+
+def _check_method(method: str) -> None:
+    name, at, own = method.partition("@")
+    if name not in METHODS:
+        raise ConfigError(_unknown("grid.methods", name, METHODS))
+    if at:
+        raise ConfigError(
+            f"grid.methods holds {method}; budgets other than grid.budget go into grid.more_budgets: [{own or '1.5'}]"
+        )
 
 
 @dataclass(frozen=True)
@@ -117,16 +136,19 @@ class CorpusConfig:
 
     ``wheel``, ``npm``, ``debian``: the rows of ``packages`` (a CSV list with sha256 and license) that match
     ``language`` and ``split``, or only those named in ``only``.  ``files``: the folder or checkout ``path``,
-    each of whose top-level folders is a repository unless ``single_repository``.
+    each of whose top-level folders is a repository unless ``single_repository``.  ``random_tokens`` and ``repeated``:
+    controls made from the chunks of the corpus ``source``: tokens drawn uniformly, and its streams' first chunks over
+    and over.
     """
 
-    kind: Literal["wheel", "npm", "debian", "files"]
+    kind: Literal["wheel", "npm", "debian", "files", "random_tokens", "repeated"]
     language: Literal["Python", "JavaScript", "Java", "Go"]
     split: str
     packages: str | None = None
     only: tuple[str, ...] = ()
     path: str | None = None
     license: str | None = None
+    source: str | None = None
     single_repository: bool = True
     max_streams: int | None = None
     chunks_per_stream: int | None = None
@@ -137,8 +159,17 @@ class CorpusConfig:
             raise ConfigError(
                 "a corpus of kind files needs the keys 'path' and 'license' (the SPDX name of your files' license)"
             )
-        if self.kind != "files" and not self.packages:
+        if self.is_control:
+            for key in ("source", "max_streams", "chunks_per_stream"):
+                if not getattr(self, key):
+                    raise ConfigError(f"a corpus of kind {self.kind} needs the key '{key}'")
+        elif self.kind != "files" and not self.packages:
             raise ConfigError(f"a corpus of kind {self.kind} needs the key 'packages' (a CSV list)")
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is made from another corpus, to show what can and what cannot be learned."""
+        return self.kind in ("random_tokens", "repeated")
 
 
 @dataclass(frozen=True)
@@ -211,6 +242,22 @@ class RulesConfig:
     #: Actions of the method ``schedule`` by chunk; the last one goes on.
     schedule: tuple[str, ...] = ("UPDATE_2", "UPDATE_2", "UPDATE_1", "SKIP", "SKIP", "SKIP")
 
+    def __post_init__(self) -> None:
+        known = [action.name for action in Action]
+        for name in self.schedule:
+            if name not in known:
+                raise ConfigError(_unknown("rules.schedule", name, known))
+        if not self.schedule:
+            raise ConfigError("rules.schedule is empty: name the action of the first chunk at least")
+        if self.allocation and (
+            len(self.allocation) != len(known) or min(self.allocation) < 0 or not sum(self.allocation)
+        ):
+            raise ConfigError(
+                f"rules.allocation is {list(self.allocation)}; it has a share of at least 0 for each of {', '.join(known)}"
+            )
+        if not 0 < self.ema_step <= 1:
+            raise ConfigError(f"rules.ema_step is {self.ema_step}; it lies above 0 and up to 1")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -260,18 +307,21 @@ class GridConfig:
     control_corpora: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for key in ("models", "fast_weights", "methods", "seeds", "eval_corpora", "context_chunks"):
+        optional = ("context_chunks", "more_budgets", "control_corpora")
+        for key in ("models", "fast_weights", "methods", "seeds", "eval_corpora", *optional):
             values = getattr(self, key)
             # Without context_chunks there is no context arm, which is a choice.
-            if not values and key != "context_chunks":
+            if not values and key not in optional:
                 raise ConfigError(f"grid.{key} is empty: name at least one")
             if len(set(values)) != len(values):
                 raise ConfigError(f"grid.{key} names one twice: {list(values)}")
         for method in self.methods:
-            if method not in METHODS:
-                raise ConfigError(_unknown("grid.methods", method, METHODS))
+            _check_method(method)
         for name in self.fast_weights:
-            kind_and_context(name)
+            if kind_and_context(name)[0] == "suffix" and kind_and_context(name)[1]:
+                raise ConfigError(
+                    f"grid.fast_weights holds {name}: the blocks that suffix adapts see one chunk at a time; use suffix"
+                )
         if "skip" not in self.methods:
             raise ConfigError(
                 "grid.methods lacks 'skip': without the trained adapter at 0 updates no gain can be told from training"
@@ -283,10 +333,27 @@ class GridConfig:
         for count in self.context_chunks:
             if count < 0:
                 raise ConfigError(f"grid.context_chunks holds {count}; a number of chunks is 0 or more")
-        if not 1.0 < self.budget < 12.0:
-            raise ConfigError(
-                f"grid.budget is {self.budget}; a mean nominal cost lies between 1 (SKIP) and 12 (UPDATE_4), both excluded"
-            )
+        for key, budget in [
+            ("budget", self.budget),
+            *(("more_budgets", budget) for budget in self.more_budgets),
+        ]:
+            if not 1.0 < budget < 12.0:
+                raise ConfigError(
+                    f"grid.{key} holds {budget}; a mean cost lies between 1 (SKIP) and 12 (UPDATE_4), both excluded"
+                )
+        if self.budget in self.more_budgets:
+            raise ConfigError(f"grid.more_budgets holds {self.budget}, which is grid.budget: name it once")
+
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """The methods, and those that spend a budget once more for each further one."""
+        spending = [
+            method
+            for method in self.methods
+            if method in (*RULE_METHODS, *ORACLE_METHODS) and method != "schedule"
+        ]
+        more = [f"{method}@{budget:g}" for budget in self.more_budgets for method in spending]
+        return (*self.methods, *more)
 
 
 @dataclass(frozen=True)
@@ -314,10 +381,26 @@ class Experiment:
             ("grid.models", self.grid.models, self.models),
             ("grid.train_corpus", (self.grid.train_corpus,), self.corpora),
             ("grid.eval_corpora", self.grid.eval_corpora, self.corpora),
+            ("grid.control_corpora", self.grid.control_corpora, self.corpora),
         ):
             for name in names:
                 if name not in known:
                     raise ConfigError(_unknown(key, name, known))
+        for name, corpus in self.corpora.items():
+            source = self.corpora.get(corpus.source or "")
+            if corpus.is_control and (source is None or source.is_control):
+                raise ConfigError(f"corpora.{name}.source: '{corpus.source}' is no corpus of source files")
+            if corpus.is_control and name in (self.grid.train_corpus, *self.grid.eval_corpora):
+                raise ConfigError(
+                    f"corpora.{name} is of kind {corpus.kind}; name it in grid.control_corpora, not among what is learned "
+                    "from or held out"
+                )
+        for name in self.grid.control_corpora:
+            if not self.corpora[name].is_control:
+                raise ConfigError(
+                    f"grid.control_corpora holds {name}, of kind {self.corpora[name].kind}; a control is of kind "
+                    "random_tokens or repeated"
+                )
         if self.grid.train_corpus in self.grid.eval_corpora:
             raise ConfigError(
                 f"grid.train_corpus {self.grid.train_corpus} is also in grid.eval_corpora: nothing would be held out"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderttt.config import Experiment, methods_of
+from ponderttt.config import Experiment, GridConfig, kind_and_context, methods_of
 from ponderttt.provenance import MANIFEST
 from ponderttt.records import RECORDS
 
@@ -65,6 +65,12 @@ class Layout:
         """Trained slow weights."""
         return f"{self.results}/training/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
 
+    def calibration(
+        self, model: str = "{model}", fast_weights: str = "{fast_weights}", seed: int | str = "{seed}"
+    ) -> str:
+        """Records of the trained adapter at 0 updates on the training corpus: what rules know beforehand."""
+        return f"{self.results}/calibration/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
+
     def run(
         self,
         corpus: str = "{corpus}",
@@ -105,17 +111,36 @@ def grid_runs(experiment: Experiment) -> list[Run]:
     """Every arm and seed of the grid, the plain backbone and its contexts first."""
     grid, runs = experiment.grid, []
     # The plain backbone is what everything is compared with, so it is there even if only contexts are named.
-    contexts = sorted({0, *grid.context_chunks})
-    for corpus in grid.eval_corpora:
+    contexts = {0, *grid.context_chunks, *(kind_and_context(name)[1] for name in grid.fast_weights)}
+    for corpus in (*grid.eval_corpora, *grid.control_corpora):
+        control = corpus in grid.control_corpora
         for model in grid.models:
-            runs += [Run(corpus, model, "none", plain_method(context), 0) for context in contexts]
-            for kind in grid.fast_weights:
+            runs += [
+                Run(corpus, model, "none", plain_method(n), 0) for n in ([0] if control else sorted(contexts))
+            ]
+            for fast_weights in fast_weights_on(grid, control):
                 runs += [
-                    Run(corpus, model, kind, method, seed)
-                    for method in methods_of(kind, grid.methods)
-                    for seed in grid.seeds
+                    Run(corpus, model, fast_weights, method, seed)
+                    for method in methods_on(grid, fast_weights, control)
+                    for seed in seeds_on(grid, control)
                 ]
     return runs
+
+
+def fast_weights_on(grid: GridConfig, control: bool) -> list[str]:
+    """The fast weights of the arms on a corpus; without context on a control."""
+    return [name for name in grid.fast_weights if not (control and kind_and_context(name)[1])]
+
+
+def methods_on(grid: GridConfig, fast_weights: str, control: bool) -> list[str]:
+    """The methods of the arms on a corpus: few on a control, where the question is only whether updates gain."""
+    methods = methods_of(fast_weights, grid.all_methods)
+    return [m for m in methods if m in ("skip", "update_1", "update_4")] if control else methods
+
+
+def seeds_on(grid: GridConfig, control: bool) -> tuple[int, ...]:
+    """The seeds of the arms on a corpus: the first on a control."""
+    return grid.seeds[:1] if control else grid.seeds
 
 
 def figure_names(methods: Sequence[str]) -> list[str]:

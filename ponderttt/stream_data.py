@@ -121,5 +121,7 @@ class Step(NamedTuple):
     gate_cuts: tuple[float, ...] | None = None
     #: Raw signals that the policy saw, by :data:`ponderttt.features.table.FEATURES`.
     features: tuple[float, ...] | None = None
+    #: Of ``greedy_oracle``: loss of the next chunk after SKIP minus after UPDATE_1, UPDATE_2 and UPDATE_4.
+    look_ahead: tuple[float, ...] | None = None
     #: Negative log-likelihood of each target in nats, 0 where masked; not part of a record.
     nll: Float[np.ndarray, " T"] | None = None

@@ -31,45 +31,90 @@ rule plain:
         "../workflow_scripts/arms.py"
 
 
-# One rule for each kind, since a rule's outputs cannot depend on its wildcards and not every method fits every kind.
-for kind in GRID.fast_weights:
+# The signals of training streams, from which rules learn what is high and what is low.
+rule calibrate:
+    input:
+        model=LAYOUT.model(),
+        chunks=LAYOUT.chunks(corpus=GRID.train_corpus),
+        hidden=lambda wildcards: LAYOUT.hidden(
+            wildcards.model, GRID.train_corpus, context_under(wildcards.fast_weights)
+        ),
+        training=LAYOUT.training(),
+        weights=LAYOUT.training().replace("manifest.json", "slow_weights.safetensors"),
+    output:
+        records=LAYOUT.calibration().replace("manifest.json", "records.parquet"),
+        manifest=LAYOUT.calibration(),
+    log:
+        f"{RESULTS}/logs/calibrate/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/calibrate/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
+    threads: all_cores
+    resources:
+        mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
+        runtime=lambda wildcards: minutes(chunk_count(GRID.train_corpus)),
+        gpu=accelerator("gpu"),
+        tpu=accelerator("tpu"),
+    params:
+        code=code("arms"),
+        corpus=GRID.train_corpus,
+        model=lambda wildcards: CONFIG["models"][wildcards.model],
+        settings=lambda wildcards: settings_of(wildcards.fast_weights),
+        budget=GRID.budget,
+        budget_unit=GRID.budget_unit,
+        rules=CONFIG["rules"],
+        checkpoints=LAYOUT.checkpoints,
+    script:
+        "../workflow_scripts/arms.py"
+
+
+# One rule for each name, since a rule's outputs cannot depend on its wildcards and not every method fits every kind.
+for control, fast_weights in ARM_RULES:
 
     rule:
         name:
-            f"arms_{kind}"
+            f"{'controls' if control else 'arms'}_{fast_weights.replace('+', '_')}"
         input:
             model=LAYOUT.model(),
             chunks=LAYOUT.chunks(),
-            hidden=LAYOUT.hidden(context=0),
-            training=LAYOUT.training(fast_weights=kind),
-            weights=LAYOUT.training(fast_weights=kind).replace(
+            hidden=LAYOUT.hidden(context=context_under(fast_weights)),
+            training=LAYOUT.training(fast_weights=fast_weights),
+            weights=LAYOUT.training(fast_weights=fast_weights).replace(
                 "manifest.json", "slow_weights.safetensors"
             ),
+            calibration=calibration_for(fast_weights, control),
+            signals=[
+                path.replace("manifest.json", "records.parquet")
+                for path in calibration_for(fast_weights, control)
+            ],
         output:
             records=[
-                f"{LAYOUT.run(fast_weights=kind, method=method)}/records.parquet"
-                for method in methods_of(kind, GRID.methods)
+                f"{LAYOUT.run(fast_weights=fast_weights, method=method)}/records.parquet"
+                for method in methods_on(GRID, fast_weights, control)
             ],
             manifests=[
-                f"{LAYOUT.run(fast_weights=kind, method=method)}/manifest.json"
-                for method in methods_of(kind, GRID.methods)
+                f"{LAYOUT.run(fast_weights=fast_weights, method=method)}/manifest.json"
+                for method in methods_on(GRID, fast_weights, control)
             ],
         log:
-            f"{RESULTS}/logs/arms/{{corpus}}/{{model}}/{kind}/seed-{{seed}}.log",
+            f"{RESULTS}/logs/arms/{{corpus}}/{{model}}/{fast_weights}/seed-{{seed}}.log",
         benchmark:
-            f"{RESULTS}/benchmarks/arms/{{corpus}}/{{model}}/{kind}/seed-{{seed}}.tsv"
+            f"{RESULTS}/benchmarks/arms/{{corpus}}/{{model}}/{fast_weights}/seed-{{seed}}.tsv"
+        wildcard_constraints:
+            corpus=one_of(GRID.control_corpora if control else GRID.eval_corpora),
         threads: all_cores
         resources:
             mem_mb=lambda wildcards: 4000 + state_mb(wildcards.corpus),
-            runtime=lambda wildcards: minutes(chunk_count(wildcards.corpus) * 5),
+            runtime=lambda wildcards: minutes(chunk_count(wildcards.corpus) * 15),
             gpu=accelerator("gpu"),
             tpu=accelerator("tpu"),
         params:
             code=code("arms"),
-            kind=kind,
+            fast_weights=fast_weights,
             model=lambda wildcards: CONFIG["models"][wildcards.model],
-            fast_weights=CONFIG["fast_weights"][kind],
+            settings=settings_of(fast_weights),
             budget=GRID.budget,
+            budget_unit=GRID.budget_unit,
+            rules=CONFIG["rules"],
             checkpoints=LAYOUT.checkpoints,
         script:
             "../workflow_scripts/arms.py"

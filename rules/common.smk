@@ -1,17 +1,19 @@
 # What all rules share: the checked configuration, paths, digests of code, resources.
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from snakemake.utils import validate
 
 from ponderttt.config import (
+    CALIBRATED_METHODS,
     ConfigError,
     Experiment,
     as_mapping,
     from_mapping,
-    methods_of,
+    kind_and_context,
 )
 from ponderttt.corpus.packages import select_packages
 from ponderttt.jobs import session, stages
@@ -21,8 +23,10 @@ from ponderttt.layout import (
     DEFAULT_CONFIG,
     Layout,
     command_of,
+    fast_weights_on,
     figure_names,
     grid_runs,
+    methods_on,
 )
 
 try:
@@ -39,6 +43,12 @@ GRID = EXPERIMENT.grid
 LAYOUT = Layout.of(EXPERIMENT)
 DATA, RESULTS = EXPERIMENT.data_dir, EXPERIMENT.results_dir
 RUNS = grid_runs(EXPERIMENT)
+# (whether on the corpora that are controls, fast weights)
+ARM_RULES = [
+    (control, fast_weights)
+    for control in ([False, True] if GRID.control_corpora else [False])
+    for fast_weights in fast_weights_on(GRID, control)
+]
 FIGURES = {
     name: [f"{RESULTS}/figures/{name}.svg", f"{RESULTS}/figures/{name}.pdf"]
     for name in figure_names(GRID.methods)
@@ -55,6 +65,12 @@ wildcard_constraints:
     corpus="[^/]+",
     seed=r"\d+",
     context=r"\d+",
+    fast_weights=r"[a-z]+(\+context_\d+)?",
+
+
+def one_of(names):
+    """A pattern for these names and no other."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
 
 
 def code(stage):
@@ -125,3 +141,25 @@ def training_shards(wildcards):
 def context_of(method):
     """The chunks of context that a method without fast weights sees."""
     return 0 if method == "plain" else int(method.removeprefix("context_"))
+
+
+def context_under(fast_weights):
+    """The chunks of context that fast weights are on top of."""
+    return kind_and_context(fast_weights)[1]
+
+
+def settings_of(fast_weights):
+    """The settings of the kind."""
+    return CONFIG["fast_weights"][kind_and_context(fast_weights)[0]]
+
+
+def calibration_for(fast_weights, control):
+    """The manifest of what rules know of training streams; nothing where no method looks at a signal."""
+    wanted = methods_on(GRID, fast_weights, control)
+    needed = any(method.partition("@")[0] in CALIBRATED_METHODS for method in wanted)
+    return [LAYOUT.calibration(fast_weights=fast_weights)] if needed else []
+
+
+def keeps_split(corpus, context):
+    """Whether states at the split layer are wanted: suffix adaptation reads them, on one chunk at a time."""
+    return "suffix" in GRID.fast_weights and int(context) == 0

@@ -33,6 +33,12 @@ rule chunks:
         f"{DATA}/logs/chunks/{{model}}/{{corpus}}.log",
     benchmark:
         f"{DATA}/benchmarks/chunks/{{model}}/{{corpus}}.tsv"
+    wildcard_constraints:
+        corpus=one_of(
+            name
+            for name, corpus in EXPERIMENT.corpora.items()
+            if not corpus.is_control
+        ),
     threads: 1
     resources:
         mem_mb=lambda wildcards: 3000,
@@ -45,3 +51,32 @@ rule chunks:
         ].chunks_per_stream,
     script:
         "../workflow_scripts/chunks.py"
+
+
+rule control_chunks:
+    input:
+        model=LAYOUT.model(),
+        source=lambda wildcards: LAYOUT.chunks(
+            wildcards.model, EXPERIMENT.corpora[wildcards.corpus].source
+        ),
+    output:
+        LAYOUT.chunks(),
+    log:
+        f"{DATA}/logs/control_chunks/{{model}}/{{corpus}}.log",
+    benchmark:
+        f"{DATA}/benchmarks/control_chunks/{{model}}/{{corpus}}.tsv"
+    wildcard_constraints:
+        corpus=one_of(
+            name for name, corpus in EXPERIMENT.corpora.items() if corpus.is_control
+        ),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: 2000,
+        runtime=lambda wildcards: minutes(60),
+    params:
+        code=code("control_chunks"),
+        kind=lambda wildcards: EXPERIMENT.corpora[wildcards.corpus].kind,
+        streams=lambda wildcards: EXPERIMENT.corpora[wildcards.corpus].max_streams,
+        chunks=lambda wildcards: EXPERIMENT.corpora[wildcards.corpus].chunks_per_stream,
+    script:
+        "../workflow_scripts/control_chunks.py"

@@ -22,6 +22,7 @@ rule hidden:
     params:
         code=code("hidden"),
         model=lambda wildcards: CONFIG["models"][wildcards.model],
+        keep_split=lambda wildcards: keeps_split(wildcards.corpus, wildcards.context),
         cache=EXPERIMENT.cache,
         cache_limit_bytes=EXPERIMENT.cache_limit_bytes,
     script:

@@ -5,7 +5,9 @@ rule train:
     input:
         model=LAYOUT.model(),
         chunks=LAYOUT.chunks(corpus=GRID.train_corpus),
-        hidden=LAYOUT.hidden(corpus=GRID.train_corpus, context=0),
+        hidden=lambda wildcards: LAYOUT.hidden(
+            wildcards.model, GRID.train_corpus, context_under(wildcards.fast_weights)
+        ),
     output:
         manifest=LAYOUT.training(),
         weights=LAYOUT.training().replace("manifest.json", "slow_weights.safetensors"),
@@ -14,8 +16,6 @@ rule train:
         f"{RESULTS}/logs/train/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
-    wildcard_constraints:
-        fast_weights="|".join(CONFIG["fast_weights"]),
     threads: all_cores
     resources:
         mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
@@ -27,7 +27,7 @@ rule train:
     params:
         code=code("train"),
         model=lambda wildcards: CONFIG["models"][wildcards.model],
-        fast_weights=lambda wildcards: CONFIG["fast_weights"][wildcards.fast_weights],
+        settings=lambda wildcards: settings_of(wildcards.fast_weights),
         training=CONFIG["training"],
         checkpoints=LAYOUT.checkpoints,
     script:

@@ -1,4 +1,4 @@
-"""Rules ``plain`` and ``arms_{fast_weights}``."""
+"""Rules ``plain``, ``calibrate``, ``arms_{fast_weights}`` and ``controls_{fast_weights}``."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,14 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import FastWeightsConfig, ModelConfig, from_mapping
-    from ponderttt.jobs.arms import folders, score_arms, score_plain
+    from ponderttt.config import FastWeightsConfig, ModelConfig, RulesConfig, from_mapping, kind_and_context
+    from ponderttt.jobs.arms import ArmSettings, folders, score_arms, score_plain
     from ponderttt.jobs.stages import records_code
+    from ponderttt.running import Budget
 
     params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
     model = from_mapping(ModelConfig, params.model, "models")
-    names = {"model": wildcards.model, "corpus": wildcards.corpus}
+    names = {"model": wildcards.model, "corpus": params.get("corpus") or wildcards.corpus}
     model_dir, chunks_dir, hidden_dir = (
         Path(path).parent for path in (inputs.model, inputs.chunks, inputs.hidden)
     )
@@ -31,20 +32,31 @@ with job(snakemake.log[0], snakemake.threads) as progress:
             threads=snakemake.threads,
         )
     else:
+        calibrating = snakemake.rule == "calibrate"
+        fast_weights = wildcards.fast_weights if calibrating else params.fast_weights
+        kind, _ = kind_and_context(fast_weights)
+        settings = ArmSettings(
+            fast_weights,
+            from_mapping(FastWeightsConfig, {kind: params.settings}, "fast_weights"),
+            int(wildcards.seed),
+            Budget(params.budget, params.budget_unit),
+            from_mapping(RulesConfig, params.rules, "rules"),
+        )
         score_arms(
             model,
-            params.kind,
-            from_mapping(FastWeightsConfig, {params.kind: params.fast_weights}, "fast_weights"),
-            params.budget,
-            int(wildcards.seed),
+            settings,
             names,
             model_dir,
             chunks_dir,
             hidden_dir,
             Path(inputs.training).parent,
-            folders(snakemake.output.manifests),
+            Path(inputs.calibration[0]).parent if inputs.get("calibration") else None,
+            {"skip": Path(snakemake.output.manifest).parent}
+            if calibrating
+            else folders(snakemake.output.manifests),
             checkpoint_root=params.checkpoints,
             stage_digest=records_code(),
             threads=snakemake.threads,
             progress=progress,
+            purpose="calibrate" if calibrating else "arms",
         )

@@ -17,6 +17,7 @@ with job(snakemake.log[0], snakemake.threads) as progress:
         Path(snakemake.input.chunks).parent,
         Path(snakemake.output[0]).parent,
         context_chunks=int(snakemake.wildcards.context),
+        keep_split=snakemake.params.keep_split,
         cache=snakemake.params.cache,
         cache_limit_bytes=snakemake.params.cache_limit_bytes,
         stage_digest=snakemake.params.code,

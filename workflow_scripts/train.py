@@ -8,14 +8,20 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import FastWeightsConfig, ModelConfig, TrainingConfig, from_mapping
+    from ponderttt.config import (
+        FastWeightsConfig,
+        ModelConfig,
+        TrainingConfig,
+        from_mapping,
+        kind_and_context,
+    )
     from ponderttt.jobs.train import train
 
-    params, kind = snakemake.params, snakemake.wildcards.fast_weights
+    params, (kind, _) = snakemake.params, kind_and_context(snakemake.wildcards.fast_weights)
     train(
         from_mapping(ModelConfig, params.model, "models"),
         kind,
-        from_mapping(FastWeightsConfig, {kind: params.fast_weights}, "fast_weights"),
+        from_mapping(FastWeightsConfig, {kind: params.settings}, "fast_weights"),
         from_mapping(TrainingConfig, params.training, "training"),
         int(snakemake.wildcards.seed),
         Path(snakemake.input.model).parent,

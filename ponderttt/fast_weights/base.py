@@ -118,7 +118,7 @@ class FastWeights(nnx.Module, abc.ABC):
 
     def prepare(self, hidden: Float[np.ndarray, "N D"]) -> None:
         """Set whatever slow weights are statistics of training states (N real tokens) before training; none here."""
-        return None
+        return
 
     def flipped(self, before: Fast, after: Fast) -> Fast:
         """``before − (after − before)``: the control whose update goes the other way; whole numbers stay as in ``after``."""

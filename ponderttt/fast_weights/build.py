@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from ponderttt.config import FastWeightsConfig
+from ponderttt.config import KINDS, FastWeightsConfig
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.provenance import atomic_path
 from ponderttt.seeds import named_key
 
-KINDS = ("ttt", "lora")
+if TYPE_CHECKING:
+    from ponderttt.models.llama import LlamaConfig
 
 
-def build(kind: str, width: int, config: FastWeightsConfig, seed: int) -> FastWeights:
-    """A freshly initialised module of ``kind`` for hidden states of width D; equal seeds give equal modules."""
+def build(
+    kind: str, width: int, config: FastWeightsConfig, seed: int, shape: LlamaConfig | None = None
+) -> FastWeights:
+    """A freshly initialised module of ``kind`` for hidden states of width D; equal seeds give equal modules.
+
+    Args:
+        kind: of :data:`ponderttt.config.KINDS`.
+        width: D.
+        config: settings of every kind.
+        seed: of the initialisation.
+        shape: of the backbone, for ``suffix``.
+    """
     rngs = nnx.Rngs(params=named_key(seed, "slow weights", kind))
     if kind == "ttt":
         from ponderttt.fast_weights.ttt import TTTLayer
@@ -29,6 +40,16 @@ def build(kind: str, width: int, config: FastWeightsConfig, seed: int) -> FastWe
         from ponderttt.fast_weights.lora import LoRA
 
         return LoRA(width, config.lora, rngs=rngs)
+    if kind == "memory":
+        from ponderttt.fast_weights.memory import Memory
+
+        return Memory(width, config.memory, rngs=rngs)
+    if kind == "suffix":
+        from ponderttt.fast_weights.suffix import SuffixAdapter
+
+        if shape is None:
+            raise ValueError("suffix adaptation needs the shape of the backbone")
+        return SuffixAdapter(width, config.suffix, shape, rngs=rngs)
     raise ValueError(f"unknown fast weights {kind!r}; known: {', '.join(KINDS)}")
 
 

@@ -20,7 +20,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ponderttt.config import LoRAConfig
-from ponderttt.fast_weights.base import Adaptation, Chunk, HiddenCorrection, Readout, clip_by_norm, masked_mean
+from ponderttt.fast_weights.base import (
+    Adaptation,
+    Chunk,
+    HiddenCorrection,
+    Readout,
+    clip_by_norm,
+    masked_mean,
+)
 from ponderttt.models.losses import corrected_cross_entropy
 
 

@@ -9,6 +9,7 @@ from ponderttt.jobs.entry import Progress
 from ponderttt.layout import rebuild
 from ponderttt.models import tokenizer
 from ponderttt.models.safetensors_file import TOKENIZER
+from ponderttt.models.tokenizer import Tokenizer
 from ponderttt.provenance import MANIFEST, read_manifest
 
 
@@ -30,11 +31,16 @@ def make_chunks(
         chunks_per_stream: keep the first so many of each stream; ``None`` is all.
         progress: of the job.
     """
-    folder = Path(model_dir)
-    facts = read_manifest(folder, "model", rebuild(folder / MANIFEST), verify=False)["facts"]
-    reader = tokenizer.load(folder / TOKENIZER, facts["vocab_size"])
+    reader = tokenizer_of(model_dir)
 
     def report(what: str, done: int, total: int) -> None:
         progress(done, total, what)
 
     build_chunks(shards_dir, reader, chunk_size, output_dir, chunks_per_stream, progress=report)
+
+
+def tokenizer_of(model_dir: Path | str) -> Tokenizer:
+    """The tokenizer of a converted model."""
+    folder = Path(model_dir)
+    facts = read_manifest(folder, "model", rebuild(folder / MANIFEST), verify=False)["facts"]
+    return tokenizer.load(folder / TOKENIZER, facts["vocab_size"])

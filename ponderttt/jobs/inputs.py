@@ -15,11 +15,14 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.frozen import FrozenModel, open_frozen_pass
 from ponderttt.layout import rebuild
 from ponderttt.models.weights import open_backbone, open_unembedding
-from ponderttt.provenance import MANIFEST, digest
+from ponderttt.provenance import MANIFEST, digest, read_manifest
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
+    from ponderttt.fast_weights.base import Readout
+    from ponderttt.models.llama import LlamaConfig
+    from ponderttt.models.suffix import SuffixWeights
     from ponderttt.stream_data import StreamChunks
 
 #: Compiled programs, shared by all jobs; inside the data folder.
@@ -52,6 +55,16 @@ class FrozenInputs:
     unembedding: Float[Array, "V D"]
     model_digest: str
     inputs: dict[str, str]
+    #: Of modules that read from the split layer: the shape of the backbone and the frozen blocks after it.
+    shape: LlamaConfig | None = None
+    suffix: SuffixWeights | None = None
+
+    @property
+    def readout(self) -> Readout:
+        """The frozen matrices that a chunk is read with."""
+        from ponderttt.fast_weights.base import Readout
+
+        return Readout(self.unembedding, suffix=self.suffix)
 
     @property
     def width(self) -> int:
@@ -60,9 +73,15 @@ class FrozenInputs:
 
 
 def open_inputs(
-    model: ModelConfig, model_dir: Path | str, chunks_dir: Path | str, hidden_dir: Path | str
+    model: ModelConfig,
+    model_dir: Path | str,
+    chunks_dir: Path | str,
+    hidden_dir: Path | str,
+    kind: str | None = None,
 ) -> FrozenInputs:
     """Read and verify what the frozen pass left; hidden states that were not kept are computed again.
+
+    ``kind`` is the kind of fast weights that will read them: states at the split layer are given to ``suffix`` alone.
 
     Raises:
         CorruptFileError: a file differs from its manifest; the message names the command that rebuilds it.
@@ -76,12 +95,24 @@ def open_inputs(
     if not manifest_facts["keep_hidden"]:
         recompute = FrozenModel(open_backbone(model_dir, model.dtype, model.split_layer, again[model_dir]))
     streams, facts = open_frozen_pass(hidden_dir, chunks, again[hidden_dir], recompute)
+    shape, suffix = None, None
+    if kind == "suffix":
+        from ponderttt.models.llama import default_split
+        from ponderttt.models.suffix import open_suffix
+
+        layers = read_manifest(model_dir, "model", again[model_dir], verify=False)["facts"]["config"]["layers"]
+        split = default_split(layers) if model.split_layer is None else model.split_layer
+        shape, suffix = open_suffix(model_dir, split, again[model_dir])
+    else:
+        streams = [stream._replace(split=None) for stream in streams]
     return FrozenInputs(
         streams,
         chunks[0].language,
         open_unembedding(model_dir, again[model_dir]).matrix,
         facts["model_digest"],
         inputs_digest(model_dir, chunks_dir, hidden_dir),
+        shape,
+        suffix,
     )
 
 
@@ -105,7 +136,5 @@ def split_validation(streams: Sequence[Any], share: float) -> tuple[list[Any], l
 
 def _facts(folder: Path | str, again: str) -> dict[str, Any]:
     from ponderttt.frozen import KIND
-    from ponderttt.provenance import read_manifest
-
     facts: dict[str, Any] = read_manifest(folder, KIND, again, verify=False)["facts"]
     return facts

@@ -13,6 +13,7 @@ ENTRY_MODULES: dict[str, tuple[str, ...]] = {
     "model": ("ponderttt.jobs.model",),
     "shards": ("ponderttt.jobs.shards",),
     "chunks": ("ponderttt.jobs.chunks",),
+    "control_chunks": ("ponderttt.jobs.control_chunks",),
     "hidden": ("ponderttt.jobs.hidden",),
     "train": ("ponderttt.jobs.train",),
     "arms": ("ponderttt.jobs.arms",),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ponderttt.config import FastWeightsConfig, ModelConfig, TrainingConfig, as_mapping
 from ponderttt.fast_weights.build import build, save_slow_weights
@@ -35,13 +38,13 @@ def train(
 
     Args:
         model: dtype and split of the backbone, for hidden states that were not kept.
-        kind: of the fast weights.
+        kind: of the fast weights, without context.
         fast_weights: settings of all kinds.
         training: settings.
         seed: of initialisation, order, actions and sampled tokens.
         model_dir: the converted model.
         chunks_dir: the training corpus in chunks.
-        hidden_dir: its frozen pass without context.
+        hidden_dir: its frozen pass, with the context that the fast weights are on top of.
         output_dir: folder of the slow weights.
         checkpoint_root: folder of all checkpoints.
         stage_digest: of the code; checkpoints of another version are not used.
@@ -50,11 +53,13 @@ def train(
     """
     output = Path(output_dir)
     compilation_cache(Path(model_dir).parents[1] / CACHE_FOLDER)
-    inputs = open_inputs(model, model_dir, chunks_dir, hidden_dir)
+    inputs = open_inputs(model, model_dir, chunks_dir, hidden_dir, kind)
     learning, validation = split_validation(inputs.streams, training.validation_share)
+    own = getattr(fast_weights, kind)
+    training = replace(training, learning_rate=getattr(own, "learning_rate", training.learning_rate))
     settings = {
         "kind": kind,
-        "settings": as_mapping(getattr(fast_weights, kind)),
+        "settings": as_mapping(own),
         "training": as_mapping(training),
         "seed": seed,
         "inputs": inputs.inputs,
@@ -64,11 +69,12 @@ def train(
     def report(step: int, total: int, loss: float) -> None:
         progress(step, total, f"loss {loss:.3f}")
 
-    module = build(kind, inputs.width, fast_weights, seed)
+    module = build(kind, inputs.width, fast_weights, seed, inputs.shape)
+    module.prepare(np.concatenate([stream.hidden[stream.mask] for stream in learning]))
     name = "-".join(("train", *output.parts[-3:]))
     with checkpoints_of(checkpoint_root, name, settings) as checkpoints:
         module, log = train_slow_weights(
-            module, learning, validation, inputs.unembedding, training, seed, checkpoints, report
+            module, learning, validation, inputs.readout, training, seed, checkpoints, report
         )
         (output / MANIFEST).unlink(missing_ok=True)
         save_slow_weights(module, output / SLOW_WEIGHTS)

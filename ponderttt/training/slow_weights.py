@@ -75,7 +75,7 @@ def window_loss(
     module: FastWeights,
     fast: Fast,
     chunks: Chunk,
-    unembedding: Float[Array, "V D"],
+    readout: Readout,
     action: Int[Array, ""],
     key: Key[Array, ""],
     outer_tokens: int | None,
@@ -86,12 +86,11 @@ def window_loss(
         module: the slow weights.
         fast: fast weights as they enter the window.
         chunks: with a leading axis of W chunks; a chunk without real tokens counts nothing and teaches nothing.
-        unembedding: frozen vocabulary projection.
+        readout: frozen vocabulary projection, without logits; and the frozen suffix where the module reads from the split.
         action: index of the action after each chunk.
         key: chooses the tokens that the outer loss samples.
         outer_tokens: how many of each chunk, or ``None`` for all.
     """
-    readout = Readout(unembedding)
 
     def one_chunk(fast: Fast, inputs: tuple[Chunk, Key[Array, ""]]) -> tuple[Fast, tuple[Any, ...]]:
         chunk, key = inputs
@@ -132,7 +131,7 @@ def entering(module: FastWeights, carried: Fast, begins: Bool[Array, ""]) -> Fas
 
 def window_chunks(stream: StreamLike, start: int, size: int) -> Chunk:
     """Chunks ``start … start+size−1`` of a stream; beyond its end, chunks that are masked altogether."""
-    names = Chunk._fields
+    names = [name for name in Chunk._fields if name != "split" or stream.split is not None]
     parts = {name: np.asarray(getattr(stream, name)[start : start + size]) for name in names}
     missing = size - len(parts["mask"])
     if missing:
@@ -147,7 +146,7 @@ def train_slow_weights(
     module: FastWeights,
     training: Sequence[StreamLike],
     validation: Sequence[StreamLike],
-    unembedding: Float[Array, "V D"],
+    readout: Readout,
     config: TrainingConfig,
     seed: int,
     checkpoints: Checkpoints,
@@ -159,7 +158,7 @@ def train_slow_weights(
         module: freshly initialised from ``seed``.
         training: streams to learn from.
         validation: streams of the training split that choose the epoch.
-        unembedding: frozen vocabulary projection, never changed.
+        readout: the frozen matrices that a chunk is read with, never changed; without logits.
         config: see :class:`ponderttt.config.TrainingConfig`.
         seed: order of streams, actions and sampled tokens.
         checkpoints: an entered :class:`Checkpoints`; training goes on from its newest one.
@@ -184,13 +183,13 @@ def train_slow_weights(
         chunks = window_chunks(training[window.stream], window.start, config.window_chunks)
         key = named_key(seed, "outer tokens", step)
         begins = jnp.asarray(window.start == 0)
-        state, numbers = train_step(state, begins, chunks, unembedding, int(window.action), key)
+        state, numbers = train_step(state, begins, chunks, readout, int(window.action), key)
         line = {name: float(value) for name, value in numbers.items()}
         log.append({"step": step + 1, "epoch": window.epoch, "action": window.action.name, **line})
         progress(step + 1, len(windows), line["loss"])
         last_of_epoch = step + 1 == len(windows) or windows[step + 1].epoch != window.epoch
         if last_of_epoch:
-            state, line = _validate(state, validation, unembedding, evaluate, config, fresh)
+            state, line = _validate(state, validation, readout, evaluate, config, fresh)
             log.append({"step": step + 1, "epoch": window.epoch, **line})
         if last_of_epoch or (step + 1) % config.checkpoint_every_steps == 0:
             checkpoints.save(step + 1, state, log)
@@ -212,21 +211,19 @@ def _compile(
     graph: Any, optimiser: optax.GradientTransformation, config: TrainingConfig
 ) -> tuple[Callable[..., Any], Callable[..., WindowLoss]]:
     def loss_of(
-        slow: Any, fast: Fast, begins: Any, chunks: Chunk, unembedding: Any, action: Any, key: Any
+        slow: Any, fast: Fast, begins: Any, chunks: Chunk, readout: Readout, action: Any, key: Any
     ) -> tuple[Float[Array, ""], WindowLoss]:
         module = nnx.merge(graph, slow)
         fast = entering(module, fast, begins)
-        result = window_loss(module, fast, chunks, unembedding, action, key, config.outer_tokens)
+        result = window_loss(module, fast, chunks, readout, action, key, config.outer_tokens)
         return result.loss / jnp.maximum(result.tokens, 1.0), result
 
     @jax.jit
     def train_step(
-        state: TrainState, begins: Any, chunks: Chunk, unembedding: Any, action: Any, key: Any
+        state: TrainState, begins: Any, chunks: Chunk, readout: Readout, action: Any, key: Any
     ) -> tuple[TrainState, dict[str, Any]]:
         gradient_of = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, result), gradients = gradient_of(
-            state.slow, state.fast, begins, chunks, unembedding, action, key
-        )
+        (loss, result), gradients = gradient_of(state.slow, state.fast, begins, chunks, readout, action, key)
         updates, optimiser_state = optimiser.update(gradients, state.optimiser, state.slow)
         slow = optax.apply_updates(state.slow, updates)
         frozen = result.frozen / jnp.maximum(result.tokens, 1.0)
@@ -235,11 +232,11 @@ def _compile(
 
     @jax.jit
     def evaluate(
-        slow: Any, fast: Fast, begins: Any, chunks: Chunk, unembedding: Any, action: Any, key: Any
+        slow: Any, fast: Fast, begins: Any, chunks: Chunk, readout: Readout, action: Any, key: Any
     ) -> WindowLoss:
         module = nnx.merge(graph, slow)
         fast = entering(module, fast, begins)
-        return window_loss(module, fast, chunks, unembedding, action, key, config.outer_tokens)
+        return window_loss(module, fast, chunks, readout, action, key, config.outer_tokens)
 
     return train_step, evaluate
 
@@ -247,7 +244,7 @@ def _compile(
 def _validate(
     state: TrainState,
     validation: Sequence[StreamLike],
-    unembedding: Any,
+    readout: Readout,
     evaluate: Callable[..., WindowLoss],
     config: TrainingConfig,
     fresh: Fast,
@@ -265,7 +262,7 @@ def _validate(
                 key = named_key(0, "validation", stream.stream_id, start)
                 chunks = window_chunks(stream, start, config.window_chunks)
                 begins = jnp.asarray(start == 0)
-                result = evaluate(state.slow, fast, begins, chunks, unembedding, int(action), key)
+                result = evaluate(state.slow, fast, begins, chunks, readout, int(action), key)
                 total, frozen = total + float(result.loss), frozen + float(result.frozen)
                 tokens, fast = tokens + float(result.tokens), result.fast
         losses[action] = total / tokens

@@ -1,0 +1,92 @@
+"""Control corpora: streams in which nothing can be learned, and streams in which everything can.
+
+Both are made from the chunks of a corpus of source files, under the tokenizer of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int32
+
+from ponderttt.corpus.chunks import chunk_facts, read_chunks, write_chunks
+from ponderttt.corpus.streams import Stream, Tokenizer, Tokens, cut_chunks
+from ponderttt.errors import PonderTTTError
+from ponderttt.layout import rebuild
+from ponderttt.provenance import MANIFEST
+
+#: Of the generator of random tokens; the streams' names are folded in.
+SEED = 0
+
+
+def random_tokens(name: int, length: int, vocab_size: int) -> Int32[np.ndarray, " L"]:
+    """Tokens drawn uniformly from the vocabulary: no past says anything of what follows."""
+    return np.random.default_rng([SEED, name]).integers(0, vocab_size, length, dtype=np.int32)
+
+
+def repeated(stream: Stream, chunks: int) -> Int32[np.ndarray, " L"]:
+    """The first chunk of a stream, ``chunks`` times, and the token after it: whoever remembers knows all."""
+    once = stream.input_ids[0]
+    return np.append(np.tile(once, chunks), once[0]).astype(np.int32)
+
+
+def build_control_chunks(
+    kind: Literal["random_tokens", "repeated"],
+    corpus: str,
+    source_dir: Path | str,
+    tokenizer: Tokenizer,
+    streams: int,
+    chunks: int,
+    output_dir: Path | str,
+) -> None:
+    """Write a control corpus in chunks, as :func:`ponderttt.corpus.chunks.build_chunks` does.
+
+    Args:
+        kind: of the control.
+        corpus: its name.
+        source_dir: the source corpus in chunks.
+        tokenizer: that these chunks were made with.
+        streams: how many streams; no more than the source has, for ``repeated``.
+        chunks: of each stream.
+        output_dir: folder of the chunks.
+
+    Raises:
+        PonderTTTError: the source has too few streams, or the disk is full.
+        CorruptFileError: the source is damaged.
+    """
+    again = rebuild(Path(source_dir) / MANIFEST)
+    facts, source = chunk_facts(source_dir, again), read_chunks(source_dir, again)
+    size = facts["chunk_size"]
+    if kind == "repeated" and len(source) < streams:
+        raise PonderTTTError(
+            f"corpus {corpus}: its source {facts['corpus']} has {len(source)} streams; lower max_streams to that"
+        )
+    made = []
+    for number in range(streams):
+        if kind == "repeated":
+            name, ids = f"repeated-{source[number].stream_id}", repeated(source[number], chunks)
+        else:
+            name, ids = f"random-{number}", random_tokens(number, chunks * size + 1, facts["vocab_size"])
+        n_bytes = np.asarray(tokenizer.token_bytes(ids.tolist()), np.int32)
+        tokens = Tokens(ids, n_bytes, np.zeros(1, np.int32), (name,), ())
+        made.append(cut_chunks(tokens, size, facts["pad_id"], name, source[0].language))
+    write_chunks(made, output_dir, _facts(facts, corpus, kind, made))
+
+
+def _facts(source: dict[str, object], corpus: str, kind: str, made: Sequence[Stream]) -> dict[str, object]:
+    same = ("chunk_size", "tokenizer", "vocab_size", "pad_id", "eot_id")
+    return {
+        "corpus": corpus,
+        "control": kind,
+        "source": source["corpus"],
+        **{name: source[name] for name in same},
+        "streams": {stream.stream_id: stream.n_chunks for stream in made},
+        "tokens": int(sum(stream.mask.sum() for stream in made)),
+        "bytes": int(sum(stream.n_bytes.sum() for stream in made)),
+        "short_streams": {},
+        "not_lossless": {},
+        "shards": source["shards"],
+    }

@@ -1,0 +1,155 @@
+"""Run the methods of one trained module side by side over streams, oracles included, and keep what is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Array, Float
+
+from ponderttt.actions import Action
+from ponderttt.arm import Arm
+from ponderttt.config import RulesConfig, budget_of
+from ponderttt.controls import donor_of
+from ponderttt.fast_weights.base import FastWeights
+from ponderttt.methods import Spending, arm_of, is_oracle
+from ponderttt.oracles import exhaustive_oracle, greedy_oracle
+from ponderttt.page import Group
+from ponderttt.policies.budget import budget_tables
+from ponderttt.policies.calibration import Calibration
+from ponderttt.policies.rules import Schedule
+from ponderttt.programs import ModulePrograms
+from ponderttt.provenance import atomic_path
+from ponderttt.step_records import steps_from_json, steps_to_json
+from ponderttt.stream import run_streams
+from ponderttt.stream_data import Step, StreamLike
+from ponderttt.training.checkpoints import Checkpoints
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Mean cost per chunk, in multiples of SKIP; ``unit`` says whether nominal costs or counted FLOPs."""
+
+    mean: float
+    unit: Literal["nominal", "flops"] = "nominal"
+
+
+def run_arms(
+    module: FastWeights,
+    streams: Sequence[StreamLike],
+    unembedding: Float[Array, "V D"],
+    methods: Sequence[str],
+    *,
+    budget: Budget,
+    seed: int,
+    suffix: Any = None,
+    rules: RulesConfig = RulesConfig(),  # noqa: B008 (frozen)
+    calibration: Calibration | None = None,
+    streams_per_group: int = 1,
+    checkpoints: Checkpoints | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, list[Step]]:
+    """Run methods over every stream with one trained module.
+
+    Finished groups are kept beside the checkpoints, so that an interrupted job does not score them again.
+
+    Args:
+        module: with trained slow weights.
+        streams: of one corpus.
+        unembedding: the frozen vocabulary projection.
+        methods: of :data:`ponderttt.config.METHODS`, rules and oracles with ``@budget`` where it is another one.
+        budget: of the rules and oracles.
+        seed: of random decisions and shuffles.
+        suffix: frozen weights of the blocks after the split layer, for modules that read from there.
+        rules: settings of the rules.
+        calibration: signals of training streams, for rules that look at one.
+        streams_per_group: how many streams advance together.
+        checkpoints: where finished groups are kept.
+        progress: called with (streams done, streams in all).
+    """
+    programs = ModulePrograms(module)
+    costs = action_costs(programs, streams, unembedding, suffix, budget.unit)
+    spending = Spending(budget.mean, costs, rules, calibration)
+    arms = [arm_of(m, programs, spending, seed) for m in methods if not is_oracle(m)]
+    oracles = [m for m in methods if is_oracle(m)]
+    steps: dict[str, list[Step]] = {method: [] for method in methods}
+    for begin in range(0, len(streams), streams_per_group):
+        members = range(begin, min(begin + streams_per_group, len(streams)))
+        kept = checkpoints.folder / f"group-{begin:05d}.json" if checkpoints else None
+        if kept and kept.exists():
+            finished = steps_from_json(kept.read_text())
+        else:
+            donors = [donor_of(streams, b) for b in members] if len(streams) > 1 else []
+            group = Group([streams[b] for b in members], unembedding, suffix, donors)
+            finished = _run_group(arms, oracles, group, programs, spending, seed)
+            if kept:
+                with atomic_path(kept) as temporary:
+                    temporary.write_text(steps_to_json(finished))
+        for method in methods:
+            steps[method].extend(finished[method])
+        progress(members.stop, len(streams))
+    return steps
+
+
+def action_costs(
+    programs: ModulePrograms,
+    streams: Sequence[StreamLike],
+    unembedding: Float[Array, "V D"],
+    suffix: Any,
+    unit: Literal["nominal", "flops"],
+) -> tuple[float, ...]:
+    """What each action costs in multiples of SKIP: nominal, or counted FLOPs of all that is run for a chunk."""
+    if unit == "nominal":
+        return tuple(action.nominal_cost for action in Action)
+    page = Group(streams[:1], unembedding, suffix).page(0)
+    own = programs.action_flops(page.chunk(programs), page.readout(programs))
+    frozen = page.frozen_cost(programs, None, 0).flops
+    return tuple((frozen + own[action]) / (frozen + own[Action.SKIP]) for action in Action)
+
+
+def _run_group(
+    arms: Sequence[Arm],
+    oracles: Sequence[str],
+    group: Group,
+    programs: ModulePrograms,
+    spending: Spending,
+    seed: int,
+) -> dict[str, list[Step]]:
+    """Oracles search one stream at a time; where the group is that stream, they share its pages with the arms."""
+    if len(group.streams) == 1:
+        replays, look_ahead = _search(oracles, group, programs, spending, seed)
+        steps = run_streams([*arms, *replays], group)
+        return {name: _with_look_ahead(rows, look_ahead.get(name)) for name, rows in steps.items()}
+    steps = run_streams(arms, group)
+    steps |= {name: [] for name in oracles}
+    for stream in group.streams:
+        alone = Group([stream], group.unembedding, group.suffix)
+        replays, look_ahead = _search(oracles, alone, programs, spending, seed)
+        for name, rows in run_streams(replays, alone).items():
+            steps[name] += _with_look_ahead(rows, look_ahead[name])
+    return steps
+
+
+LookAhead = Sequence[tuple[float, ...] | None]
+
+
+def _search(
+    oracles: Sequence[str], group: Group, programs: ModulePrograms, spending: Spending, seed: int
+) -> tuple[list[Arm], dict[str, LookAhead]]:
+    arms, look_ahead = [], {}
+    reader = arm_of("skip", programs, spending, seed)
+    for method in oracles:
+        name, budget = budget_of(method, spending.budget)
+        search = {"greedy_oracle": greedy_oracle, "exhaustive_oracle": exhaustive_oracle}[name]
+        found = search(reader, group, budget_tables(spending.costs, budget))
+        policy = Schedule(found.actions, costs=spending.costs)
+        arms.append(arm_of(method, programs, spending, seed, policy))
+        look_ahead[method] = found.look_ahead
+    return arms, look_ahead
+
+
+def _with_look_ahead(steps: Sequence[Step], look_ahead: LookAhead | None) -> list[Step]:
+    if look_ahead is None:
+        return list(steps)
+    return [step._replace(look_ahead=gains) for step, gains in zip(steps, look_ahead, strict=True)]
