@@ -7,6 +7,7 @@ same resampled streams are used for every arm, so differences between arms are p
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -160,6 +161,116 @@ def uniform_gap(ranks: Float[np.ndarray, " N"]) -> float:
     ordered = np.sort(ranks)
     below = np.arange(len(ordered)) / len(ordered)
     return float(max(np.max(ordered - below), np.max(below + 1 / len(ordered) - ordered)))
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Rank correlation, ties at their mean rank; NaN if either does not vary."""
+    from scipy import stats
+
+    if min(np.ptp(np.asarray(x)), np.ptp(np.asarray(y))) == 0:
+        return math.nan
+    return float(stats.spearmanr(x, y).statistic)
+
+
+def standard_ranks(
+    values: Float[np.ndarray, " C"], repeats: Float[np.ndarray, "B C"]
+) -> Float[np.ndarray, "B C"]:
+    """Ranks of ``values`` in each of B samples, to be correlated: the row sums of two such arrays' products are rho.
+
+    A sample has value c ``repeats[b, c]`` times, so that the product of the arrays of x and y, summed over c, is
+    :func:`spearman` of the sample written out in full.  NaN in a sample that does not vary.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    # Equal values share the middle of the places that they take up.
+    count = np.add.reduceat(repeats[:, order], starts, axis=1)
+    middle = np.cumsum(count, axis=1) - count / 2
+    group = np.empty(len(values), np.int64)
+    group[order] = np.repeat(np.arange(len(starts)), np.diff([*starts, len(values)]))
+    total = count.sum(axis=1, keepdims=True)
+    # The mean of all middles is half the number of values, whatever the ties.
+    ranks = np.sqrt(repeats) * (middle - total / 2)[:, group]
+    norm = np.sqrt((ranks**2).sum(axis=1, keepdims=True))
+    return np.divide(ranks, norm, out=np.full_like(ranks, np.nan), where=norm > 0)
+
+
+class CorrelationTerms(NamedTuple):
+    """Per stream; the sum of ``xy`` over the root of the product of the sums of ``xx`` and ``yy`` is rho."""
+
+    xy: Float[np.ndarray, " S"]
+    xx: Float[np.ndarray, " S"]
+    yy: Float[np.ndarray, " S"]
+
+    def rho(self, counts: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " B"]:
+        """In each of B samples that have stream s ``counts[b, s]`` times; NaN where nothing varies."""
+        below = np.sqrt((counts @ self.xx) * (counts @ self.yy))
+        return np.divide(counts @ self.xy, below, out=np.full(len(counts), np.nan), where=below > 0)
+
+
+def within_stream_spearman(
+    x: Float[np.ndarray, " C"], y: Float[np.ndarray, " C"], stream: Int[np.ndarray, " C"], n_streams: int
+) -> CorrelationTerms:
+    """Rank correlation of ranks taken within each stream: whether x tells the chunks of *one* stream apart.
+
+    Ranks are centred and divided by the stream's length, so that a chunk of a long stream weighs no more.
+    """
+    from scipy import stats
+
+    ranks = np.zeros((2, len(stream)))
+    for s in range(n_streams):
+        mine = stream == s
+        for row, values in zip(ranks, (x, y), strict=True):
+            if mine.any():
+                row[mine] = (stats.rankdata(values[mine]) - (mine.sum() + 1) / 2) / mine.sum()
+
+    def per_stream(terms: Float[np.ndarray, " C"]) -> Float[np.ndarray, " S"]:
+        return np.bincount(stream, terms, minlength=n_streams)
+
+    return CorrelationTerms(
+        per_stream(ranks[0] * ranks[1]), per_stream(ranks[0] ** 2), per_stream(ranks[1] ** 2)
+    )
+
+
+class Envelope(NamedTuple):
+    """The least loss that a policy reaches at each cost: linear between the costs, level after the last."""
+
+    cost: Float[np.ndarray, " P"]
+    loss: Float[np.ndarray, "... P"]
+
+    def mean_between(self, low: float, high: float) -> Float[np.ndarray, ...]:
+        """Area under the envelope from ``low`` to ``high``, by trapezoids, over its width: nats per token.
+
+        Raises:
+            ValueError: the range is empty, or begins before the cheapest point.
+        """
+        if not self.cost[0] <= low < high:
+            raise ValueError(f"no area from {low} to {high}: the cheapest point costs {self.cost[0]}")
+        at = np.unique([low, *self.cost[(self.cost > low) & (self.cost < high)], high])
+        # Share of each point in the loss at each place.
+        share = np.stack([np.interp(at, self.cost, unit) for unit in np.eye(len(self.cost))], axis=-1)
+        width = np.diff(at)
+        weight = (width @ (share[1:] + share[:-1])) / 2 / (high - low)
+        return self.loss @ weight
+
+
+def lower_envelope(cost: Float[np.ndarray, " Q"], loss: Float[np.ndarray, "... Q"]) -> Envelope:
+    """The lower convex envelope of (cost, loss) points, not rising with cost, for one or many sets of losses.
+
+    Some streams at one point and some at another have a cost and a loss between the two, so whatever lies on a line
+    between points is reached too; and what a cheaper point has, a dearer one need not be worse than.
+    """
+    costs, place = np.unique(cost, return_inverse=True)
+    least = np.stack([loss[..., place == p].min(axis=-1) for p in range(len(costs))], axis=-1)
+    least = np.minimum.accumulate(least, axis=-1)
+    reached = least.copy()
+    for i in range(len(costs)):
+        for k in range(i + 2, len(costs)):
+            for j in range(i + 1, k):
+                share = (costs[j] - costs[i]) / (costs[k] - costs[i])
+                between = (1 - share) * least[..., i] + share * least[..., k]
+                reached[..., j] = np.minimum(reached[..., j], between)
+    return Envelope(costs, reached)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

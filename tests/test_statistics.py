@@ -15,14 +15,18 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.statistics import (
     StreamResamples,
     interquartile_mean,
+    lower_envelope,
     named_generator,
     pass_at_k,
     percentile_interval,
     probability_of_improvement,
+    spearman,
+    standard_ranks,
     t_interval,
     token_weighted_mean,
     uniform_gap,
     within_stream_slope,
+    within_stream_spearman,
 )
 
 losses = st.lists(st.floats(0, 20), min_size=1, max_size=12)
@@ -178,6 +182,71 @@ def test_the_gap_to_uniform_is_the_largest_step_between_the_two_distributions() 
     # All at 1: nothing below it.
     assert uniform_gap(np.array([1.0, 1.0])) == 1.0
     assert uniform_gap((np.arange(100) + 0.5) / 100) == pytest.approx(0.005)
+
+
+def test_a_rank_correlation_worked_by_hand() -> None:
+    # Ranks 1 2 3 4 and 2 1 4 3: 1 − 6·(1+1+1+1) / (4·15) = 0.6; the size of a step is nothing to it.
+    assert spearman([1.0, 2.0, 3.0, 400.0], [5.0, -7.0, 9.0, 8.0]) == pytest.approx(0.6)
+    assert math.isnan(spearman([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=9),
+    st.integers(0, 100),
+)
+def test_resampled_rank_correlations_are_those_of_the_samples_written_out(
+    points: list[tuple[int, int]], seed: int
+) -> None:
+    x, y = np.array(points, float).T
+    stream = np.arange(len(points)) % 3
+    counts = draw(3, samples=8, seed=seed).counts
+    repeats = counts[:, stream]
+    found = (standard_ranks(x, repeats) * standard_ranks(y, repeats)).sum(axis=1)
+    for rho, times in zip(found, repeats.astype(int), strict=True):
+        expected = spearman(np.repeat(x, times), np.repeat(y, times))
+        assert rho == pytest.approx(expected, nan_ok=True)
+
+
+def test_within_streams_the_level_of_a_stream_says_nothing() -> None:
+    # In each stream x and y run against each other, while the stream with higher x has higher y.
+    x = np.array([1.0, 2.0, 3.0, 11.0, 12.0, 13.0])
+    y = np.array([3.0, 2.0, 1.0, 13.0, 12.0, 11.0])
+    stream = np.array([0, 0, 0, 1, 1, 1])
+    assert spearman(x, y) > 0
+    terms = within_stream_spearman(x, y, stream, 2)
+    assert terms.rho(np.array([[1.0, 1.0], [2.0, 0.0]])) == pytest.approx([-1.0, -1.0])
+    # Two of three pairs in order in one stream (rho 0.5), all against in the other: the mean of the two.
+    mixed = within_stream_spearman(x, np.array([1.0, 3.0, 2.0, 3.0, 2.0, 1.0]), stream, 2)
+    assert mixed.rho(np.array([[1.0, 1.0]])) == pytest.approx([(0.5 - 1.0) / 2])
+
+
+def test_the_envelope_is_convex_and_never_rises() -> None:
+    # At cost 2 the line from 3.0 to 1.0 lies at 2.0, below 2.5; the point at cost 4 is worse than a cheaper one.
+    envelope = lower_envelope(np.array([4.0, 1.0, 3.0, 2.0, 3.0]), np.array([1.5, 3.0, 1.0, 2.5, 1.2]))
+    assert envelope.cost.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert envelope.loss == pytest.approx([3.0, 2.0, 1.0, 1.0])
+
+
+def test_the_mean_under_an_envelope_by_trapezoids() -> None:
+    envelope = lower_envelope(np.array([1.0, 3.0]), np.array([[3.0, 1.0], [4.0, 4.0]]))
+    assert envelope.mean_between(1.0, 3.0) == pytest.approx([2.0, 4.0])
+    # From 2 at cost 2 to 1 at cost 3, then level to cost 5: (1.5 · 1 + 1 · 2) / 3.
+    assert envelope.mean_between(2.0, 5.0) == pytest.approx([3.5 / 3, 4.0])
+    with pytest.raises(ValueError, match="the cheapest point costs 1"):
+        envelope.mean_between(0.5, 2.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.floats(0, 5)), min_size=2, max_size=6))
+def test_more_points_never_raise_the_envelope(points: list[tuple[int, float]]) -> None:
+    cost, loss = np.array(points, float).T
+    whole, part = lower_envelope(cost, loss), lower_envelope(cost[:-1], loss[:-1])
+    at = part.cost
+    assert (np.interp(at, whole.cost, whole.loss) <= part.loss + 1e-9).all()
+    slopes = np.diff(whole.loss) / np.diff(whole.cost)
+    assert (slopes <= 1e-9).all()
+    assert (np.diff(slopes) >= -1e-6).all()
 
 
 def test_pass_at_k_equals_its_definition_and_refuses_what_it_cannot_know() -> None:
