@@ -52,6 +52,8 @@ class Calibration:
             features = {
                 str(name): (float(mean), float(scale)) for name, (mean, scale) in content["features"].items()
             }
+            if not all(math.isfinite(number) for pair in features.values() for number in pair):
+                raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
             raise PonderTTTError("not a calibration: write it again from training streams") from None
         return cls(signals, features)

@@ -12,8 +12,8 @@ import pytest
 
 from ponderttt.policies.base import Decision, Observation
 
-#: Chunks of the longest stream that is played.
-LONGEST = 80
+#: Streams are padded to this many chunks, and groups to this many streams, so that each kind of rule compiles once.
+CHUNKS, STREAMS = 104, 80
 
 
 def _one_stream(decide: Any, params: Any, start: Any, signal: Any, chunks: Any, key: Any) -> Decision:
@@ -31,22 +31,24 @@ _PLAY = jax.jit(jax.vmap(_one_stream, in_axes=(None, None, None, 0, 0, 0)), stat
 
 @pytest.fixture(scope="session")
 def play() -> Callable[..., list[Decision]]:
-    """``play(policy, lengths, signals=None, seed=0)``: the decisions of each stream, of which signals are all of a chunk.
+    """``play(policy, lengths, signals=None, seed=0)``: the decisions of each stream; a chunk's signals are all equal."""
 
-    Every call pads to the same shapes, so that each kind of policy compiles once.
-    """
-
-    def run(
-        policy: Any, lengths: Any, signals: Any = None, seed: int = 0, size: int = LONGEST
-    ) -> list[Decision]:
-        lengths = np.asarray(lengths)
-        shown = np.zeros((len(lengths), size), np.float32)
-        if signals is not None:
-            for row, values in zip(shown, signals, strict=True):
-                row[: len(values)] = values
-        keys = jax.random.split(jax.random.key(seed), len(lengths))
-        played = _PLAY(type(policy).decide, policy.params, policy.init(), jnp.asarray(shown), lengths, keys)
+    def run(policy: Any, lengths: Any, signals: Any = None, seed: int = 0) -> list[Decision]:
+        group = max(len(lengths), STREAMS)
+        padded = np.resize(np.asarray(lengths), group)
+        shown = np.zeros((group, CHUNKS), np.float32)
+        for row, values in zip(shown, () if signals is None else signals, strict=False):
+            row[: len(values)] = values
+        keys = jax.random.split(jax.random.key(seed), group)
+        played = _PLAY(type(policy).decide, policy.params, policy.init(), jnp.asarray(shown), padded, keys)
         arrays = [np.asarray(part) for part in (played.action, played.score, played.rank, played.cuts)]
         return [Decision((), *(part[i, :n] for part in arrays)) for i, n in enumerate(lengths)]
 
     return run
+
+
+@pytest.fixture
+def seen() -> Observation:
+    """The first of ten chunks."""
+    zero = jnp.asarray(0.0)
+    return Observation(jnp.asarray(0), jnp.asarray(9), zero, zero, zero, zero, zero, jnp.zeros(64))

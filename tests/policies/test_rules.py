@@ -69,7 +69,7 @@ def test_random_actions_cost_exactly_the_budget_of_each_stream(budget, chunks, p
 
 
 def test_streams_beyond_the_horizon_are_matched_over_their_last_chunks(policies, play):
-    (stream,) = play(policies[3.0], [HORIZON + 40], size=HORIZON + 40)
+    (stream,) = play(policies[3.0], [HORIZON + 40])
     costs = COSTS[stream.action]
     assert costs.sum() == pytest.approx(3.0 * len(costs), abs=1)
     assert set(costs) == set(COSTS)
@@ -77,7 +77,7 @@ def test_streams_beyond_the_horizon_are_matched_over_their_last_chunks(policies,
 
 def test_all_sequences_of_the_total_are_equally_likely(policies, play):
     """Six chunks at 3× have 61 such sequences: six UPDATE_1, or two UPDATE_2, one UPDATE_1 and three SKIP."""
-    streams = play(policies[3.0], [6] * 6100, size=6)
+    streams = play(policies[3.0], [6] * 6100)
     drawn = [tuple(COSTS[stream.action]) for stream in streams]
     kinds = {tuple(sorted(sequence)) for sequence in drawn}
     assert kinds == {(3.0,) * 6, (1.0, 1.0, 1.0, 3.0, 6.0, 6.0)}
