@@ -1,0 +1,172 @@
+"""Memory: adapting stores (hidden state, next token) pairs, reading mixes them into the model's distribution.
+
+The non-parametric limit of test-time training: a Nadaraya-Watson estimate over what was seen takes the place of a model that
+gradient steps fit to it (Sun et al. 2024, arXiv:2407.04620, §2.7).  The mixture is that of the continuous cache
+(Grave et al. 2017, arXiv:1612.04426), with a weight that depends on how near the memory is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from ponderttt.config import MemoryConfig
+from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
+
+#: Logit of what is not there; finite, so that gradients stay so.
+_ABSENT = -1e30
+#: Slow numbers are fitted by the same rate; a unit of the weight's slope is worth as much as ten of the others'.
+_SLOPE_UNIT = 10.0
+
+
+class MemoryFast(NamedTuple):
+    """A ring of M pairs; the oldest is overwritten first."""
+
+    #: Centred hidden states of length one; zeros where nothing was stored yet.
+    keys: Float[Array, "M D"]
+    #: The token that followed each.
+    values: Int[Array, " M"]
+    #: How many pairs were ever stored; the next one goes to this slot, modulo M.
+    written: Int[Array, ""]
+
+
+class _Reading(NamedTuple):
+    """What T queries find; logarithms."""
+
+    #: Softmax logits of the pairs, ``_ABSENT`` in empty slots.
+    logits: Float[Array, "T M"]
+    #: Their log-sum-exp.
+    total: Float[Array, " T"]
+    #: Similarity of the nearest pair.
+    nearest: Float[Array, " T"]
+
+
+class Memory(FastWeights):
+    """Stored pairs as fast weights; slow are the centre, the temperature and what sets the mixing weight."""
+
+    reads = "losses"
+
+    def __init__(self, width: int, config: MemoryConfig, *, rngs: nnx.Rngs) -> None:
+        """``width`` is D of the hidden state; nothing is drawn from ``rngs``."""
+        self.config = config
+        self.centre = nnx.Param(jnp.zeros(width))
+        self.log_inverse_temperature = nnx.Param(jnp.asarray(math.log(config.inverse_temperature)))
+        weight = config.mixing_weight
+        self.weight_bias = nnx.Param(jnp.asarray(math.log(weight / (1 - weight))))
+        self.weight_slope = nnx.Param(jnp.asarray(0.0))
+        self.weight_entropy = nnx.Param(jnp.asarray(0.0))
+
+    def prepare(self, hidden: Float[np.ndarray, "N D"]) -> None:
+        """Centre at the mean of training states; training moves it on from there."""
+        self.centre[...] = jnp.asarray(hidden.mean(axis=0, dtype=np.float64), jnp.float32)
+
+    def reset(self) -> MemoryFast:
+        """An empty ring."""
+        capacity = self.config.capacity
+        return MemoryFast(
+            jnp.zeros((capacity, *self.centre[...].shape)),
+            jnp.zeros(capacity, jnp.int32),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def score(self, fast: MemoryFast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
+        """See :meth:`FastWeights.score`; an empty memory gives ``chunk.nll_frozen`` bit for bit."""
+        return self._nll(fast, chunk)
+
+    def score_positions(
+        self, fast: MemoryFast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
+    ) -> Float[Array, " S"]:
+        """:meth:`score` of some positions; the others are not looked at."""
+        return self._nll(fast, jax.tree.map(lambda field: field[positions], chunk))
+
+    def adapt(self, fast: MemoryFast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
+        """Store ``steps`` quarters of the chunk's real tokens (rounded up), the most surprising first.
+
+        Surprise is the frozen loss.  Pairs enter in the order of the chunk; of more than the capacity, the most
+        surprising stay.
+        """
+        length = chunk.hidden.shape[0]
+        limit = min(-(-length * steps // 4), length, self.config.capacity)
+        surprise = jnp.where(chunk.mask, chunk.nll_frozen, -jnp.inf)
+        _, order = jax.lax.top_k(surprise, limit)
+        real = jnp.sum(chunk.mask)
+        stored = jnp.minimum(-(-real * steps // 4), limit)
+        # In the order of the chunk, those beyond the share last.
+        chosen = jnp.sort(jnp.where(jnp.arange(limit) < stored, order, length))
+        inside = jnp.arange(limit) < stored
+        slots = jnp.where(
+            inside, (fast.written + jnp.arange(limit)) % self.config.capacity, self.config.capacity
+        )
+        source = jnp.minimum(chosen, length - 1)
+        after = MemoryFast(
+            fast.keys.at[slots].set(self._unit(chunk.hidden[source]), mode="drop"),
+            fast.values.at[slots].set(chunk.targets[source], mode="drop"),
+            fast.written + stored.astype(jnp.int32),
+        )
+        return Adaptation(after, masked_mean(chunk.nll_frozen[source], inside), jnp.asarray(steps, jnp.int32))
+
+    def next_token(self, fast: MemoryFast, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
+        """See :meth:`FastWeights.next_token`."""
+        frozen = jax.nn.log_softmax(readout.rows(chunk, None), axis=-1)
+        entropy = -jnp.sum(jnp.exp(frozen) * frozen, axis=-1)
+        reading = self._read(fast, chunk.hidden)
+        weights = jnp.exp(reading.logits - reading.total[:, None])
+        memory = jnp.zeros_like(frozen).at[:, fast.values].add(weights)
+        mixed = self._mix(frozen.T, jnp.log(memory).T, reading, entropy).T
+        return jnp.where(fast.written > 0, mixed, frozen)
+
+    def reconstruction(self, fast: MemoryFast, chunk: Chunk) -> Float[Array, ""]:
+        """Squared distance of each real token's key from the memory's estimate of it, on average; 1 if it is empty."""
+        reading = self._read(fast, chunk.hidden)
+        weights = jnp.exp(reading.logits - reading.total[:, None])
+        estimate = jnp.einsum("TM,MD->TD", weights, fast.keys)
+        return masked_mean(jnp.sum(jnp.square(self._unit(chunk.hidden) - estimate), axis=-1), chunk.mask)
+
+    def flipped(self, before: MemoryFast, after: MemoryFast) -> MemoryFast:
+        """What was stored is found by contexts that are unlike it: its keys are negated."""
+        capacity = self.config.capacity
+        age = (after.written - 1 - jnp.arange(capacity)) % capacity
+        new = age < after.written - before.written
+        return after._replace(keys=jnp.where(new[:, None], -after.keys, after.keys))
+
+    def _unit(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
+        centred = hidden - self.centre[...]
+        return centred * jax.lax.rsqrt(jnp.sum(jnp.square(centred), axis=-1, keepdims=True) + 1e-12)
+
+    def _valid(self, fast: MemoryFast) -> Bool[Array, " M"]:
+        return jnp.arange(self.config.capacity) < fast.written
+
+    def _read(self, fast: MemoryFast, hidden: Float[Array, "T D"]) -> _Reading:
+        similarity = jnp.einsum("TD,MD->TM", self._unit(hidden), fast.keys)
+        valid = self._valid(fast)
+        logits = jnp.where(valid, jnp.exp(self.log_inverse_temperature[...]) * similarity, _ABSENT)
+        nearest = jnp.max(jnp.where(valid, similarity, -1.0), axis=-1)
+        return _Reading(logits, jax.nn.logsumexp(logits, axis=-1), nearest)
+
+    def _mix(
+        self,
+        frozen: Float[Array, "*V T"],
+        memory: Float[Array, "*V T"],
+        reading: _Reading,
+        entropy: Float[Array, " T"],
+    ) -> Float[Array, "*V T"]:
+        """Log-probability of the mixture of two log-probabilities."""
+        logit = (
+            self.weight_bias[...]
+            + _SLOPE_UNIT * self.weight_slope[...] * reading.nearest
+            + self.weight_entropy[...] * entropy
+        )
+        return jnp.logaddexp(frozen + jax.nn.log_sigmoid(-logit), memory + jax.nn.log_sigmoid(logit))
+
+    def _nll(self, fast: MemoryFast, chunk: Chunk) -> Float[Array, " T"]:
+        reading = self._read(fast, chunk.hidden)
+        same = fast.values == chunk.targets[:, None]
+        found = jax.nn.logsumexp(jnp.where(same, reading.logits, _ABSENT), axis=-1)
+        nll = -self._mix(-chunk.nll_frozen, found - reading.total, reading, chunk.entropy)
+        return jnp.where(chunk.mask, jnp.where(fast.written > 0, nll, chunk.nll_frozen), 0.0)
