@@ -19,6 +19,8 @@ from ponderttt.features.text import CODE_METRICS, code_metrics
 MAX_NLL = 20.0
 #: A frozen loss above this is a surprise, nats; a similarity above the other is nearly a repetition.
 HIGH_NLL, HIGH_SIMILARITY = 3.0, 0.9
+#: An entry below this share of the standard deviation is nearly zero.
+NEAR_ZERO = 0.1
 _QUANTILES = (10, 25, 50, 75, 90)
 
 
@@ -41,7 +43,7 @@ class ChunkSignals(NamedTuple):
     attention_entropy: Float[np.ndarray, "L N T"]
     attention_distance: Float[np.ndarray, "L N T"]
     attention_sparsity: Float[np.ndarray, "L N T"]
-    #: Source text of the chunk's real tokens, and its language.
+    #: Source text of the real tokens that the chunk reads, without separators of documents, and its language.
     text: str
     language: str
     #: Number of documents that begin in the chunk.
@@ -98,12 +100,12 @@ def _confidence(
 
 
 def _activation(hidden: Float[np.ndarray, "M D"]) -> dict[str, float]:
-    mean, std = float(hidden.mean(dtype=np.float64)), float(hidden.std(dtype=np.float64))
+    std = float(hidden.std())
     top, bottom = hidden.max(axis=1), hidden.min(axis=1)
     return {
-        "hidden_mean": mean,
+        "hidden_mean": float(hidden.mean()),
         "hidden_std": std,
-        "hidden_near_zero": float(np.mean(np.abs(hidden) < 0.1 * std)),
+        "hidden_near_zero": float(np.mean(np.abs(hidden) < NEAR_ZERO * std)),
         "hidden_max": float(top.max()),
         "hidden_min": float(bottom.min()),
         "hidden_range": float((top - bottom).mean()),
