@@ -66,7 +66,11 @@ def observe(
         budget: mean per chunk that the stream may spend, in multiples of SKIP; infinite without a budget.
     """
     count = chunk_index + 1 + chunks_left
-    share = min(1.0, max(0.0, budget_left / (budget * count))) if isfinite(budget) else 1.0
+    # Without a budget every chunk may cost what it likes: nothing is ever scarce.
+    share = rate = 1.0
+    if isfinite(budget):
+        share = min(1.0, max(0.0, budget_left / (budget * count)))
+        rate = share * count / (chunks_left + 1)
     values = {
         "loss_ema": _average(history.loss_ema, loss),
         "gain_ema": _average(history.gain_ema, loss_frozen - loss),
@@ -75,7 +79,7 @@ def observe(
         "stream_position": chunk_index / (chunk_index + HALF_POSITION),
         "budget_remaining": share,
         "chunks_left": chunks_left / count,
-        "budget_rate": share * count / (chunks_left + 1),
+        "budget_rate": rate,
         "loss_change": _difference(loss, history.loss),
         "loss_above_ema": _difference(loss, history.loss_ema),
         "frozen_loss_change": _difference(loss_frozen, history.loss_frozen),

@@ -145,7 +145,7 @@ FEATURES: tuple[Feature, ...] = (
         0,
         1,
         0,
-        "d / (1 + d), d the mean number of brackets that are open at a lexical token.",
+        "d / (1 + d), d the mean number of open brackets around a lexical token; a bracket is outside itself.",
     ),
     _frozen(
         "code",

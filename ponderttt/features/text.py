@@ -105,7 +105,7 @@ def _repetition(words: list[str]) -> float:
 
 
 def _bracket_depth(words: list[str]) -> float:
-    """d / (1 + d) for the mean number d of brackets that are open at a token.
+    """d / (1 + d) for the mean number d of open brackets around a token; a bracket is outside itself.
 
     A chunk may close brackets that were opened before it: as many as needed are taken to be open at its start.
     """
