@@ -7,7 +7,6 @@ same resampled streams are used for every arm, so differences between arms are p
 
 from __future__ import annotations
 
-import math
 import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -163,73 +162,64 @@ def uniform_gap(ranks: Float[np.ndarray, " N"]) -> float:
     return float(max(np.max(ordered - below), np.max(below + 1 / len(ordered) - ordered)))
 
 
-def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Rank correlation, ties at their mean rank; NaN if either does not vary."""
-    from scipy import stats
-
-    if min(np.ptp(np.asarray(x)), np.ptp(np.asarray(y))) == 0:
-        return math.nan
-    return float(stats.spearmanr(x, y).statistic)
-
-
-def standard_ranks(
+def middle_ranks(
     values: Float[np.ndarray, " C"], repeats: Float[np.ndarray, "B C"]
 ) -> Float[np.ndarray, "B C"]:
-    """Ranks of ``values`` in each of B samples, to be correlated: the row sums of two such arrays' products are rho.
+    """Ranks of ``values`` in each of B samples, from whose mean they are counted; equal values share a rank.
 
-    A sample has value c ``repeats[b, c]`` times, so that the product of the arrays of x and y, summed over c, is
-    :func:`spearman` of the sample written out in full.  NaN in a sample that does not vary.
+    A sample has value c ``repeats[b, c]`` times; what it has not has the rank that it would have.
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     # Equal values share the middle of the places that they take up.
     count = np.add.reduceat(repeats[:, order], starts, axis=1)
-    middle = np.cumsum(count, axis=1) - count / 2
+    total = np.cumsum(count, axis=1)
+    # The mean of all middles is half the number of values, whatever the ties.
+    middle = total - count / 2 - total[:, -1:] / 2
     group = np.empty(len(values), np.int64)
     group[order] = np.repeat(np.arange(len(starts)), np.diff([*starts, len(values)]))
-    total = count.sum(axis=1, keepdims=True)
-    # The mean of all middles is half the number of values, whatever the ties.
-    ranks = np.sqrt(repeats) * (middle - total / 2)[:, group]
+    return middle[:, group]
+
+
+def standard_ranks(
+    values: Float[np.ndarray, " C"], repeats: Float[np.ndarray, "B C"]
+) -> Float[np.ndarray, "B C"]:
+    """Ranks in each of B samples, scaled so that Spearman's rho of x and y is the row sum of their product.
+
+    The rho is that of the sample written out in full, value c ``repeats[b, c]`` times; NaN in a sample that does not
+    vary.
+    """
+    ranks = np.sqrt(repeats) * middle_ranks(values, repeats)
     norm = np.sqrt((ranks**2).sum(axis=1, keepdims=True))
     return np.divide(ranks, norm, out=np.full_like(ranks, np.nan), where=norm > 0)
 
 
-class CorrelationTerms(NamedTuple):
-    """Per stream; the sum of ``xy`` over the root of the product of the sums of ``xx`` and ``yy`` is rho."""
+def ranks_within_streams(
+    values: Float[np.ndarray, " C"], stream: Int[np.ndarray, " C"], n_streams: int
+) -> Float[np.ndarray, " C"]:
+    """Rank of each chunk among those of its own stream, from the stream's mean, over the stream's length.
 
-    xy: Float[np.ndarray, " S"]
-    xx: Float[np.ndarray, " S"]
-    yy: Float[np.ndarray, " S"]
-
-    def rho(self, counts: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " B"]:
-        """In each of B samples that have stream s ``counts[b, s]`` times; NaN where nothing varies."""
-        below = np.sqrt((counts @ self.xx) * (counts @ self.yy))
-        return np.divide(counts @ self.xy, below, out=np.full(len(counts), np.nan), where=below > 0)
-
-
-def within_stream_spearman(
-    x: Float[np.ndarray, " C"], y: Float[np.ndarray, " C"], stream: Int[np.ndarray, " C"], n_streams: int
-) -> CorrelationTerms:
-    """Rank correlation of ranks taken within each stream: whether x tells the chunks of *one* stream apart.
-
-    Ranks are centred and divided by the stream's length, so that a chunk of a long stream weighs no more.
+    Correlated, they say whether a signal tells the chunks of *one* stream apart; a long stream's chunks weigh no more.
     """
-    from scipy import stats
+    belongs = (stream == np.arange(n_streams)[:, None]).astype(np.float64)
+    ranks = middle_ranks(values, belongs)[stream, np.arange(len(stream))]
+    return ranks / belongs.sum(axis=1)[stream]
 
-    ranks = np.zeros((2, len(stream)))
-    for s in range(n_streams):
-        mine = stream == s
-        for row, values in zip(ranks, (x, y), strict=True):
-            if mine.any():
-                row[mine] = (stats.rankdata(values[mine]) - (mine.sum() + 1) / 2) / mine.sum()
 
-    def per_stream(terms: Float[np.ndarray, " C"]) -> Float[np.ndarray, " S"]:
-        return np.bincount(stream, terms, minlength=n_streams)
+def resampled_correlation(
+    x: Float[np.ndarray, " C"],
+    y: Float[np.ndarray, " C"],
+    stream: Int[np.ndarray, " C"],
+    counts: Float[np.ndarray, "B S"],
+) -> Float[np.ndarray, " B"]:
+    """Σxy / √(Σx² Σy²) of centred x and y in each of B samples of streams; NaN where nothing varies."""
 
-    return CorrelationTerms(
-        per_stream(ranks[0] * ranks[1]), per_stream(ranks[0] ** 2), per_stream(ranks[1] ** 2)
-    )
+    def sums(terms: Float[np.ndarray, " C"]) -> Float[np.ndarray, " B"]:
+        return counts @ np.bincount(stream, terms, minlength=counts.shape[1])
+
+    below = np.sqrt(sums(x**2) * sums(y**2))
+    return np.divide(sums(x * y), below, out=np.full(len(counts), np.nan), where=below > 0)
 
 
 class Envelope(NamedTuple):

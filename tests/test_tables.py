@@ -35,7 +35,7 @@ def update(stream: int, chunk: int) -> Action:
 
 
 def table_of(folders: list[Path], **options: Any) -> dict[tuple[str, str], TableRow]:
-    rows, _, _ = build_table(folders, CODE, STATISTICS, **options)
+    rows = build_table(folders, CODE, STATISTICS, **options).rows
     return {(row.fast_weights, row.method): row for row in rows}
 
 
@@ -53,7 +53,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str]
     """The rows of a grid with rules, oracles and controls at three budgets."""
     root = tmp_path_factory.mktemp("rules")
     folders = rules_grid(root, {"memory": 1.0, "memory+context_1": 0.5})
-    rows, _, _ = build_table(folders, CODE, STATISTICS)
+    rows = build_table(folders, CODE, STATISTICS).rows
     return {(row.corpus, row.fast_weights, row.method): row for row in rows}
 
 
@@ -120,7 +120,7 @@ def test_copies_of_a_deterministic_arm_are_refused(tmp_path: Path) -> None:
 
 def test_the_table_does_not_depend_on_the_order_of_its_runs(tmp_path: Path) -> None:
     folders = small_world(tmp_path)
-    assert build_table(folders, CODE, STATISTICS)[0] == build_table(folders[::-1], CODE, STATISTICS)[0]
+    assert build_table(folders, CODE, STATISTICS).rows == build_table(folders[::-1], CODE, STATISTICS).rows
 
 
 def test_a_missing_seed_is_refused_with_the_command_that_makes_it(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_seeds_are_compared_with_the_adapter_of_the_same_seed(tmp_path: Path) ->
     # update_1 of seed 1 has 2.75 and its adapter 3; against the adapter of seed 0, or of both, it would seem worse.
     row = table_of(without, allow_missing=True)["ttt", "update_1"]
     assert row.delta_vs_skip == pytest.approx(-0.25)
-    _, seeds, _ = build_table(folders, CODE, STATISTICS)
+    seeds = build_table(folders, CODE, STATISTICS).seeds
     of_update = {seed.seed: seed.delta_vs_skip for seed in seeds if seed.method == "update_1"}
     assert of_update == pytest.approx({0: -0.25, 1: -0.25})
 
@@ -309,14 +309,14 @@ def test_the_default_grid_in_reading_order_with_intervals_everywhere(
 
 def test_what_was_written_reads_back_the_same(grid: tuple[Path, list[Path], list[TableRow]]) -> None:
     root, folders, rows = grid
-    built, seeds, _ = build_table(folders, CODE, STATISTICS)
-    for written, made in zip(rows, built, strict=True):
+    built = build_table(folders, CODE, STATISTICS)
+    for written, made in zip(rows, built.rows, strict=True):
         for name in TableRow.__dataclass_fields__:
             expected = getattr(made, name)
             assert getattr(written, name) == (
                 pytest.approx(expected, rel=1e-9, abs=1e-12) if isinstance(expected, float) else expected
             )
-    assert len(read_seeds(root / "seeds.csv")) == len(seeds) == len(folders)
+    assert len(read_seeds(root / "seeds.csv")) == len(built.seeds) == len(folders)
 
 
 def test_the_same_runs_give_the_same_bytes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,6 +23,9 @@ from ponderttt.reporting.methods import (
     split_method,
     stated_budget,
 )
+
+if TYPE_CHECKING:
+    import pyarrow
 
 MEASURES = ("loss", "steps", "cost_nominal", "flops", "seconds")
 #: NaN where an arm has none.
@@ -73,6 +76,14 @@ class Chunks:
         return np.add.reduceat(values, starts, axis=-1)
 
 
+class LookAhead(NamedTuple):
+    """What an oracle saw: the signals of each chunk, and the gain at the next chunk of each update; NaN if unknown."""
+
+    features: Float[np.ndarray, "C F"]
+    #: Of UPDATE_1, UPDATE_2 and UPDATE_4, nats per token.
+    gain: Float[np.ndarray, "C 3"]
+
+
 @dataclass(frozen=True)
 class Run:
     """One arm and seed."""
@@ -85,6 +96,7 @@ class Run:
     #: :data:`MEASURES`, :data:`OPTIONAL_MEASURES` and ``action``, the index of an :class:`~ponderttt.actions.Action`.
     measures: dict[str, Float[np.ndarray, " C"]]
     budget: Budget | None
+    look_ahead: LookAhead | None
     code_digest: str
     run_digest: str
     #: ``run_metadata`` of the job that made it.
@@ -101,6 +113,8 @@ class Arm:
     chunks: Chunks
     measures: dict[str, Float[np.ndarray, "N C"]]
     budget: Budget | None
+    #: By seed, of oracles whose records have it.
+    look_aheads: tuple[LookAhead, ...]
     code_digest: str
     run_digest: str
     run_digests: tuple[str, ...]
@@ -214,6 +228,7 @@ def read_run(folder: Path, expected_code: str | None = None) -> Run:
             for name in (*MEASURES, *OPTIONAL_MEASURES, "action")
         },
         budget=_budget(key.method, manifest["facts"]),
+        look_ahead=_look_ahead(table, order),
         code_digest=code,
         run_digest=digest([manifest["files"], manifest["facts"]]),
         made_by=manifest["run"],
@@ -226,6 +241,17 @@ _COLUMNS = (
     *MEASURES,
     *OPTIONAL_MEASURES,
 )
+
+
+def _look_ahead(table: pyarrow.Table, order: Int[np.ndarray, " C"]) -> LookAhead | None:
+    if table["look_ahead"].null_count == len(table) or table["features"].null_count == len(table):
+        return None
+    columns = []
+    for name in ("features", "look_ahead"):
+        rows = table[name].to_pylist()
+        width = next(len(row) for row in rows if row is not None)
+        columns.append(np.array([row or [np.nan] * width for row in rows], np.float64)[order])
+    return LookAhead(*columns)
 
 
 def _budget(method: str, facts: dict[str, Any]) -> Budget | None:
@@ -269,6 +295,7 @@ def _arm(key: ArmKey, runs: Sequence[Run]) -> Arm:
         chunks=first.chunks,
         measures={name: np.stack([run.measures[name] for run in runs]) for name in first.measures},
         budget=first.budget,
+        look_aheads=tuple(run.look_ahead for run in runs if run.look_ahead),
         code_digest=first.code_digest,
         run_digest=digest([run.run_digest for run in runs]),
         run_digests=tuple(run.run_digest for run in runs),

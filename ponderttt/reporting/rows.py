@@ -1,4 +1,4 @@
-"""The columns of ``paper_table.csv`` and ``seeds.csv``, and how they are written and read."""
+"""The columns of the files of numbers in the results folder, and how they are written and read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from ponderttt.provenance import MANIFEST, atomic_path, read_manifest, write_man
 
 KIND = "table"
 
-R = TypeVar("R", "TableRow", "SeedRow")
+#: Names of the files beside the table.
+FRONTIER, SIGNALS = "frontier.csv", "signals.csv"
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -118,22 +121,85 @@ class SeedRow:
     run_digest: str
 
 
-def write_rows(
-    table: Path, rows: Sequence[TableRow], seeds: Path, seed_rows: Sequence[SeedRow], facts: Mapping[str, Any]
-) -> None:
-    """Write both files and, last, the manifest beside them.
+@dataclass(frozen=True)
+class FrontierRow:
+    """One arm at one measure of cost, with what is known of its policy; losses in nats per token, costs per chunk.
+
+    ``on_front`` says that no arm of the model and corpus that a user could run costs less and loses less: oracles and
+    what learns from the wrong thing are no such arms.  Areas are mean losses over the costs from ``range_low`` to
+    ``range_high``, which all policies of the fast weights reach; ``None`` where a policy has a single cost.
+    """
+
+    model: str
+    fast_weights: str
+    policy: str
+    corpus: str
+    cost_measure: str
+    method: str
+    budget: float | None
+    cost: float
+    loss: float
+    on_front: bool
+    n_costs: int
+    range_low: float | None
+    range_high: float | None
+    area: float | None
+    area_ci_low: float | None
+    area_ci_high: float | None
+    area_vs_random: float | None
+    area_vs_random_ci_low: float | None
+    area_vs_random_ci_high: float | None
+    area_vs_fixed: float | None
+    area_vs_fixed_ci_low: float | None
+    area_vs_fixed_ci_high: float | None
+
+
+@dataclass(frozen=True)
+class SignalRow:
+    """How well one feature of chunk t predicts what an update there gains at chunk t+1, in the oracle's look-ahead.
+
+    ``rho`` is the rank correlation over all chunks, ``rho_within`` that of ranks taken within each stream; both are
+    means over seeds, with a bootstrap over streams.  ``None`` where the feature or the gain does not vary.
+    """
+
+    model: str
+    fast_weights: str
+    method: str
+    corpus: str
+    feature: str
+    group: str
+    action: str
+    n_seeds: int
+    n_streams: int
+    n_chunks: int
+    rho: float | None
+    rho_ci_low: float | None
+    rho_ci_high: float | None
+    rho_within: float | None
+    rho_within_ci_low: float | None
+    rho_within_ci_high: float | None
+
+
+def write_rows(files: Mapping[Path, tuple[type, Sequence[Any]]], facts: Mapping[str, Any]) -> None:
+    """Write files of numbers and, last, the manifest beside them.
+
+    Args:
+        files: path → kind of its rows, and the rows; there may be none.
+        facts: of the manifest.
 
     Raises:
         ValueError: the files are not in one folder.
         PonderTTTError: the disk is full.
     """
-    if table.parent != seeds.parent:
-        raise ValueError(f"{table} and {seeds} share a manifest, so they must lie in one folder")
-    (table.parent / MANIFEST).unlink(missing_ok=True)
-    for path, lines in ((table, rows), (seeds, seed_rows)):
+    folders = {path.parent for path in files}
+    if len(folders) != 1:
+        raise ValueError(f"{', '.join(map(str, files))} share a manifest, so they must lie in one folder")
+    folder = folders.pop()
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path, (kind, rows) in files.items():
         with atomic_path(path) as temporary:
-            temporary.write_text(_as_csv(lines))
-    write_manifest(table.parent, KIND, {table.name: len(rows), seeds.name: len(seed_rows)}, facts)
+            temporary.write_text(_as_csv(kind, rows))
+    write_manifest(folder, KIND, {path.name: len(rows) for path, (_, rows) in files.items()}, facts)
 
 
 def read_table(path: Path | str) -> list[TableRow]:
@@ -148,6 +214,16 @@ def read_table(path: Path | str) -> list[TableRow]:
 def read_seeds(path: Path | str) -> list[SeedRow]:
     """Read and verify ``seeds.csv``; raises as :func:`read_table` does."""
     return _read(Path(path), SeedRow)
+
+
+def read_frontier(path: Path | str) -> list[FrontierRow]:
+    """Read and verify ``frontier.csv``; raises as :func:`read_table` does."""
+    return _read(Path(path), FrontierRow)
+
+
+def read_signals(path: Path | str) -> list[SignalRow]:
+    """Read and verify ``signals.csv``; raises as :func:`read_table` does."""
+    return _read(Path(path), SignalRow)
 
 
 def table_manifest(path: Path | str) -> dict[str, Any]:
@@ -183,10 +259,10 @@ def _format(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def _as_csv(rows: Sequence[TableRow] | Sequence[SeedRow]) -> str:
+def _as_csv(kind: Any, rows: Sequence[Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in dataclasses.fields(rows[0]))
+    writer.writerow(field.name for field in dataclasses.fields(kind))
     for row in rows:
         writer.writerow(_format(value) for value in dataclasses.astuple(row))
     return text.getvalue()

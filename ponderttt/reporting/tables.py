@@ -1,11 +1,11 @@
-"""``results/paper_table.csv`` and ``results/seeds.csv``: every number in them is computed from records."""
+"""``results/paper_table.csv`` and the files beside it: every number in them is computed from records."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,8 +15,18 @@ from ponderttt.config import StatisticsConfig, as_mapping
 from ponderttt.errors import PonderTTTError
 from ponderttt.reporting.arms import Arm, Run, load_arms
 from ponderttt.reporting.comparisons import Difference, difference, mean_cost
+from ponderttt.reporting.frontier import frontier_rows
 from ponderttt.reporting.references import control_of, costs_the_same, recoveries, references_of
-from ponderttt.reporting.rows import SeedRow, TableRow, write_rows
+from ponderttt.reporting.rows import (
+    FRONTIER,
+    SIGNALS,
+    FrontierRow,
+    SeedRow,
+    SignalRow,
+    TableRow,
+    write_rows,
+)
+from ponderttt.reporting.signals import signal_rows
 from ponderttt.statistics import Interval, StreamResamples, named_generator, t_interval, uniform_gap
 
 #: Hex digits of a digest in a cell.
@@ -31,9 +41,12 @@ def write_table(
     output_seeds: Path | str,
     command: str,
     *,
+    control_corpora: Mapping[str, str] | None = None,
     allow_missing: bool = False,
 ) -> list[TableRow]:
-    """Compute the table and write it, its seeds and their manifest; prints n for every row.
+    """Compute the table and write it, its seeds, ``frontier.csv``, ``signals.csv`` and their manifest.
+
+    Prints n for every row.
 
     Args:
         run_folders: every ``results/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}`` that the grid demands.
@@ -42,22 +55,40 @@ def write_table(
         output_table: ``results/paper_table.csv``.
         output_seeds: ``results/seeds.csv``, in the same folder.
         command: what remakes the table, for its manifest and the reading guide.
+        control_corpora: corpus → kind, of those in which nothing or everything can be learned; figures leave them out.
         allow_missing: make the table of the runs that exist; the manifest and the guide list the others.
 
     Raises:
         PonderTTTError: see :func:`build_table`; nothing is written then.
     """
-    rows, seed_rows, facts = build_table(
+    table = build_table(
         [Path(folder) for folder in run_folders], expected_code, statistics, allow_missing=allow_missing
     )
-    write_rows(Path(output_table), rows, Path(output_seeds), seed_rows, {**facts, "command": command})
-    for row in rows:
+    beside = Path(output_table).parent
+    files: dict[Path, tuple[type, Sequence[Any]]] = {
+        Path(output_table): (TableRow, table.rows),
+        Path(output_seeds): (SeedRow, table.seeds),
+        beside / FRONTIER: (FrontierRow, table.frontier),
+        beside / SIGNALS: (SignalRow, table.signals),
+    }
+    write_rows(files, {**table.facts, "control_corpora": dict(control_corpora or {}), "command": command})
+    for row in table.rows:
         print(
             f"{row.corpus} {row.model} {row.label} ({row.protocol}): "
             f"{row.n_seeds} {'run, deterministic' if row.deterministic else 'seeds'}, "
             f"{row.n_streams} streams, {row.n_chunks} chunks, {row.n_tokens:,} tokens"
         )
-    return rows
+    return table.rows
+
+
+class Table(NamedTuple):
+    """The rows of every file of numbers, and the facts for their manifest."""
+
+    rows: list[TableRow]
+    seeds: list[SeedRow]
+    frontier: list[FrontierRow]
+    signals: list[SignalRow]
+    facts: dict[str, Any]
 
 
 def build_table(
@@ -66,14 +97,15 @@ def build_table(
     statistics: StatisticsConfig,
     *,
     allow_missing: bool = False,
-) -> tuple[list[TableRow], list[SeedRow], dict[str, Any]]:
-    """Rows of the table, rows of the seeds, and the facts for their manifest.
+) -> Table:
+    """Compute every number of the results folder.
 
     Raises:
         PonderTTTError: a run is missing or given twice, its records come from another version of the code, hold a
             value that is not finite or a chunk twice, or two arms that are compared scored different chunks.
     """
-    arms, runs, missing = load_arms(run_folders, expected_code, allow_missing=allow_missing)
+    folders = [Path(folder) for folder in run_folders]
+    arms, runs, missing = load_arms(folders, expected_code, allow_missing=allow_missing)
     rows, seed_rows = [], []
     resamples: dict[tuple[str, int], StreamResamples] = {}
     for arm in arms:
@@ -91,7 +123,8 @@ def build_table(
         "missing": [str(folder) for folder in missing],
         "records": _provenance(runs),
     }
-    return rows, seed_rows, facts
+    signals = signal_rows(arms, resamples, statistics.confidence)
+    return Table(rows, seed_rows, frontier_rows(arms, resamples, statistics.confidence), signals, facts)
 
 
 def _row(

@@ -1,0 +1,170 @@
+"""``results/frontier.csv``: what each policy reaches at each budget, the area under it, and who is beaten by nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ponderttt.config import CONTROL_METHODS
+from ponderttt.reporting.arms import Arm, ArmKey
+from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES, split_method
+from ponderttt.reporting.rows import FrontierRow
+from ponderttt.statistics import Envelope, StreamResamples, lower_envelope, percentile_interval
+
+#: Name in the file → measure of the records.
+COST_MEASURES = {"nominal": "cost_nominal", "flops": "flops", "seconds": "seconds"}
+#: Policies that areas are compared with.
+RANDOM, FIXED = "random", "fixed"
+
+
+def policy_of_method(method: str) -> str:
+    """The policy whose budgets (or whose actions, or whose context) make one line of the frontier."""
+    base, _ = split_method(method)
+    if base in FIXED_SCHEDULES:
+        return FIXED
+    return "context" if base == "plain" or base.startswith("context_") else base
+
+
+class Areas(NamedTuple):
+    """Mean loss of one policy over a range of costs: of the streams, and of each resample of them."""
+
+    value: float
+    samples: Float[np.ndarray, " B"]
+
+    def minus(self, other: Areas) -> Areas:
+        """The paired difference."""
+        return Areas(self.value - other.value, self.samples - other.samples)
+
+
+def frontier_rows(
+    arms: Sequence[Arm], resamples: Mapping[tuple[str, int], StreamResamples], confidence: float
+) -> list[FrontierRow]:
+    """Every ``score_first`` arm at every measure of cost, in the order of ``arms``.
+
+    Args:
+        arms: of the whole table.
+        resamples: (corpus, number of streams) → the resamples that the table uses for it.
+        confidence: of the intervals.
+    """
+    rows = []
+    arms = [arm for arm in arms if arm.key.protocol == "score_first"]
+    for group in dict.fromkeys((arm.key.corpus, arm.key.model) for arm in arms):
+        mine = [arm for arm in arms if (arm.key.corpus, arm.key.model) == group]
+        draws = resamples[group[0], len(mine[0].chunks.streams)]
+        for name, measure in COST_MEASURES.items():
+            front = pareto_front(mine, measure)
+            for fast_weights in dict.fromkeys(arm.key.fast_weights for arm in mine):
+                of_label = [arm for arm in mine if arm.key.fast_weights == fast_weights]
+                rows += _rows_of_label(of_label, name, front, draws, confidence)
+    return rows
+
+
+def mean_loss(arm: Arm) -> float:
+    """Nats per token, seeds averaged."""
+    return float(arm.measures["loss"].mean(axis=0) @ arm.chunks.n_tokens / arm.chunks.n_tokens.sum())
+
+
+def pareto_front(arms: Sequence[Arm], measure: str) -> set[ArmKey]:
+    """The arms that no other arm beats in loss without costing more; see :class:`~ponderttt.reporting.rows.FrontierRow`."""
+    places = sorted(
+        (
+            (float(arm.measures[measure].mean()), mean_loss(arm), arm.key)
+            for arm in arms
+            if _could_be_run(arm)
+        ),
+        key=lambda place: place[:2],
+    )
+    front, best = set(), np.inf
+    for _, loss, key in places:
+        if loss < best:
+            front.add(key)
+            best = loss
+    return front
+
+
+def _could_be_run(arm: Arm) -> bool:
+    return split_method(arm.key.method)[0] not in (*ORACLES, *CONTROL_METHODS)
+
+
+def _rows_of_label(
+    arms: Sequence[Arm], name: str, front: set[ArmKey], resamples: StreamResamples, confidence: float
+) -> list[FrontierRow]:
+    measure = COST_MEASURES[name]
+    policies: dict[str, list[Arm]] = {}
+    for arm in arms:
+        policies.setdefault(policy_of_method(arm.key.method), []).append(arm)
+    costs = {
+        policy: {float(arm.measures[measure].mean()) for arm in points} for policy, points in policies.items()
+    }
+    lines = [policy for policy in policies if len(costs[policy]) > 1]
+    low = max((min(costs[policy]) for policy in lines), default=0.0)
+    high = min((max(costs[policy]) for policy in lines), default=0.0)
+    areas = {
+        policy: areas_of(policies[policy], measure, low, high, resamples) for policy in lines if low < high
+    }
+    return [
+        FrontierRow(
+            model=arm.key.model,
+            fast_weights=arm.key.fast_weights,
+            policy=policy,
+            corpus=arm.key.corpus,
+            cost_measure=name,
+            method=arm.key.method,
+            budget=arm.budget.mean_cost if arm.budget else None,
+            cost=float(arm.measures[measure].mean()),
+            loss=mean_loss(arm),
+            on_front=arm.key in front,
+            n_costs=len(costs[policy]),
+            range_low=low if policy in areas else None,
+            range_high=high if policy in areas else None,
+            **cells,
+        )
+        for policy, points in policies.items()
+        for cells in (_area_cells(areas, policy, confidence),)
+        for arm in points
+    ]
+
+
+def envelope_of(points: Sequence[Arm], measure: str, resamples: StreamResamples | None = None) -> Envelope:
+    """The lower envelope of arms; with resamples, that of each of them, at the costs of the whole."""
+    cost = np.array([arm.measures[measure].mean() for arm in points])
+    if resamples is None:
+        return lower_envelope(cost, np.array([mean_loss(arm) for arm in points]))
+    tokens = points[0].chunks.per_stream(points[0].chunks.n_tokens.astype(np.float64))
+    losses = [
+        resamples.ratio(
+            arm.chunks.per_stream(arm.measures["loss"].mean(axis=0) * arm.chunks.n_tokens), tokens
+        )
+        for arm in points
+    ]
+    return lower_envelope(cost, np.stack(losses, axis=-1))
+
+
+def areas_of(
+    points: Sequence[Arm], measure: str, low: float, high: float, resamples: StreamResamples
+) -> Areas:
+    """Mean loss under the envelope of ``points`` from cost ``low`` to ``high``; one stream has no resample."""
+    value = envelope_of(points, measure).mean_between(low, high)
+    if resamples.counts.shape[1] < 2:
+        return Areas(float(value), np.zeros(0))
+    return Areas(float(value), envelope_of(points, measure, resamples).mean_between(low, high))
+
+
+def _area_cells(areas: Mapping[str, Areas], policy: str, confidence: float) -> dict[str, float | None]:
+    cells: dict[str, float | None] = {}
+    ours = areas.get(policy)
+    for name, other in (("area", None), ("area_vs_random", RANDOM), ("area_vs_fixed", FIXED)):
+        found = ours
+        if ours and other:
+            theirs = areas.get(other)
+            found = ours.minus(theirs) if theirs and other != policy else None
+        interval = percentile_interval(found.samples, confidence) if found else None
+        cells |= {
+            name: found.value if found else None,
+            f"{name}_ci_low": interval.low if interval else None,
+            f"{name}_ci_high": interval.high if interval else None,
+        }
+    return cells
