@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ponderttt import __version__
 from ponderttt.actions import Action
+from ponderttt.config import FIXED_METHODS, KINDS, RULE_METHODS
 from ponderttt.errors import PonderTTTError
+
+if TYPE_CHECKING:
+    from ponderttt.stream_data import Step
+
+#: The schedule costs what its actions cost.
+_SPENDING = tuple(method for method in RULE_METHODS if method != "schedule")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,17 +41,23 @@ def commands() -> None:
 @click.option(
     "--fast-weights",
     "kind",
-    type=click.Choice(["none", "ttt", "lora"]),
-    default="lora",
+    type=click.Choice(["none", *KINDS]),
+    default="memory",
     show_default=True,
     help="What may change while reading; none is the plain backbone.",
 )
 @click.option(
-    "--action",
-    type=click.Choice([action.name for action in Action], case_sensitive=False),
-    default="UPDATE_1",
+    "--policy",
+    "method",
+    type=click.Choice([*FIXED_METHODS, *RULE_METHODS], case_sensitive=False),
+    default="update_1",
     show_default=True,
-    help="What follows each chunk.",
+    help="What decides after each chunk: always the same action, or a rule that holds the budget.",
+)
+@click.option(
+    "--budget",
+    type=float,
+    help="Mean nominal cost per chunk of a rule (SKIP 1, UPDATE_1 3, UPDATE_2 6, UPDATE_4 12); default: the config's.",
 )
 @click.option("--seed", default=0, show_default=True, help="Which trained adapter of the study to use.")
 @click.option(
@@ -54,44 +67,61 @@ def commands() -> None:
     "--context-chunks", default=0, show_default=True, help="Chunks before each one that the backbone sees."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per chunk instead of a table.")
-def score(paths: tuple[Path, ...], kind: str, action: str, **options: Any) -> None:
+def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Read the code files of PATHS as one stream each and say what every 512-token chunk cost and scored.
 
-    A chunk is scored before it is learned from.  Losses are nats per token.
+    A chunk is scored before it is learned from.  Losses are nats per token.  A rule says why it decided: its signal, the
+    rank of that among chunks of training streams, and the ranks from which each update begins.
     """
-    if kind == "none" and Action[action] is not Action.SKIP:
-        if (
-            click.get_current_context().get_parameter_source("action")
-            is click.core.ParameterSource.COMMANDLINE
-        ):
+    asked = (
+        click.get_current_context().get_parameter_source("method") is click.core.ParameterSource.COMMANDLINE
+    )
+    if options["kind"] == "none" and options["method"] != "skip":
+        if asked:
             raise PonderTTTError(
-                f"--fast-weights none has nothing to update; use --action SKIP instead of {action}"
+                f"--fast-weights none has nothing to update; use --policy skip instead of {options['method']}"
             )
-        action = Action.SKIP.name
-    from ponderttt.jobs.score import score_paths
+        options["method"] = "skip"
+    if options["budget"] is not None and options["method"] not in _SPENDING:
+        raise PonderTTTError(
+            f"--policy {options['method']} holds no budget; leave --budget out, or choose one of {', '.join(_SPENDING)}"
+        )
+    from ponderttt.jobs.score import Request, score_paths
 
-    as_json = options.pop("as_json")
-    head = f"{'chunk':>5} {'tokens':>6} {'loss':>8} {'frozen':>8}  {'action':<8} {'seconds':>8}  stream"
     notice = lambda text: click.echo(f"ponderttt: {text}", err=True)  # noqa: E731
-    steps = score_paths(paths, kind=kind, action=Action[action], notice=notice, **options)
-    for number, step in enumerate(steps):
-        if number == 0 and not as_json:
-            click.echo(head)
+    for number, step in enumerate(score_paths(paths, Request(**options), notice)):
         if as_json:
-            fields = ("stream_id", "chunk_index", "n_tokens", "n_bytes", "loss", "loss_frozen")
-            line = {name: getattr(step, name) for name in fields}
-            line |= {
-                "action": step.action.name,
-                "steps": step.steps,
-                "flops": step.flops,
-                "seconds": step.seconds,
-            }
-            click.echo(json.dumps(line))
-        else:
+            click.echo(json.dumps(_as_json(step)))
+            continue
+        if number == 0:
             click.echo(
-                f"{step.chunk_index:>5} {step.n_tokens:>6} {step.loss:>8.4f} {step.loss_frozen:>8.4f}  "
-                f"{step.action.name:<8} {step.seconds:>8.3f}  {step.stream_id}"
+                f"{'chunk':>5} {'tokens':>6} {'loss':>8} {'frozen':>8}  {'action':<8} {'seconds':>8}  stream"
             )
+        click.echo(
+            f"{step.chunk_index:>5} {step.n_tokens:>6} {step.loss:>8.4f} {step.loss_frozen:>8.4f}  "
+            f"{step.action.name:<8} {step.seconds:>8.3f}  {step.stream_id}{_why(step, options['method'])}"
+        )
+
+
+def _as_json(step: Step) -> dict[str, Any]:
+    left_out = ("nll", "features", "look_ahead")
+    fields = {name: value for name, value in step._asdict().items() if name not in left_out}
+    return fields | {"action": step.action.name}
+
+
+def _why(step: Step, method: str) -> str:
+    """The signal against what it had to reach; nothing where nothing was looked at."""
+    if step.gate_rank is None or step.gate_cuts is None:
+        return ""
+    signal = "drew" if step.gate_score is None else f"{method} {step.gate_score:.3f}, rank"
+    # An update whose interval is empty could not be taken, or not without missing the budget.
+    starts = [*step.gate_cuts, 1.0]
+    updates = [
+        f"{action.name} from {low:.2f}"
+        for action, low, high in zip(list(Action)[1:], starts, starts[1:], strict=False)
+        if high > low
+    ]
+    return f"  ({signal} {step.gate_rank:.2f}; {', '.join(updates) or 'nothing left to spend'})"
 
 
 @commands.command()

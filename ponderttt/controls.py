@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -20,7 +21,7 @@ from ponderttt.stream_data import StreamLike
 Lesson = Literal["chunk", "shuffled", "sign_flipped", "other_stream"]
 
 
-def donor_of(streams: list[StreamLike], index: int) -> StreamLike:
+def donor_of(streams: Sequence[StreamLike], index: int) -> StreamLike:
     """The stream whose chunks ``other_stream`` gives to stream ``index``: the next one, the first after the last.
 
     Raises:

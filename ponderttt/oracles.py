@@ -8,6 +8,7 @@ through the pages of the loop, and shares with its arms whatever these do too; i
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from ponderttt.arm import Arm, Past, initial_state
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Fast
 from ponderttt.page import Group
-from ponderttt.policies.budget import BudgetTables, next_log_weights, units_left
+from ponderttt.policies.budget import BudgetTables, next_log_weights
 from ponderttt.stream import adapt, score
 
 #: Sequences grow exponentially with chunks.
@@ -96,7 +97,7 @@ def greedy_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
     walk, costs = _Walk(arm, group), np.asarray(tables.units, np.float64)
     length = len(walk.stream.hidden)
     past: Past = ()
-    fast, budget = walk.start, int(units_left(tables, 0, 0, length - 1))
+    fast, budget = walk.start, _units_of(tables, length)
     actions: list[Action] = []
     seen: list[Float[np.ndarray, " A"]] = []
     look_ahead: list[tuple[float, ...] | None] = []
@@ -150,7 +151,7 @@ def exhaustive_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
         total, actions = min(branches, key=lambda branch: branch[0])
         return here + total, actions
 
-    _, actions = best(0, (), walk.start, int(units_left(tables, 0, 0, length - 1)))
+    _, actions = best(0, (), walk.start, _units_of(tables, length))
     return Found(actions, (None,) * length)
 
 
@@ -159,6 +160,11 @@ def _learn_once(walk: _Walk, t: int, past: Past, fast: Fast, action: Action) -> 
         return past, fast
     adapted = adapt(walk.arm, fast, [action], walk.group.page(t))
     return (*past, (walk.arm.lesson_name, t, int(action))), adapted.fast
+
+
+def _units_of(tables: BudgetTables, length: int) -> int:
+    """The whole budget of a stream, in the units of the tables."""
+    return math.floor(float(tables.units_per_chunk) * length + 1e-3)
 
 
 def _allowed(tables: BudgetTables, units: int, chunks_left: int) -> Bool[np.ndarray, " A"]:

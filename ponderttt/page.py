@@ -100,8 +100,8 @@ class Page:
             chunk, rows = shuffle_chunk(self.chunk(programs), seeds)
             readout = self.readout(programs)
             if readout.logits is not None:
-                logits = jnp.take_along_axis(readout.logits, jnp.asarray(rows)[:, :, None], axis=1)
-                readout = readout._replace(logits=logits)
+                moved = jnp.take_along_axis(readout.logits, jnp.asarray(rows)[:, :, None], axis=1)
+                readout = readout._replace(logits=moved)
             return chunk, readout
         donors = [self._group.donors[b] for b in self.active]
         whole = _stack(donors, [self.t % len(donor.hidden) for donor in donors])

@@ -48,10 +48,14 @@ class ModulePrograms:
         self.in_chunk = Program(batched("score_and_adapt_in_chunk"))
         self.adapt = {action: Program(batched("adapt", action.steps)) for action in Action if action.steps}
         self.flipped = jax.jit(jax.vmap(module.flipped))
+
+        def slow_basis(slow: Any, unembedding: Float[Array, "V D"]) -> Float[Array, "V R"]:
+            merged = nnx.merge(graph, slow)
+            assert isinstance(merged, HiddenCorrection)
+            return merged.vocabulary_basis(None, unembedding)
+
         self._basis_of = (
-            jax.jit(lambda slow, unembedding: nnx.merge(graph, slow).vocabulary_basis(None, unembedding))
-            if isinstance(module, HiddenCorrection) and not module.basis_is_fast
-            else None
+            jax.jit(slow_basis) if isinstance(module, HiddenCorrection) and not module.basis_is_fast else None
         )
         self._basis: Float[Array, "V R"] | None = None
 

@@ -137,7 +137,8 @@ LookAhead = Sequence[tuple[float, ...] | None]
 def _search(
     oracles: Sequence[str], group: Group, programs: ModulePrograms, spending: Spending, seed: int
 ) -> tuple[list[Arm], dict[str, LookAhead]]:
-    arms, look_ahead = [], {}
+    arms: list[Arm] = []
+    look_ahead: dict[str, LookAhead] = {}
     reader = arm_of("skip", programs, spending, seed)
     for method in oracles:
         name, budget = budget_of(method, spending.budget)

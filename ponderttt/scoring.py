@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ponderttt.actions import Action
-from ponderttt.arms import policy_of
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.frozen import FrozenChunk, FrozenModel
-from ponderttt.stream import Arm, ModulePrograms, iterate_streams
+from ponderttt.methods import Spending, arm_of
+from ponderttt.page import Group
+from ponderttt.programs import ModulePrograms
+from ponderttt.step_records import frozen_step
+from ponderttt.stream import iterate_streams
 from ponderttt.stream_data import Step
 
 if TYPE_CHECKING:
@@ -68,22 +70,35 @@ class LiveStream:
 
 
 def score_stream(
-    model: FrozenModel, stream: Stream, module: FastWeights | None, action: Action, context_chunks: int = 0
+    model: FrozenModel,
+    stream: Stream,
+    module: FastWeights | None,
+    method: str,
+    spending: Spending,
+    context_chunks: int = 0,
+    suffix: Any = None,
+    seed: int = 0,
 ) -> Iterator[Step]:
-    """Read one stream under a fixed action; ``module=None`` is the plain backbone.
+    """Read one stream with a method of the table.
+
+    Args:
+        model: the frozen backbone.
+        stream: of any corpus.
+        module: fast weights; ``None`` is the plain backbone.
+        method: any that is neither an oracle nor a control.
+        spending: the budget of rules, and what they know.
+        context_chunks: preceding chunks that the backbone sees.
+        suffix: frozen weights of the blocks after the split layer, for modules that read from there.
+        seed: of random decisions.
 
     Yields:
         One step per chunk, as soon as the chunk is scored (and learned from).
     """
     live = LiveStream(model, stream, context_chunks)
     if module is None:
-        from ponderttt.arms import frozen_step
-
         for t in range(len(live.hidden)):
             yield frozen_step(live, t)
         return
-    arm = Arm(
-        "score", ModulePrograms(module), policy_of(action.name.lower(), budget=1.0), "score_first", seed=0
-    )
-    for _, step in iterate_streams([arm], [live], model.backbone.unembedding):
+    arm = arm_of(method, ModulePrograms(module), spending, seed)
+    for _, step in iterate_streams([arm], Group([live], model.backbone.unembedding, suffix)):
         yield step

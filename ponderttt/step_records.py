@@ -82,7 +82,7 @@ def steps_from_json(text: str) -> dict[str, list[Step]]:
     position = Step._fields.index("action")
 
     def step(row: list[Any]) -> Step:
-        values = [tuple(value) if isinstance(value, list) else value for value in row]
+        values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in row]
         return Step._make((*values[:position], Action(values[position]), *values[position + 1 :]))
 
     return {name: [step(row) for row in rows] for name, rows in json.loads(text).items()}

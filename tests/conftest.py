@@ -7,9 +7,11 @@ from pathlib import Path
 import jax
 import pytest
 
+from ponderttt.config import KINDS
 from ponderttt.fast_weights.base import FastWeights
+from ponderttt.models.suffix import SuffixWeights
 from ponderttt.stream_data import StreamChunks
-from tiny_streams import VOCABULARY, WIDTH, awake, make_stream, random_tokens
+from tiny_streams import UNEMBEDDING, awake, make_stream, random_tokens, suffix_block
 
 # Tests compile the same small programs again and again; later runs read them from here.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
@@ -19,7 +21,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 @pytest.fixture(scope="session")
 def unembedding() -> jax.Array:
     """A random vocabulary projection."""
-    return 0.3 * jax.random.normal(jax.random.key(1), (VOCABULARY, WIDTH))
+    return UNEMBEDDING
+
+
+@pytest.fixture(scope="session")
+def suffix() -> SuffixWeights:
+    """The frozen block after the split layer."""
+    return suffix_block()
 
 
 @pytest.fixture(scope="session")
@@ -35,4 +43,4 @@ def streams() -> list[StreamChunks]:
 @pytest.fixture(scope="session")
 def awake_modules() -> dict[str, FastWeights]:
     """One awake module of each kind."""
-    return {kind: awake(kind) for kind in ("ttt", "lora")}
+    return {kind: awake(kind) for kind in KINDS}

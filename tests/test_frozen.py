@@ -8,18 +8,33 @@ import jax
 import numpy as np
 import pytest
 
-from ponderttt.arms import frozen_steps, protocol_of, run_arms
-from ponderttt.config import METHODS, FastWeightsConfig, LoRAConfig, TTTConfig, methods_of
+from ponderttt.config import (
+    METHODS,
+    ORACLE_METHODS,
+    FastWeightsConfig,
+    LoRAConfig,
+    MemoryConfig,
+    RulesConfig,
+    SuffixConfig,
+    TTTConfig,
+    methods_of,
+)
 from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
 from ponderttt.frozen import FrozenModel, open_frozen_pass, run_frozen_pass
+from ponderttt.methods import Spending, protocol_of
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.suffix import suffix_weights
 from ponderttt.models.tensors import model_digest
+from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.policies.calibration import calibrate
+from ponderttt.running import Budget, run_arms
 from ponderttt.scoring import score_stream
-from ponderttt.stream_data import StreamChunks
+from ponderttt.step_records import frozen_steps
+from ponderttt.stream_data import Step, StreamChunks
 
 CHUNK, VOCABULARY = 32, 96
 CONFIG = LlamaConfig(
@@ -36,7 +51,21 @@ CONFIG = LlamaConfig(
     tied=True,
 )
 FAST = FastWeightsConfig(
-    ttt=TTTConfig(heads=2, head_dim=8), lora=LoRAConfig(rank=4, inner_rate=0.05, token_share=0.5)
+    ttt=TTTConfig(heads=2, head_dim=8),
+    lora=LoRAConfig(rank=4, inner_rate=0.05, token_share=0.5),
+    suffix=SuffixConfig(blocks=1, rank=4, inner_rate=0.05),
+    memory=MemoryConfig(capacity=4 * CHUNK),
+)
+KINDS = ("ttt", "lora", "suffix", "memory")
+#: Oracles look ahead, so that their choices depend on what comes.
+LOOP_METHODS = [method for method in METHODS if method not in ORACLE_METHODS]
+#: Signals of made-up training streams.
+CALIBRATION = calibrate(
+    {
+        "entropy": np.linspace(3.0, 5.0, 21),
+        "loss": np.linspace(4.0, 7.0, 21),
+        "reconstruction": np.linspace(-1.0, 40.0, 21),
+    }
 )
 
 
@@ -70,7 +99,15 @@ def corpus() -> list[Stream]:
 
 
 def frozen(model: FrozenModel, streams: Sequence[Stream], folder, context: int = 0) -> list[StreamChunks]:
-    run_frozen_pass(model.backbone, streams, folder, context_chunks=context, keep_hidden=True, facts={})
+    run_frozen_pass(
+        model.backbone,
+        streams,
+        folder,
+        context_chunks=context,
+        keep_hidden=True,
+        keep_split=True,
+        facts={},
+    )
     return open_frozen_pass(folder, streams, "make table")[0]
 
 
@@ -81,10 +118,27 @@ def passed(model, corpus, tmp_path_factory):
 
 def awake(kind: str) -> FastWeights:
     """A module whose zero matrix is random, as after training."""
-    module = build(kind, CONFIG.width, FAST, 0)
+    module = build(kind, CONFIG.width, FAST, 0, CONFIG)
+    if kind == "memory":
+        return module
     parameter = module.output if kind == "ttt" else module.up
     parameter[...] = 0.3 * jax.random.normal(jax.random.key(5), parameter[...].shape)
     return module
+
+
+def arms(model: FrozenModel, module: FastWeights, streams, methods, group: int = 1) -> dict[str, list[Step]]:
+    """Steps of methods with one module."""
+    return run_arms(
+        module,
+        streams,
+        model.backbone.unembedding,
+        methods,
+        budget=Budget(3.0),
+        seed=0,
+        suffix=suffix_weights(model.backbone),
+        calibration=CALIBRATION,
+        streams_per_group=group,
+    )
 
 
 def test_the_pass_scores_with_the_plain_model_s_own_probabilities(backbone, corpus, passed):
@@ -101,15 +155,16 @@ def test_the_pass_scores_with_the_plain_model_s_own_probabilities(backbone, corp
 
 
 def test_a_run_without_the_cache_equals_a_run_with_it(model, corpus, passed, tmp_path):
-    run_frozen_pass(model.backbone, corpus, tmp_path, context_chunks=0, keep_hidden=False, facts={})
+    settings = {"context_chunks": 0, "keep_hidden": False, "keep_split": True, "facts": {}}
+    run_frozen_pass(model.backbone, corpus, tmp_path, **settings)
     with pytest.raises(PonderTTTError, match="not kept"):
         open_frozen_pass(tmp_path, corpus, "make table")
     without = open_frozen_pass(tmp_path, corpus, "make table", recompute=model)[0]
-    for module in (awake("ttt"), awake("lora")):
-        a = run_arms(module, passed, model.backbone.unembedding, ["update_2"], budget=3.0, seed=0)["update_2"]
-        b = run_arms(module, without, model.backbone.unembedding, ["update_2"], budget=3.0, seed=0)[
-            "update_2"
-        ]
+    for cached, again in zip(passed, without, strict=True):
+        for name in ("hidden", "split", "features", "nll_frozen", "entropy", "flops", "suffix_flops"):
+            assert np.array_equal(getattr(cached, name), getattr(again, name)), name
+    for kind in ("ttt", "lora", "suffix"):
+        a, b = (arms(model, awake(kind), streams, ["update_2"])["update_2"] for streams in (passed, without))
         assert [s.loss for s in a] == [s.loss for s in b]
 
 
@@ -166,23 +221,20 @@ def test_a_damaged_cache_file_is_named(model, corpus, tmp_path):
 def test_nothing_that_runs_moves_the_backbone(model, corpus, passed):
     before = model_digest(model.backbone.graph, model.backbone.params)
     assert before == model.backbone.digest
-    for kind in ("ttt", "lora"):
-        run_arms(awake(kind), passed, model.backbone.unembedding, ["update_4"], budget=3.0, seed=0)
+    for kind in KINDS:
+        arms(model, awake(kind), passed, ["update_4"])
     assert model_digest(model.backbone.graph, model.backbone.params) == before
 
 
-@pytest.mark.parametrize("kind", ["ttt", "lora"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_from_text_to_loss_nothing_before_a_changed_token_moves(kind, model, passed, corpus, tmp_path):
     """The whole path: a token of the text, the backbone, the cache, the loop, every method."""
     position = CHUNK + 20
     tokens = real_tokens(1, 3 * CHUNK + 1)
     tokens[position] = (tokens[position] + 1) % VOCABULARY
     other = frozen(model, [stream_of(tokens, "1"), *corpus[1:]], tmp_path)
-    methods = methods_of(kind, METHODS)
-    unembedding = model.backbone.unembedding
-    module = awake(kind)
-    before = run_arms(module, passed, unembedding, methods, budget=3.0, seed=0, streams_per_group=3)
-    after = run_arms(module, other, unembedding, methods, budget=3.0, seed=0, streams_per_group=3)
+    methods = methods_of(kind, LOOP_METHODS)
+    before, after = (arms(model, awake(kind), streams, methods, group=3) for streams in (passed, other))
     for method in methods:
         moved = []
         for a, b in zip(before[method], after[method], strict=True):
@@ -204,21 +256,26 @@ def test_the_plain_arm_is_the_frozen_pass(passed):
     assert all(s.seconds > 0 and s.flops > 0 for s in steps)
 
 
-@pytest.mark.parametrize("kind", ["ttt", "lora"])
+@pytest.mark.parametrize("kind", ["ttt", "lora", "suffix"])
 def test_an_untrained_adapter_without_updates_is_the_plain_arm(kind, model, passed):
     """To rounding: the plain arm streams its logits, arms share theirs."""
-    untrained = build(kind, CONFIG.width, FAST, 0)
-    steps = run_arms(untrained, passed, model.backbone.unembedding, ["skip"], budget=3.0, seed=0)["skip"]
+    steps = arms(model, build(kind, CONFIG.width, FAST, 0, CONFIG), passed, ["skip"])["skip"]
     for step, plain in zip(steps, frozen_steps(passed), strict=True):
         assert step.loss == pytest.approx(plain.loss, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["ttt", "lora"])
-def test_scoring_live_equals_scoring_from_the_cache(kind, model, corpus, passed):
-    from ponderttt.actions import Action
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["update_2", "entropy"])
+def test_scoring_live_equals_scoring_from_the_cache(kind, method, model, corpus, passed):
+    spending = Spending(3.0, NOMINAL_COSTS, RulesConfig(), CALIBRATION)
+    suffix = suffix_weights(model.backbone)
+    live = list(score_stream(model, corpus[0], awake(kind), method, spending, suffix=suffix))
+    cached = arms(model, awake(kind), passed[:1], [method])[method]
+    for name in ("loss", "action", "features", "flops"):
+        assert [getattr(s, name) for s in live] == [getattr(s, name) for s in cached], name
 
-    live = list(score_stream(model, corpus[0], awake(kind), Action.UPDATE_2))
-    cached = run_arms(awake(kind), passed[:1], model.backbone.unembedding, ["update_2"], budget=3.0, seed=0)
-    assert [s.loss for s in live] == [s.loss for s in cached["update_2"]]
-    plain = list(score_stream(model, corpus[0], None, Action.SKIP))
+
+def test_the_plain_backbone_scored_live_is_the_frozen_pass(model, corpus, passed):
+    spending = Spending(3.0, NOMINAL_COSTS, RulesConfig(), CALIBRATION)
+    plain = list(score_stream(model, corpus[0], None, "skip", spending))
     assert [s.loss for s in plain] == list(passed[0].loss_frozen)

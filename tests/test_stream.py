@@ -10,19 +10,44 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.arms import policy_of, protocol_of, run_arms
-from ponderttt.config import METHODS, FastWeightsConfig, LoRAConfig, TrainingConfig, TTTConfig, methods_of
+from ponderttt.arm import Arm
+from ponderttt.config import (
+    KINDS,
+    METHODS,
+    ORACLE_METHODS,
+    FastWeightsConfig,
+    LoRAConfig,
+    RulesConfig,
+    TrainingConfig,
+    TTTConfig,
+    methods_of,
+)
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
+from ponderttt.methods import Spending, arm_of, protocol_of
 from ponderttt.models.losses import corrected_cross_entropy, frozen_logits
+from ponderttt.page import Group
+from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.policies.calibration import calibrate
 from ponderttt.policies.rules import Fixed
-from ponderttt.stream import Arm, ModulePrograms, run_streams
+from ponderttt.programs import ModulePrograms
+from ponderttt.running import Budget, run_arms
+from ponderttt.stream import run_streams
 from ponderttt.stream_data import Step, StreamChunks
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.slow_weights import train_slow_weights
-from tiny_streams import CHUNK, VOCABULARY, WIDTH, fresh, make_stream, random_tokens
+from tiny_streams import CHUNK, VOCABULARY, WIDTH, fresh, make_stream, random_tokens, suffix_block
 
-KINDS = ("ttt", "lora")
+#: Oracles look ahead, so that their choices depend on what comes; see test_oracles.py.
+LOOP_METHODS = [method for method in METHODS if method not in ORACLE_METHODS]
+#: Signals of made-up training streams; tiny ones lie among them.
+CALIBRATION = calibrate(
+    {
+        "entropy": np.linspace(0.3, 0.7, 21),
+        "loss": np.linspace(3.0, 6.0, 21),
+        "reconstruction": np.linspace(-1.0, 40.0, 21),
+    }
+)
 CHANGED_CHUNK, CHANGED_TOKEN = 1, 30
 
 
@@ -32,12 +57,27 @@ def programs(awake_modules):
     return {kind: ModulePrograms(module) for kind, module in awake_modules.items()}
 
 
+def spending(budget: float) -> Spending:
+    return Spending(budget, NOMINAL_COSTS, RulesConfig(), CALIBRATION)
+
+
+def group_of(streams, unembedding) -> Group:
+    donors = [*streams[1:], streams[0]] if len(streams) > 1 else [make_stream("donor", random_tokens(99, 3))]
+    return Group(streams, unembedding, suffix_block(), donors)
+
+
 def run(
     programs, kind: str, methods: Sequence[str], streams, unembedding, seed: int = 0, budget: float = 3.34
 ) -> dict[str, list[Step]]:
-    """``random`` spends 10 of these budgets on three chunks: one SKIP, one UPDATE_1, one UPDATE_2, in random order."""
-    arms = [Arm(m, programs[kind], policy_of(m, budget), protocol_of(m), seed) for m in methods]
-    return run_streams(arms, streams, unembedding)
+    """Rules spend 10 of these budgets on three chunks: one SKIP, one UPDATE_1, one UPDATE_2, in some order."""
+    arms = [arm_of(m, programs[kind], spending(budget), seed) for m in methods]
+    return run_streams(arms, group_of(streams, unembedding))
+
+
+def run_all(module: FastWeights, streams, unembedding, methods: Sequence[str], **options):
+    """:func:`run_arms` with what every tiny module needs."""
+    given = {"budget": Budget(3.0), "seed": 0, "suffix": suffix_block(), "calibration": CALIBRATION}
+    return run_arms(module, streams, unembedding, methods, **{**given, **options})
 
 
 def changed(stream: StreamChunks, tokens: np.ndarray) -> tuple[StreamChunks, int]:
@@ -66,8 +106,8 @@ def perturbed(programs, unembedding):
     other, position = changed(first, tokens)
     return {
         kind: (
-            run(programs, kind, methods_of(kind, METHODS), [first, second], unembedding),
-            run(programs, kind, methods_of(kind, METHODS), [other, second], unembedding),
+            run(programs, kind, methods_of(kind, LOOP_METHODS), [first, second], unembedding),
+            run(programs, kind, methods_of(kind, LOOP_METHODS), [other, second], unembedding),
             position,
         )
         for kind in KINDS
@@ -80,7 +120,7 @@ def steps_of(runs: dict[str, list[Step]], method: str, stream_id: str) -> list[S
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [(k, m) for k in KINDS for m in methods_of(k, METHODS) if protocol_of(m) != "transductive"],
+    [(k, m) for k in KINDS for m in methods_of(k, LOOP_METHODS) if protocol_of(m) != "transductive"],
 )
 def test_no_loss_before_a_changed_token_moves_by_a_bit(perturbed, kind, method):
     before, after, position = perturbed[kind]
@@ -98,7 +138,9 @@ def test_the_leak_test_catches_the_planted_leak(perturbed, kind):
     assert difference < (CHANGED_CHUNK, position)
 
 
-@pytest.mark.parametrize(("kind", "method"), [(k, m) for k in KINDS for m in methods_of(k, METHODS)])
+@pytest.mark.parametrize(
+    ("kind", "method"), [(k, m) for k in KINDS for m in methods_of(k, LOOP_METHODS) if m != "other_stream"]
+)
 def test_other_streams_of_the_group_do_not_move_by_a_bit(perturbed, kind, method):
     before, after, _ = perturbed[kind]
     assert first_difference(steps_of(before, method, "two"), steps_of(after, method, "two")) is None
@@ -133,7 +175,9 @@ def trained_ttt(unembedding, tmp_path_factory):
     )
     streams = [repeated(100 + i) for i in range(24)]
     with Checkpoints(tmp_path_factory.mktemp("ttt"), "ttt", {}) as checkpoints:
-        return train_slow_weights(module, streams, streams[:1], unembedding, settings, 0, checkpoints)[0]
+        return train_slow_weights(
+            module, streams, streams[:1], Readout(unembedding), settings, 0, checkpoints
+        )[0]
 
 
 METHODS_THAT_LEARN = ["update_1", "update_4", "in_chunk"]
@@ -148,21 +192,19 @@ def late_means(steps: dict[str, list[Step]]) -> dict[str, float]:
 def test_a_repeated_stream_pays_with_trained_ttt(method, trained_ttt, unembedding):
     """On streams that its training never saw."""
     unseen = [repeated(200 + i) for i in range(3)]
-    late = late_means(run_arms(trained_ttt, unseen, unembedding, ["skip", method], budget=3.0, seed=0))
+    late = late_means(run_all(trained_ttt, unseen, unembedding, ["skip", method]))
     assert late[method] < late["skip"] - 0.02
 
 
 def test_a_repeated_stream_pays_with_lora_and_more_updates_pay_more(unembedding):
-    steps = run_arms(
-        fresh("lora"), [repeated(4)], unembedding, ["skip", "update_1", "update_4"], budget=3.0, seed=0
-    )
+    steps = run_all(fresh("lora"), [repeated(4)], unembedding, ["skip", "update_1", "update_4"])
     late = late_means(steps)
     assert late["update_4"] < late["update_1"] < late["skip"] - 0.03
 
 
 def noise_means(module: FastWeights, unembedding, methods: list[str]) -> dict[str, float]:
     streams = [make_stream(str(i), random_tokens(10 + i, 3)) for i in range(3)]
-    steps = run_arms(module, streams, unembedding, methods, budget=3.0, seed=0)
+    steps = run_all(module, streams, unembedding, methods)
     return {method: float(np.mean([s.loss for s in rows])) for method, rows in steps.items()}
 
 
@@ -202,7 +244,7 @@ def test_a_policy_is_shown_only_what_it_may_know(protocol, awake_modules, stream
             return Fixed.decide(params, state, observation, key)
 
     arm = Arm("spy", ModulePrograms(awake_modules["ttt"]), Spy(Action.UPDATE_1), protocol, 0)
-    steps = run_streams([arm], streams[:1], unembedding)["spy"]
+    steps = run_streams([arm], Group(streams[:1], unembedding))["spy"]
     jax.effects_barrier()
     assert len(seen) == len(steps)
     if protocol == "score_first":
@@ -212,8 +254,18 @@ def test_a_policy_is_shown_only_what_it_may_know(protocol, awake_modules, stream
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_control_other_stream_learns_from_the_other_stream_alone(perturbed, kind):
+    """Stream two learns from one: it moves where one was changed, from the chunk after that on."""
+    before, after, _ = perturbed[kind]
+    rows = [steps_of(runs, "other_stream", "two") for runs in (before, after)]
+    difference = first_difference(*rows)
+    assert difference is not None
+    assert difference[0] == CHANGED_CHUNK + 1
+
+
+@pytest.mark.parametrize("kind", ["ttt", "lora"])
 def test_skip_of_an_untrained_adapter_is_the_backbone_bit_for_bit(kind, streams, unembedding):
-    steps = run_arms(fresh(kind), streams[:1], unembedding, ["skip"], budget=3.0, seed=0)["skip"]
+    steps = run_all(fresh(kind), streams[:1], unembedding, ["skip"])["skip"]
     plain = jax.jit(
         lambda hidden, targets: corrected_cross_entropy(
             frozen_logits(hidden, unembedding), jnp.zeros((CHUNK, 1)), jnp.zeros((VOCABULARY, 1)), targets
@@ -224,14 +276,20 @@ def test_skip_of_an_untrained_adapter_is_the_backbone_bit_for_bit(kind, streams,
         assert np.array_equal(step.nll, np.where(streams[0].mask[step.chunk_index], expected, 0.0))
 
 
+def test_skip_of_an_empty_memory_is_the_frozen_loss_bit_for_bit(streams, unembedding):
+    steps = run_all(fresh("memory"), streams[:2], unembedding, ["skip"])["skip"]
+    for step in steps:
+        stream = next(s for s in streams if s.stream_id == step.stream_id)
+        assert np.array_equal(step.nll, stream.nll_frozen[step.chunk_index])
+
+
 def test_an_action_not_taken_compiles_and_costs_nothing(awake_modules, streams, unembedding):
     own = ModulePrograms(awake_modules["ttt"])
-    arms = [Arm("skip", own, policy_of("skip", 3.0), "score_first", 0)]
-    skipped = run_streams(arms, streams[:1], unembedding)["skip"]
+    skipped = run_streams([arm_of("skip", own, spending(3.0), 0)], Group(streams[:1], unembedding))["skip"]
     assert not any(program._compiled for program in own.adapt.values())
-    updated = run_streams(
-        [Arm("u", own, policy_of("update_1", 3.0), "score_first", 0)], streams[:1], unembedding
-    )["u"]
+    updated = run_streams([arm_of("update_1", own, spending(3.0), 0)], Group(streams[:1], unembedding))[
+        "update_1"
+    ]
     assert all(u.flops > s.flops for u, s in zip(updated, skipped, strict=True))
     assert {s.steps for s in skipped} == {0}
 
@@ -275,7 +333,7 @@ def test_bucketed_execution_equals_a_masked_loop(kind, awake_modules, programs, 
         fast = module.reset()
         for t in range(3):
             chunk = Chunk(*(jnp.asarray(getattr(stream, name)[t]) for name in Chunk._fields))
-            readout = Readout(unembedding, frozen_logits(chunk.hidden, unembedding))
+            readout = Readout(unembedding, frozen_logits(chunk.hidden, unembedding), suffix=suffix_block())
             nll, fast = masked(fast, chunk, readout, int(actions[stream.stream_id, t]))
             step = next(s for s in steps if (s.stream_id, s.chunk_index) == (stream.stream_id, t))
             np.testing.assert_allclose(step.nll, nll, rtol=2e-5, atol=2e-5)
@@ -306,8 +364,7 @@ def test_padding_is_never_scored_nor_learned_from(programs, streams, unembedding
 
 def test_streams_finished_before_an_interruption_are_not_scored_again(tmp_path, streams, unembedding):
     module = fresh("lora")
-    arguments = {"budget": 3.0, "seed": 0}
-    whole = run_arms(module, streams, unembedding, ["update_1"], **arguments)["update_1"]
+    whole = run_all(module, streams, unembedding, ["update_1"])["update_1"]
     with Checkpoints(tmp_path, "arms", {"a": 1}) as checkpoints:
 
         def stop(done: int, total: int) -> None:
@@ -315,34 +372,32 @@ def test_streams_finished_before_an_interruption_are_not_scored_again(tmp_path, 
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            run_arms(
+            run_all(
                 module,
                 streams,
                 unembedding,
                 ["update_1"],
                 checkpoints=checkpoints,
                 progress=stop,
-                **arguments,
             )
         # Streams that are kept are not looked at: nonsense in their place does not matter.
         nonsense = [s._replace(hidden=np.full_like(s.hidden, np.nan)) for s in streams[:2]]
-        resumed = run_arms(
-            module, [*nonsense, streams[2]], unembedding, ["update_1"], checkpoints=checkpoints, **arguments
+        resumed = run_all(
+            module, [*nonsense, streams[2]], unembedding, ["update_1"], checkpoints=checkpoints
         )["update_1"]
     assert [s.loss for s in resumed] == [s.loss for s in whole]
 
 
 def test_in_chunk_reading_is_refused_where_no_causal_read_exists(awake_modules):
     with pytest.raises(ValueError, match="no causal in-chunk read"):
-        Arm("x", ModulePrograms(awake_modules["lora"]), policy_of("in_chunk", 3.0), "in_chunk", 0)
+        arm_of("in_chunk", ModulePrograms(awake_modules["lora"]), spending(3.0), 0)
 
 
 def test_the_shared_projection_gives_the_loss_of_the_module_s_own_read(awake_modules, streams, unembedding):
     stream = streams[0]
     for module in awake_modules.values():
         chunk = Chunk(*(jnp.asarray(getattr(stream, name)[0]) for name in Chunk._fields))
-        readout = Readout(unembedding, frozen_logits(chunk.hidden, unembedding))
-        logits = module.next_token(module.reset(), chunk.hidden, unembedding)
-        direct = -jax.nn.log_softmax(logits)[jnp.arange(CHUNK), chunk.targets]
+        readout = Readout(unembedding, frozen_logits(chunk.hidden, unembedding), suffix=suffix_block())
+        direct = -module.next_token(module.reset(), chunk, readout)[jnp.arange(CHUNK), chunk.targets]
         np.testing.assert_allclose(module.score(module.reset(), chunk, readout), direct, rtol=1e-5, atol=1e-5)
     assert chunk.hidden.shape == (CHUNK, WIDTH)

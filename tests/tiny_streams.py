@@ -7,22 +7,55 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ponderttt.config import FastWeightsConfig, LoRAConfig, TTTConfig
+from ponderttt.config import FastWeightsConfig, LoRAConfig, MemoryConfig, SuffixConfig, TTTConfig
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
+from ponderttt.features.table import FROZEN
+from ponderttt.models.llama import LlamaConfig, block_shapes
+from ponderttt.models.suffix import SuffixWeights
 from ponderttt.stream_data import StreamChunks
 
 VOCABULARY, WIDTH, CHUNK = 64, 32, 48
+#: A random vocabulary projection.
+UNEMBEDDING = 0.3 * jax.random.normal(jax.random.key(1), (VOCABULARY, WIDTH))
 TINY = FastWeightsConfig(
     ttt=TTTConfig(heads=2, head_dim=8),
     lora=LoRAConfig(rank=4, inner_rate=0.02, token_share=0.25, token_choice="entropy"),
+    suffix=SuffixConfig(blocks=1, rank=4, inner_rate=0.02),
+    memory=MemoryConfig(capacity=4 * CHUNK),
 )
+#: A backbone whose last block the tiny suffix adaptation changes; its prefix is :func:`make_stream`'s running mean.
+SHAPE = LlamaConfig(
+    vocab_size=VOCABULARY,
+    layers=1,
+    width=WIDTH,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_width=48,
+    rope_base=10_000.0,
+    norm_eps=1e-5,
+    max_context=4 * CHUNK,
+    tied=True,
+)
+
+
+def suffix_block() -> SuffixWeights:
+    """The frozen weights of that block."""
+    keys = iter(jax.random.split(jax.random.key(5), 16))
+    blocks = {
+        name: jnp.ones((1, *shape))
+        if name.endswith("norm")
+        else shape[-1] ** -0.5 * jax.random.normal(next(keys), (1, *shape))
+        for name, shape in block_shapes(SHAPE).items()
+    }
+    return SuffixWeights(blocks, jnp.ones(WIDTH))
 
 
 def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK) -> StreamChunks:
     """A stream over ``tokens`` whose hidden state at i depends on tokens ≤ i only, as a causal model's does.
 
-    ``last`` is the number of real tokens of the last chunk.
+    ``last`` is the number of real tokens of the last chunk.  States at the split layer are the final ones.
     """
     count = (len(tokens) - 1) // CHUNK
     inputs, targets = tokens[: count * CHUNK], tokens[1 : count * CHUNK + 1].astype(np.int32)
@@ -36,19 +69,27 @@ def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK)
     targets = np.where(mask, targets.reshape(shape), VOCABULARY)
     ones = np.ones(count)
     entropy = np.random.default_rng(seed + 1).random(VOCABULARY).astype(np.float32)[inputs].reshape(shape)
+    logits = hidden @ np.asarray(UNEMBEDDING).T
+    total = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
+    chosen = np.take_along_axis(logits, np.minimum(targets, VOCABULARY - 1)[..., None], axis=-1)[..., 0]
+    nll = np.where(mask, total - chosen, 0.0).astype(np.float32)
     return StreamChunks(
-        name,
-        hidden,
-        targets,
-        mask,
-        entropy,
-        np.where(mask, 4.0, 0.0),
-        ones,
-        np.full(count, 3 * CHUNK),
-        ones,
-        ones,
-        ones,
-        ones,
+        stream_id=name,
+        hidden=hidden,
+        targets=targets,
+        mask=mask,
+        entropy=entropy,
+        nll_frozen=nll,
+        loss_frozen=nll.astype(np.float64).sum(-1) / mask.sum(-1),
+        n_bytes=np.full(count, 3 * CHUNK),
+        flops=2 * ones,
+        seconds=2 * ones,
+        suffix_flops=ones,
+        suffix_seconds=ones,
+        projection_flops=ones,
+        projection_seconds=ones,
+        features=hidden.reshape(count, -1)[:, 7::29][:, : len(FROZEN)],
+        split=hidden,
     )
 
 
@@ -59,13 +100,15 @@ def random_tokens(seed: int, chunks: int) -> np.ndarray:
 
 def fresh(kind: str, seed: int = 0) -> FastWeights:
     """An untrained module."""
-    return build(kind, WIDTH, TINY, seed)
+    return build(kind, WIDTH, TINY, seed, SHAPE)
 
 
 def awake(kind: str, seed: int = 0) -> FastWeights:
     """A module whose zero matrix is random instead, as after training, so that every path shows."""
     module = fresh(kind, seed)
-    name = {"ttt": "output", "lora": "up"}[kind]
+    if kind == "memory":
+        return module
+    name = {"ttt": "output", "lora": "up", "suffix": "up"}[kind]
     parameter: nnx.Param = getattr(module, name)
     noise = jax.random.normal(jax.random.key(seed + 7), parameter[...].shape)
     parameter[...] = 0.3 * noise

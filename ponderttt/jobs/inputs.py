@@ -100,7 +100,9 @@ def open_inputs(
         from ponderttt.models.llama import default_split
         from ponderttt.models.suffix import open_suffix
 
-        layers = read_manifest(model_dir, "model", again[model_dir], verify=False)["facts"]["config"]["layers"]
+        layers = read_manifest(model_dir, "model", again[model_dir], verify=False)["facts"]["config"][
+            "layers"
+        ]
         split = default_split(layers) if model.split_layer is None else model.split_layer
         shape, suffix = open_suffix(model_dir, split, again[model_dir])
     else:
@@ -136,5 +138,6 @@ def split_validation(streams: Sequence[Any], share: float) -> tuple[list[Any], l
 
 def _facts(folder: Path | str, again: str) -> dict[str, Any]:
     from ponderttt.frozen import KIND
+
     facts: dict[str, Any] = read_manifest(folder, KIND, again, verify=False)["facts"]
     return facts

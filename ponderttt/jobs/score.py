@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponderttt import config
-from ponderttt.actions import Action
 from ponderttt.corpus.filters import EXTENSIONS
 from ponderttt.corpus.folders import read_folder
 from ponderttt.corpus.streams import Document, build_stream
@@ -16,6 +17,8 @@ from ponderttt.layout import Layout, rebuild
 from ponderttt.provenance import MANIFEST
 
 if TYPE_CHECKING:
+    from ponderttt.fast_weights.base import FastWeights
+    from ponderttt.methods import Spending
     from ponderttt.models.backbone import Backbone
     from ponderttt.stream_data import Step
 
@@ -77,65 +80,129 @@ def open_model(experiment: config.Experiment, name: str, notice: Callable[[str],
     return open_backbone(folder, settings.dtype, settings.split_layer, rebuild(folder / MANIFEST))
 
 
-def score_paths(
-    paths: Sequence[Path],
-    *,
-    kind: str,
-    action: Action,
-    config_path: str,
-    model_name: str,
-    seed: int,
-    slow_weights: Path | None,
-    context_chunks: int,
-    notice: Callable[[str], None],
-) -> Iterator[Step]:
-    """Read each path as one stream.
+@dataclass(frozen=True)
+class Request:
+    """What ``ponderttt score`` was asked to do.
+
+    Attributes:
+        kind: of the fast weights; ``none`` is the plain backbone.
+        method: what decides after each chunk: a fixed action or a rule.
+        budget: of a rule, mean nominal cost per chunk; ``None`` is the configuration's.
+        config_path: the configuration that names models and settings.
+        model_name: a model of it.
+        seed: which trained adapter of the study, and of random decisions.
+        slow_weights: another trained adapter.
+        context_chunks: chunks before each one that the backbone sees.
+    """
+
+    kind: str
+    method: str
+    budget: float | None
+    config_path: str
+    model_name: str
+    seed: int
+    slow_weights: Path | None
+    context_chunks: int
+
+
+def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str], None]) -> Iterator[Step]:
+    """Read each path, a file or a folder, as one stream.
 
     Args:
         paths: files or folders.
-        kind: of the fast weights; ``none`` is the plain backbone.
-        action: what follows each chunk.
-        config_path: the configuration that names models and settings.
-        model_name: a model of it.
-        seed: which trained adapter of the study.
-        slow_weights: another trained adapter.
-        context_chunks: chunks before each one that the backbone sees.
+        request: with what, and how.
         notice: called with what the user should know and a program should not read.
 
     Yields:
         One step per chunk, as it is read.
 
     Raises:
-        PonderTTTError: see :func:`read_documents` and :func:`open_model`; or a path is too short to score.
+        PonderTTTError: see :func:`read_documents` and :func:`open_model`; a path is too short to score; or a rule has no
+            calibration, or a budget that no actions have.
     """
-    from ponderttt.fast_weights.build import build, load_slow_weights
     from ponderttt.frozen import FrozenModel, check_context
     from ponderttt.jobs.entry import compilation_cache
+    from ponderttt.models.suffix import suffix_weights
     from ponderttt.scoring import score_stream
 
-    experiment = config.load(config_path)
+    experiment = config.load(request.config_path)
     read = {path: read_documents(path, notice) for path in paths}
-    backbone = open_model(experiment, model_name, notice)
-    check_context(backbone.config.max_context, experiment.chunk_size, context_chunks)
+    spending = _spending(experiment, request)
+    backbone = open_model(experiment, request.model_name, notice)
+    check_context(backbone.config.max_context, experiment.chunk_size, request.context_chunks)
     compilation_cache(Path(experiment.data_dir) / ".jax_cache")
-    module = None
-    if kind != "none":
-        module = build(kind, backbone.config.width, experiment.fast_weights, seed)
-        trained = (
-            Path(Layout.of(experiment).training(model_name, kind, seed)).parent / "slow_weights.safetensors"
-        )
-        if slow_weights is None and not trained.exists():
-            effect = "its reads change nothing" if kind == "ttt" else "it starts from the plain backbone"
-            notice(
-                f"no trained adapter at {trained}: using an untrained one ({effect}); `make table` trains it"
-            )
-        else:
-            source = slow_weights or trained
-            module = load_slow_weights(module, source, rebuild(trained.parent / MANIFEST))
+    module = None if request.kind == "none" else _module(experiment, request, backbone, notice)
+    suffix = suffix_weights(backbone) if request.kind == "suffix" else None
     assert backbone.tokenizer is not None
     model = FrozenModel(backbone)
     for path, documents in read.items():
-        stream = build_stream(documents, backbone.tokenizer, experiment.chunk_size, str(path), "any")
+        language = language_of(documents)
+        stream = build_stream(documents, backbone.tokenizer, experiment.chunk_size, str(path), language)
         if stream is None or not stream.n_chunks:
             raise PonderTTTError(f"{path}: too short to score; at least two tokens are needed")
-        yield from score_stream(model, stream, module, action, context_chunks)
+        yield from score_stream(
+            model, stream, module, request.method, spending, request.context_chunks, suffix, request.seed
+        )
+
+
+def language_of(documents: Sequence[Document]) -> str:
+    """The language of most documents, by their suffixes; ``any`` where none is known."""
+    known = Counter(
+        language
+        for document in documents
+        for language, suffixes in EXTENSIONS.items()
+        if Path(document.path).suffix.lower() in suffixes
+    )
+    return known.most_common(1)[0][0] if known else "any"
+
+
+def _name(request: Request) -> str:
+    context = f"+context_{request.context_chunks}" if request.context_chunks else ""
+    return f"{request.kind}{context}"
+
+
+def _spending(experiment: config.Experiment, request: Request) -> Spending:
+    """The budget, and for a rule that looks at a signal what the study's training streams say of it."""
+    from ponderttt.jobs.arms import calibration_of
+    from ponderttt.methods import Spending, policy_for
+    from ponderttt.policies.budget import NOMINAL_COSTS
+
+    calibration = None
+    if request.method in config.CALIBRATED_METHODS and request.kind != "none":
+        layout = Layout.of(experiment)
+        folder = Path(layout.calibration(request.model_name, _name(request), request.seed)).parent
+        if not (folder / MANIFEST).exists():
+            raise PonderTTTError(
+                f"--policy {request.method}: no calibration of {_name(request)} at {folder}; `make table` makes it, or "
+                f"{rebuild(folder / MANIFEST)}"
+            )
+        calibration = calibration_of(folder)
+    budget = experiment.grid.budget if request.budget is None else request.budget
+    spending = Spending(budget, NOMINAL_COSTS, experiment.rules, calibration)
+    # A budget that no actions have is refused before the model is read.
+    policy_for(request.method, spending)
+    return spending
+
+
+def _module(
+    experiment: config.Experiment, request: Request, backbone: Backbone, notice: Callable[[str], None]
+) -> FastWeights:
+    """The fast weights with the slow weights of the study, or untrained ones with a notice."""
+    from ponderttt.fast_weights.build import build, load_slow_weights
+
+    kind, layout = request.kind, Layout.of(experiment)
+    module = build(kind, backbone.config.width, experiment.fast_weights, request.seed, backbone.config)
+    folder = Path(layout.training(request.model_name, _name(request), request.seed)).parent
+    trained = folder / "slow_weights.safetensors"
+    if request.slow_weights is None and not trained.exists():
+        notice(f"no trained adapter at {trained}: using {_UNTRAINED[kind]}; `make table` trains it")
+        return module
+    return load_slow_weights(module, request.slow_weights or trained, rebuild(folder / MANIFEST))
+
+
+_UNTRAINED = {
+    "ttt": "an untrained one (its reads change nothing)",
+    "lora": "an untrained one (it starts from the plain backbone)",
+    "suffix": "an untrained one (it starts from the plain backbone)",
+    "memory": "the temperature and weight of the configuration, and no centre",
+}

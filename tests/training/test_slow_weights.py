@@ -37,7 +37,7 @@ def trained(split, unembedding, tmp_path_factory):
     for kind in ("ttt", "lora"):
         module = fresh(kind)
         with Checkpoints(tmp_path_factory.mktemp("c"), kind, {}) as checkpoints:
-            after, log = train_slow_weights(module, *split, unembedding, CONFIG, 0, checkpoints)
+            after, log = train_slow_weights(module, *split, Readout(unembedding), CONFIG, 0, checkpoints)
         results[kind] = (module, after, log)
     return results
 
@@ -82,7 +82,7 @@ def test_the_best_epoch_on_validation_is_what_comes_out(split, unembedding, tmp_
         config = TrainingConfig(
             epochs=2, learning_rate=3.0, window_chunks=2, warmup_share=0.9, outer_tokens=None
         )
-        trained, log = train_slow_weights(module, *split, unembedding, config, 0, checkpoints)
+        trained, log = train_slow_weights(module, *split, Readout(unembedding), config, 0, checkpoints)
         rows = [line for line in log if "validation_loss" in line]
         kept = checkpoints.restore(None)
     means = [0.5 * (row["validation_loss"] + row["validation_loss_skip"]) for row in rows]
@@ -94,7 +94,7 @@ def test_the_best_epoch_on_validation_is_what_comes_out(split, unembedding, tmp_
 def test_the_projection_of_the_backbone_is_not_touched(split, unembedding, tmp_path):
     before = hashlib.sha256(np.asarray(unembedding).tobytes()).hexdigest()
     with Checkpoints(tmp_path, "x", {}) as checkpoints:
-        train_slow_weights(fresh("lora"), *split, unembedding, CONFIG, 0, checkpoints)
+        train_slow_weights(fresh("lora"), *split, Readout(unembedding), CONFIG, 0, checkpoints)
     assert hashlib.sha256(np.asarray(unembedding).tobytes()).hexdigest() == before
 
 
@@ -110,11 +110,17 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
             raise Killed
 
     with Checkpoints(tmp_path, "x", {}) as checkpoints, pytest.raises(Killed):
-        train_slow_weights(fresh("lora"), *split, unembedding, CONFIG, 0, checkpoints, kill)
+        train_slow_weights(fresh("lora"), *split, Readout(unembedding), CONFIG, 0, checkpoints, kill)
     seen = []
     with Checkpoints(tmp_path, "x", {}) as checkpoints:
         resumed, log = train_slow_weights(
-            fresh("lora"), *split, unembedding, CONFIG, 0, checkpoints, lambda step, *_: seen.append(step)
+            fresh("lora"),
+            *split,
+            Readout(unembedding),
+            CONFIG,
+            0,
+            checkpoints,
+            lambda step, *_: seen.append(step),
         )
     assert seen[0] == stop_after + 1
     assert bytes_of(resumed) == bytes_of(trained["lora"][1])
@@ -123,7 +129,7 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
 
 def test_seeds_are_independent_and_repeatable(split, unembedding, tmp_path, trained):
     with Checkpoints(tmp_path, "other", {"seed": 1}) as checkpoints:
-        other, _ = train_slow_weights(fresh("lora", 1), *split, unembedding, CONFIG, 1, checkpoints)
+        other, _ = train_slow_weights(fresh("lora", 1), *split, Readout(unembedding), CONFIG, 1, checkpoints)
     assert bytes_of(other) != bytes_of(trained["lora"][1])
 
 
@@ -179,7 +185,9 @@ def test_learning_reaches_through_the_update_to_its_rate(unembedding):
 
     def loss(slow, action):
         module = nnx.merge(graph, slow)
-        return window_loss(module, module.reset(), chunks, unembedding, action, jax.random.key(0), None).loss
+        return window_loss(
+            module, module.reset(), chunks, Readout(unembedding), action, jax.random.key(0), None
+        ).loss
 
     gradient = jax.jit(jax.grad(loss))
     learning = gradient(slow, int(Action.UPDATE_1))["log_rate"][...]
