@@ -13,10 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ponderttt.actions import Action
+from ponderttt.features.feature import EMA_STEP
 from ponderttt.features.table import FEATURES, FROZEN, NAMES
 
-#: Weight of the newest value in a moving average; the first value starts it.
-EMA_STEP = 0.3
 #: Chunks after which half of ``stream_position`` is reached.
 HALF_POSITION = 4
 _FROZEN_PLACES = np.array([i for i, feature in enumerate(FEATURES) if feature.source == "frozen"])

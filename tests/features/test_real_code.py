@@ -53,15 +53,12 @@ def test_a_chunk_is_compared_with_the_one_before_and_only_there(
     real_streams: list[list[ChunkSignals]],
 ) -> None:
     chunk, first = real_streams[0][2], real_streams[0][0]
-    changed = frozen_features(
-        chunk._replace(previous_hidden=first.hidden, previous_mask=first.mask)
-    ) != frozen_features(chunk)
-    assert {name for name, differs in zip(FROZEN, changed, strict=True) if differs} == {
-        "reconstruction_error",
-        "similarity_mean",
-        "similarity_q90",
-        "similarity_high_share",
-    }
+    row = frozen_features(chunk)
+    other = frozen_features(chunk._replace(previous_hidden=first.hidden, previous_mask=first.mask))
+    moved = {name for name, x, y in zip(FROZEN, row, other, strict=True) if x != y}
+    compared = {"reconstruction_error", "similarity_mean", "similarity_q90"}
+    # A share of few tokens may well stay.
+    assert compared <= moved <= compared | {"similarity_high_share"}
 
 
 @settings(max_examples=25, deadline=None)

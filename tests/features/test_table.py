@@ -10,8 +10,9 @@ import pytest
 
 from ponderttt.costs import count_flops
 from ponderttt.features import table
+from ponderttt.features.feature import D, T
 from ponderttt.features.similarity import nearest_and_error
-from ponderttt.features.table import BASE, FEATURES, FROZEN, NAMES, T
+from ponderttt.features.table import BASE, FEATURES, FROZEN, NAMES
 
 
 def test_the_base_set_has_its_six_groups() -> None:
@@ -53,7 +54,7 @@ def test_the_page_is_what_the_table_prints() -> None:
 
 
 def test_the_flops_of_the_dear_features_are_counted() -> None:
-    states, mask = jax.ShapeDtypeStruct((T, table.D), "float32"), jax.ShapeDtypeStruct((T,), "bool")
+    states, mask = jax.ShapeDtypeStruct((T, D), "float32"), jax.ShapeDtypeStruct((T,), "bool")
     counted = count_flops(nearest_and_error, states, mask, states, mask)
     stated = {feature.name: feature.flops for feature in FEATURES}
     dear = stated["similarity_mean"] + stated["reconstruction_error"]
