@@ -72,7 +72,13 @@ def write_run(
         for chunk, count in enumerate(counts)
     ]
     write_records(
-        folder, records, {"budget": 3.0, **(facts or {}), **({"stage_digest": code} if code else {})}
+        folder,
+        records,
+        {
+            "budget": {"mean": 3.0, "unit": "nominal"},
+            **(facts or {}),
+            **({"stage_digest": code} if code else {}),
+        },
     )
     return folder
 
@@ -244,7 +250,7 @@ def rules_grid(
             flops=2e9,
         ),
     ]
-    budgeted = [base + suffix for base in SIGHT for suffix in ("", "@1.5", "@5.0")]
+    budgeted = [base + suffix for base in SIGHT for suffix in ("", "@1.5", "@5")]
     methods = ["skip", "update_1", "update_2", "update_4", "schedule", *budgeted, *CONTROL_SIGN]
     for label, strength in labels.items():
         folders += [world.write(root, label, method, k, strength) for method in methods for k in range(seeds)]

@@ -35,9 +35,9 @@ def policy_world(root: Path) -> dict[tuple[str, str], FrontierRow]:
         ("update_1", 2.9, Action.UPDATE_1),
         ("update_2", 1.0, Action.UPDATE_2),
         ("random", 2.5, Action.SKIP),
-        ("random@6.0", 2.0, Action.UPDATE_2),
+        ("random@6", 2.0, Action.UPDATE_2),
         ("entropy", 2.0, Action.UPDATE_1),
-        ("entropy@6.0", 1.5, Action.UPDATE_4),
+        ("entropy@6", 1.5, Action.UPDATE_4),
         ("greedy_oracle", 0.1, Action.SKIP),
         ("sign_flipped", 0.2, Action.SKIP),
     ):
@@ -60,7 +60,7 @@ def policy_world(root: Path) -> dict[tuple[str, str], FrontierRow]:
 def test_areas_worked_by_hand(tmp_path: Path) -> None:
     rows = policy_world(tmp_path)
     # Three quarters of the tokens are in stream 1, so a loss x there is 0.25 + 0.75 x.
-    fixed, random, entropy = rows["ttt", "update_1"], rows["ttt", "random"], rows["ttt", "entropy@6.0"]
+    fixed, random, entropy = rows["ttt", "update_1"], rows["ttt", "random"], rows["ttt", "entropy@6"]
     assert {(row.range_low, row.range_high) for row in (fixed, random, entropy)} == {(3.0, 6.0)}
     # UPDATE_1 lies above the line from SKIP (3 at cost 1) to UPDATE_2 (1 at cost 6), which is at 2.2 there.
     assert fixed.area == pytest.approx(0.25 + 0.75 * (2.2 + 1.0) / 2)

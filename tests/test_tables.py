@@ -388,7 +388,7 @@ def test_rules_are_compared_within_their_budget_and_label(
 ) -> None:
     for label in ("memory", "memory+context_1"):
         skip = rules[CORPUS, label, "skip"]
-        for suffix, budget in (("", 3.0), ("@1.5", 1.5), ("@5.0", 5.0)):
+        for suffix, budget in (("", 3.0), ("@1.5", 1.5), ("@5", 5.0)):
             row, random, oracle = (
                 rules[CORPUS, label, base + suffix] for base in ("entropy", "random", "greedy_oracle")
             )
@@ -436,7 +436,7 @@ def test_rows_stand_beside_their_references(rules: dict[tuple[str, str, str], Ta
     budgeted = ["random", "entropy", "loss", "reconstruction", "greedy_oracle"]
     assert of_memory == [
         *("skip", "update_1", "update_2", "update_4", "schedule"),
-        *(method + suffix for suffix in ("", "@1.5", "@5.0") for method in budgeted),
+        *(method + suffix for suffix in ("", "@1.5", "@5") for method in budgeted),
         *("shuffled", "sign_flipped", "other_stream"),
     ]
     labels = list(dict.fromkeys(label for corpus, label, _ in rules if corpus == CORPUS))
@@ -532,7 +532,7 @@ def test_a_budget_in_flops_is_checked_in_flops(tmp_path: Path) -> None:
             lambda s, c, k: 1.9,
             tokens=TOKENS,
             action=update,
-            facts={"budget_unit": "flops"},
+            facts={"budget": {"mean": 3.0, "unit": "flops"}},
         ),
     ]
     row = table_of(folders)["ttt", "entropy@1.2"]

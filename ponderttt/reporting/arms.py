@@ -96,6 +96,8 @@ class Run:
     #: :data:`MEASURES`, :data:`OPTIONAL_MEASURES` and ``action``, the index of an :class:`~ponderttt.actions.Action`.
     measures: dict[str, Float[np.ndarray, " C"]]
     budget: Budget | None
+    #: Ranks from which UPDATE_1, UPDATE_2 and UPDATE_4 begin, means over chunks, of a rule that follows ranks.
+    cuts: Float[np.ndarray, " 3"] | None
     look_ahead: LookAhead | None
     code_digest: str
     run_digest: str
@@ -113,6 +115,8 @@ class Arm:
     chunks: Chunks
     measures: dict[str, Float[np.ndarray, "N C"]]
     budget: Budget | None
+    #: Mean over seeds, see :class:`Run`.
+    cuts: Float[np.ndarray, " 3"] | None
     #: By seed, of oracles whose records have it.
     look_aheads: tuple[LookAhead, ...]
     code_digest: str
@@ -228,6 +232,7 @@ def read_run(folder: Path, expected_code: str | None = None) -> Run:
             for name in (*MEASURES, *OPTIONAL_MEASURES, "action")
         },
         budget=_budget(key.method, manifest["facts"]),
+        cuts=_mean_cuts(table),
         look_ahead=_look_ahead(table, order),
         code_digest=code,
         run_digest=digest([manifest["files"], manifest["facts"]]),
@@ -241,6 +246,12 @@ _COLUMNS = (
     *MEASURES,
     *OPTIONAL_MEASURES,
 )
+
+
+def _mean_cuts(table: pyarrow.Table) -> Float[np.ndarray, " 3"] | None:
+    cuts = np.array([row for row in table["gate_cuts"].to_pylist() if row is not None], np.float64)
+    finite = cuts[np.isfinite(cuts).all(axis=-1)] if len(cuts) else cuts
+    return finite.mean(axis=0) if len(finite) else None
 
 
 def _look_ahead(table: pyarrow.Table, order: Int[np.ndarray, " C"]) -> LookAhead | None:
@@ -257,10 +268,10 @@ def _look_ahead(table: pyarrow.Table, order: Int[np.ndarray, " C"]) -> LookAhead
 def _budget(method: str, facts: dict[str, Any]) -> Budget | None:
     """From the name, or else the study's own, which every job writes down; fixed schedules are held to none."""
     base, _ = split_method(method)
-    held = stated_budget(method) or facts.get("budget")
-    if base not in BUDGETED or held is None:
+    own = facts.get("budget")
+    if base not in BUDGETED or own is None:
         return None
-    return Budget(float(held), str(facts.get("budget_unit", "nominal")))
+    return Budget(float(stated_budget(method) or own["mean"]), str(own["unit"]))
 
 
 def reading_order(key: ArmKey) -> tuple[Any, ...]:
@@ -295,6 +306,7 @@ def _arm(key: ArmKey, runs: Sequence[Run]) -> Arm:
         chunks=first.chunks,
         measures={name: np.stack([run.measures[name] for run in runs]) for name in first.measures},
         budget=first.budget,
+        cuts=np.mean([run.cuts for run in runs], axis=0) if first.cuts is not None else None,
         look_aheads=tuple(run.look_ahead for run in runs if run.look_ahead),
         code_digest=first.code_digest,
         run_digest=digest([run.run_digest for run in runs]),

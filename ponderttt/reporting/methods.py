@@ -17,8 +17,6 @@ from ponderttt.config import (
 FIXED_SCHEDULES = (*FIXED_METHODS, "schedule")
 #: Methods that are held to a budget, which a name such as ``entropy@1.5`` may state.
 BUDGETED = (*(method for method in RULE_METHODS if method != "schedule"), *ORACLE_METHODS)
-#: Budgeted methods that a user could run, and that look at the stream.
-SIGNAL_RULES = tuple(method for method in BUDGETED if method != "random" and method not in ORACLE_METHODS)
 #: Best first: only the exhaustive search is an upper bound.
 ORACLES = tuple(reversed(ORACLE_METHODS))
 

@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ponderttt.actions import Action
-from ponderttt.config import StatisticsConfig, as_mapping
+from ponderttt.config import CALIBRATED_METHODS, StatisticsConfig, as_mapping
 from ponderttt.errors import PonderTTTError
 from ponderttt.reporting.arms import Arm, Run, load_arms
 from ponderttt.reporting.comparisons import Difference, difference, mean_cost
 from ponderttt.reporting.frontier import frontier_rows
+from ponderttt.reporting.methods import split_method
 from ponderttt.reporting.references import control_of, costs_the_same, recoveries, references_of
 from ponderttt.reporting.rows import (
     FRONTIER,
@@ -187,7 +188,7 @@ def _row(
         **_against_fixed(fixed),
         "update_rate": float((measures["steps"] > 0).mean()),
         **{f"share_{action.name.lower()}": float((measures["action"] == action).mean()) for action in Action},
-        "rank_gap": _rank_gap(measures["gate_rank"]),
+        "rank_gap": _rank_gap(arm),
         "cost_nominal": float(measures["cost_nominal"].mean()),
         "cost_flops": float(measures["flops"].mean()),
         "cost_seconds": float(measures["seconds"].mean()),
@@ -272,9 +273,13 @@ def _budget_error(arm: Arm, control: Arm | None) -> float | None:
     return spent / arm.budget.mean_cost - 1
 
 
-def _rank_gap(rank: Float[np.ndarray, "N C"]) -> float | None:
+def _rank_gap(arm: Arm) -> float | None:
+    """Of the ranks of a signal; those of random decisions are draws."""
+    rank = arm.measures["gate_rank"]
     known = rank[np.isfinite(rank)]
-    return uniform_gap(known) if len(known) else None
+    if not len(known) or split_method(arm.key.method)[0] not in CALIBRATED_METHODS:
+        return None
+    return uniform_gap(known)
 
 
 def _provenance(runs: Sequence[Run]) -> dict[str, Any]:
