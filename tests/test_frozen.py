@@ -24,16 +24,18 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
 from ponderttt.frozen import FrozenModel, open_frozen_pass, run_frozen_pass
-from ponderttt.methods import Spending, protocol_of
+from ponderttt.methods import Spending, arm_of, protocol_of
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.llama import LlamaConfig
 from ponderttt.models.suffix import suffix_weights
 from ponderttt.models.tensors import model_digest
+from ponderttt.page import Group
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate
-from ponderttt.running import Budget, run_arms
+from ponderttt.programs import ModulePrograms
 from ponderttt.scoring import score_stream
 from ponderttt.step_records import frozen_steps
+from ponderttt.stream import run_streams
 from ponderttt.stream_data import Step, StreamChunks
 
 CHUNK, VOCABULARY = 32, 96
@@ -126,19 +128,22 @@ def awake(kind: str) -> FastWeights:
     return module
 
 
-def arms(model: FrozenModel, module: FastWeights, streams, methods, group: int = 1) -> dict[str, list[Step]]:
-    """Steps of methods with one module."""
-    return run_arms(
-        module,
-        streams,
-        model.backbone.unembedding,
-        methods,
-        budget=Budget(3.0),
-        seed=0,
-        suffix=suffix_weights(model.backbone),
-        calibration=CALIBRATION,
-        streams_per_group=group,
-    )
+@pytest.fixture(scope="module")
+def programs():
+    """Of awake modules; compiled once for the whole file."""
+    return {kind: ModulePrograms(awake(kind)) for kind in KINDS}
+
+
+SPENDING = Spending(3.0, NOMINAL_COSTS, RulesConfig(), CALIBRATION)
+
+
+def steps_of(
+    model: FrozenModel, programs: ModulePrograms, streams: Sequence[StreamChunks], methods: Sequence[str]
+) -> dict[str, list[Step]]:
+    """Steps of methods with one module; the streams advance together."""
+    arms = [arm_of(method, programs, SPENDING, 0) for method in methods]
+    suffix = suffix_weights(model.backbone)
+    return run_streams(arms, Group(streams, model.backbone.unembedding, suffix, [*streams[1:], streams[0]]))
 
 
 def test_the_pass_scores_with_the_plain_model_s_own_probabilities(backbone, corpus, passed):
@@ -154,7 +159,7 @@ def test_the_pass_scores_with_the_plain_model_s_own_probabilities(backbone, corp
             np.testing.assert_allclose(chunks.loss_frozen[t], nll[mask].mean(), rtol=1e-4)
 
 
-def test_a_run_without_the_cache_equals_a_run_with_it(model, corpus, passed, tmp_path):
+def test_a_run_without_the_cache_equals_a_run_with_it(model, programs, corpus, passed, tmp_path):
     settings = {"context_chunks": 0, "keep_hidden": False, "keep_split": True, "facts": {}}
     run_frozen_pass(model.backbone, corpus, tmp_path, **settings)
     with pytest.raises(PonderTTTError, match="not kept"):
@@ -163,8 +168,11 @@ def test_a_run_without_the_cache_equals_a_run_with_it(model, corpus, passed, tmp
     for cached, again in zip(passed, without, strict=True):
         for name in ("hidden", "split", "features", "nll_frozen", "entropy", "flops", "suffix_flops"):
             assert np.array_equal(getattr(cached, name), getattr(again, name)), name
-    for kind in ("ttt", "lora", "suffix"):
-        a, b = (arms(model, awake(kind), streams, ["update_2"])["update_2"] for streams in (passed, without))
+    for kind in KINDS:
+        a, b = (
+            steps_of(model, programs[kind], streams, ["update_2"])["update_2"]
+            for streams in (passed, without)
+        )
         assert [s.loss for s in a] == [s.loss for s in b]
 
 
@@ -218,23 +226,25 @@ def test_a_damaged_cache_file_is_named(model, corpus, tmp_path):
         open_frozen_pass(tmp_path, corpus, "make table")
 
 
-def test_nothing_that_runs_moves_the_backbone(model, corpus, passed):
+def test_nothing_that_runs_moves_the_backbone(model, programs, passed):
     before = model_digest(model.backbone.graph, model.backbone.params)
     assert before == model.backbone.digest
     for kind in KINDS:
-        arms(model, awake(kind), passed, ["update_4"])
+        steps_of(model, programs[kind], passed, ["update_4"])
     assert model_digest(model.backbone.graph, model.backbone.params) == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_from_text_to_loss_nothing_before_a_changed_token_moves(kind, model, passed, corpus, tmp_path):
+def test_from_text_to_loss_nothing_before_a_changed_token_moves(
+    kind, model, programs, passed, corpus, tmp_path
+):
     """The whole path: a token of the text, the backbone, the cache, the loop, every method."""
     position = CHUNK + 20
     tokens = real_tokens(1, 3 * CHUNK + 1)
     tokens[position] = (tokens[position] + 1) % VOCABULARY
     other = frozen(model, [stream_of(tokens, "1"), *corpus[1:]], tmp_path)
     methods = methods_of(kind, LOOP_METHODS)
-    before, after = (arms(model, awake(kind), streams, methods, group=3) for streams in (passed, other))
+    before, after = (steps_of(model, programs[kind], streams, methods) for streams in (passed, other))
     for method in methods:
         moved = []
         for a, b in zip(before[method], after[method], strict=True):
@@ -259,23 +269,25 @@ def test_the_plain_arm_is_the_frozen_pass(passed):
 @pytest.mark.parametrize("kind", ["ttt", "lora", "suffix"])
 def test_an_untrained_adapter_without_updates_is_the_plain_arm(kind, model, passed):
     """To rounding: the plain arm streams its logits, arms share theirs."""
-    steps = arms(model, build(kind, CONFIG.width, FAST, 0, CONFIG), passed, ["skip"])["skip"]
-    for step, plain in zip(steps, frozen_steps(passed), strict=True):
-        assert step.loss == pytest.approx(plain.loss, rel=1e-6)
+    untrained = ModulePrograms(build(kind, CONFIG.width, FAST, 0, CONFIG))
+    steps = steps_of(model, untrained, passed, ["skip"])["skip"]
+    found = {(step.stream_id, step.chunk_index): step.loss for step in steps}
+    for plain in frozen_steps(passed):
+        assert found[plain.stream_id, plain.chunk_index] == pytest.approx(plain.loss, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", ["update_2", "entropy"])
-def test_scoring_live_equals_scoring_from_the_cache(kind, method, model, corpus, passed):
-    spending = Spending(3.0, NOMINAL_COSTS, RulesConfig(), CALIBRATION)
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("ttt", "update_2"), ("lora", "entropy"), ("suffix", "adaptive"), ("memory", "reconstruction")],
+)
+def test_scoring_live_equals_scoring_from_the_cache(kind, method, model, programs, corpus, passed):
     suffix = suffix_weights(model.backbone)
-    live = list(score_stream(model, corpus[0], awake(kind), method, spending, suffix=suffix))
-    cached = arms(model, awake(kind), passed[:1], [method])[method]
+    live = list(score_stream(model, corpus[0], awake(kind), method, SPENDING, suffix=suffix))
+    cached = steps_of(model, programs[kind], passed[:1], [method])[method]
     for name in ("loss", "action", "features", "flops"):
         assert [getattr(s, name) for s in live] == [getattr(s, name) for s in cached], name
 
 
 def test_the_plain_backbone_scored_live_is_the_frozen_pass(model, corpus, passed):
-    spending = Spending(3.0, NOMINAL_COSTS, RulesConfig(), CALIBRATION)
-    plain = list(score_stream(model, corpus[0], None, "skip", spending))
+    plain = list(score_stream(model, corpus[0], None, "skip", SPENDING))
     assert [s.loss for s in plain] == list(passed[0].loss_frozen)
