@@ -21,6 +21,7 @@ from ponderttt.policies.budget import (
     budget_tables,
     cuts,
     matched_probabilities,
+    next_log_weights,
     whole_units,
 )
 
@@ -30,7 +31,7 @@ FLOPS = (1.0, 1.041, 1.082, 1.164)
 #: Updates whose costs have no common measure.
 ODD_FLOPS = (1.0, 1.0237, 1.0419, 1.0771)
 
-CUTS = jax.jit(cuts)
+CUTS, WEIGHTS = jax.jit(cuts), jax.jit(next_log_weights)
 
 
 def test_actions_have_the_nominal_costs_that_budgets_are_stated_in():
@@ -203,13 +204,12 @@ def test_without_skip_a_stream_skips_only_as_often_as_its_total_needs():
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 900), st.integers(0, 90), st.floats(0, 1))
-def test_an_action_is_taken_only_if_the_rest_can_be_spent_to_the_unit(units_left, chunks_left, rank):
-    tables = _TABLES
-    action = int(action_at(below_one(rank), CUTS(tables, units_left, chunks_left)))
-    totals = _reachable(chunks_left + 1)
-    total = max(t for t in totals if t <= units_left)
-    assert total - (0, 2, 5, 11)[action] in _reachable(chunks_left)
+@given(st.integers(0, 1000), st.integers(0, 90), st.floats(0, 1))
+def test_an_action_is_taken_exactly_if_the_rest_can_be_spent_to_the_unit(units_left, chunks_left, rank):
+    total = max(t for t in _reachable(chunks_left + 1) if t <= units_left)
+    possible = [total - unit in _reachable(chunks_left) for unit in (0, 2, 5, 11)]
+    assert list(np.isfinite(WEIGHTS(_TABLES, units_left, chunks_left))) == possible
+    assert possible[int(action_at(below_one(rank), CUTS(_TABLES, units_left, chunks_left)))]
 
 
 _TABLES = budget_tables(NOMINAL_COSTS, 3.0)
