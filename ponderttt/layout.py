@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderttt.config import Experiment, GridConfig, kind_and_context, methods_of
+from ponderttt.config import (
+    CALIBRATED_METHODS,
+    ORACLE_METHODS,
+    RULE_METHODS,
+    Experiment,
+    GridConfig,
+    kind_and_context,
+    methods_of,
+)
 from ponderttt.provenance import MANIFEST
 from ponderttt.records import RECORDS
 
@@ -146,9 +154,14 @@ def seeds_on(grid: GridConfig, control: bool) -> tuple[int, ...]:
 def figure_names(methods: Sequence[str]) -> list[str]:
     """The figures that a grid's methods have something to show in."""
     updates = any(method in methods for method in ("update_1", "update_2", "update_4", "random"))
+    ranks = [method for method in CALIBRATED_METHODS if method != "adaptive"]
     wanted = {
         "pareto": True,
+        "frontier": "skip" in methods and updates,
         "gain_along_stream": updates,
+        "allocation": any(method in methods for method in (*RULE_METHODS, *ORACLE_METHODS)),
+        "calibration": any(method in methods for method in ranks),
+        "signals": "greedy_oracle" in methods,
         "seed_dots": updates and "skip" in methods,
         "decomposition": {"skip", "update_1", "transductive"} <= set(methods),
         "training_curves": True,

@@ -151,6 +151,8 @@ ALLOCATION = {1.5: (42, 4, 1, 1), 3.0: (15, 27, 4, 2), 5.0: (12, 16, 10, 10)}
 WORTH = np.array([0.0, 1.0, 1.3, 1.4])
 #: Rule → how well its signal knows what a chunk has to teach.
 SIGHT = {"random": 0.0, "entropy": 0.9, "loss": 0.4, "reconstruction": 0.0, "greedy_oracle": 1.0}
+#: Rule → how its ranks differ from those of training streams: a power, above 1 for lower ones.
+SHIFT = {"entropy": 1.3, "loss": 0.8, "reconstruction": 1.02}
 CONTROL_SIGN = {"shuffled": 0.0, "sign_flipped": -1.0, "other_stream": 0.1}
 CONTROL_CORPORA = {"random-tokens": "random_tokens", "repeated": "repeated"}
 
@@ -199,7 +201,7 @@ class RuleWorld:
             carried[:, t] = 0.9 * carried[:, t - 1] + learned[:, t - 1]
         loss = self.level - 0.04 - carried
         cuts = tuple(cuts_of(budget).tolist())
-        rank = _ranks(signal) ** 1.3
+        rank = _ranks(signal) ** SHIFT.get(base, 1.0)
         generator = np.random.default_rng([seed, 7])
         features = generator.normal(size=(*self.shape, 64))
         features[..., 0] += 30 * self.lesson

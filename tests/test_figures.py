@@ -12,15 +12,22 @@ import pytest
 from ponderttt.actions import Action
 from ponderttt.config import StatisticsConfig
 from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.jobs.figures import make_figures
+from ponderttt.layout import figure_names
 from ponderttt.reporting.arms import load_arms
-from ponderttt.reporting.figures import decomposition, pareto, seed_dots
+from ponderttt.reporting.decisions_figure import allocation, calibration
+from ponderttt.reporting.figures import decomposition, seed_dots
+from ponderttt.reporting.frontier_figure import frontier
 from ponderttt.reporting.labels import Label, place_labels
+from ponderttt.reporting.pareto import pareto
+from ponderttt.reporting.rows import read_signals
+from ponderttt.reporting.signals_figure import signals, strongest
 from ponderttt.reporting.stream_gain import gain_along_stream, gain_curve
 from ponderttt.reporting.style import new_figure
 from ponderttt.reporting.tables import write_table
 from ponderttt.reporting.training_curves import read_training_log, running_mean, training_curves
 from ponderttt.statistics import StreamResamples, named_generator
-from reporting_worlds import CODE, default_grid, write_run
+from reporting_worlds import CODE, CONTROL_CORPORA, default_grid, rules_grid, write_run
 
 STATISTICS = StatisticsConfig(bootstrap_samples=500)
 PNG = b"\x89PNG"
@@ -57,20 +64,74 @@ def training_lines() -> list[dict[str, float]]:
     return sorted([*steps, *validations], key=lambda line: line["step"])
 
 
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A results folder with rules, oracles, contexts and control corpora."""
+    root = tmp_path_factory.mktemp("rules")
+    folders = rules_grid(root, {"memory": 1.0, "memory+context_1": 0.5}, seeds=1)
+    write_table(
+        folders,
+        CODE,
+        STATISTICS,
+        root / "paper_table.csv",
+        root / "seeds.csv",
+        "snakemake",
+        control_corpora=CONTROL_CORPORA,
+    )
+    return root, folders
+
+
 def test_every_figure_is_drawn_as_picture_and_as_vectors(results: tuple[Path, list[Path]]) -> None:
     root, folders = results
-    table, seeds = root / "paper_table.csv", root / "seeds.csv"
     logs = [write_log(root, "ttt", seed, training_lines()) for seed in range(2)]
-    pareto(table, [root / "pareto.png", root / "pareto.svg", root / "pareto.pdf"])
-    seed_dots(table, seeds, [root / "seed_dots.png"])
-    decomposition(table, [root / "decomposition.png"])
-    gain_along_stream(folders, CODE, STATISTICS, [root / "gain.png"])
-    training_curves(logs, [root / "training.png"])
-    for name in ("pareto", "seed_dots", "decomposition", "gain", "training"):
+    names = figure_names(["skip", "update_1", "random", "transductive"])
+    assert names == [
+        *(
+            "pareto",
+            "frontier",
+            "gain_along_stream",
+            "allocation",
+            "seed_dots",
+            "decomposition",
+            "training_curves",
+        )
+    ]
+    outputs: dict[str, list[Path]] = {name: [root / f"{name}.png"] for name in names}
+    outputs["pareto"] += [root / "pareto.svg", root / "pareto.pdf"]
+    make_figures(root / "paper_table.csv", root / "seeds.csv", folders, logs, CODE, STATISTICS, outputs)
+    for name in names:
         assert (root / f"{name}.png").read_bytes().startswith(PNG)
     assert (root / "pareto.svg").read_text().startswith("<?xml")
     assert (root / "pareto.pdf").read_bytes().startswith(b"%PDF")
     assert not list(root.glob(".*"))
+
+
+def test_figures_of_decisions_are_drawn_where_rules_decide(rules: tuple[Path, list[Path]]) -> None:
+    root, folders = rules
+    names = [
+        name
+        for name in figure_names(["skip", "update_1", "entropy", "greedy_oracle"])
+        if name in ("allocation", "calibration", "signals", "frontier", "pareto")
+    ]
+    assert len(names) == 5
+    outputs: dict[str, list[Path]] = {name: [root / f"{name}.svg"] for name in names}
+    make_figures(root / "paper_table.csv", root / "seeds.csv", folders, [], CODE, STATISTICS, outputs)
+    for name in names:
+        text = (root / f"{name}.svg").read_text()
+        # Letters are paths, what they say stands in comments.
+        assert "tiny on heldout-python" in text
+        assert not any(f"tiny on {corpus}" in text for corpus in CONTROL_CORPORA)
+    assert "largest gap 0." in (root / "calibration.svg").read_text()
+    assert "entropy: 2." in (root / "frontier.svg").read_text()
+
+
+def test_the_strongest_signals_come_first(rules: tuple[Path, list[Path]]) -> None:
+    rows = [row for row in read_signals(rules[0] / "signals.csv") if row.fast_weights == "memory"]
+    ordered = strongest(rows)
+    assert {row.action for row in ordered} == {"UPDATE_1"}
+    sizes = [abs(row.rho) for row in ordered if row.rho is not None]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == 64
 
 
 def test_the_same_table_gives_the_same_vectors(results: tuple[Path, list[Path]]) -> None:
@@ -136,7 +197,11 @@ def test_figures_refuse_what_they_cannot_show(tmp_path: Path) -> None:
     for draw in (
         lambda: seed_dots(table, seeds, outputs),
         lambda: decomposition(table, outputs),
-        lambda: gain_along_stream(folders, CODE, STATISTICS, outputs),
+        lambda: gain_along_stream(load_arms(folders, CODE)[0], STATISTICS, outputs),
+        lambda: allocation(load_arms(folders, CODE)[0], outputs),
+        lambda: calibration(load_arms(folders, CODE)[0], outputs),
+        lambda: frontier(table, tmp_path / "frontier.csv", outputs),
+        lambda: signals(table, tmp_path / "signals.csv", outputs),
         lambda: training_curves([], outputs),
         lambda: pareto(tmp_path / "elsewhere" / "paper_table.csv", outputs),
     ):
@@ -158,7 +223,7 @@ def test_methods_and_fast_weights_of_later_studies_are_drawn_too(tmp_path: Path)
     table = tmp_path / "paper_table.csv"
     write_table(folders, CODE, STATISTICS, table, tmp_path / "seeds.csv", "snakemake")
     pareto(table, [tmp_path / "pareto.png"])
-    gain_along_stream(folders, CODE, STATISTICS, [tmp_path / "gain.png"])
+    gain_along_stream(load_arms(folders, CODE)[0], STATISTICS, [tmp_path / "gain.png"])
 
 
 def test_a_running_mean_looks_back_only() -> None:

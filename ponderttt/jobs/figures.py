@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ponderttt.config import StatisticsConfig
-from ponderttt.reporting.figures import decomposition, pareto, seed_dots
+from ponderttt.reporting.arms import load_arms
+from ponderttt.reporting.decisions_figure import allocation, calibration
+from ponderttt.reporting.figures import decomposition, seed_dots
+from ponderttt.reporting.frontier_figure import frontier
+from ponderttt.reporting.pareto import pareto
+from ponderttt.reporting.rows import FRONTIER, SIGNALS, table_manifest
+from ponderttt.reporting.signals_figure import signals
 from ponderttt.reporting.stream_gain import gain_along_stream
 from ponderttt.reporting.training_curves import training_curves
 
@@ -20,10 +26,10 @@ def make_figures(
     statistics: StatisticsConfig,
     outputs: Mapping[str, Sequence[Path | str]],
 ) -> None:
-    """Draw every figure that is asked for.
+    """Draw every figure that is asked for; control corpora are in the table and its guide only.
 
     Args:
-        table: ``paper_table.csv``.
+        table: ``paper_table.csv``, beside it ``frontier.csv`` and ``signals.csv``.
         seeds: ``seeds.csv``.
         run_folders: every arm and seed of the grid.
         training_logs: ``log.jsonl`` of every trained adapter.
@@ -31,9 +37,17 @@ def make_figures(
         statistics: of the bands along the stream.
         outputs: figure → its files, one for each format.
     """
+    facts = table_manifest(table)["facts"]
+    arms, _, _ = load_arms([Path(f) for f in run_folders], records_code, allow_missing=facts["allow_missing"])
+    arms = [arm for arm in arms if arm.key.corpus not in facts["control_corpora"]]
+    beside = Path(table).parent
     draw: dict[str, Callable[[Sequence[Path | str]], None]] = {
         "pareto": lambda files: pareto(table, files),
-        "gain_along_stream": lambda files: gain_along_stream(run_folders, records_code, statistics, files),
+        "frontier": lambda files: frontier(table, beside / FRONTIER, files),
+        "gain_along_stream": lambda files: gain_along_stream(arms, statistics, files),
+        "allocation": lambda files: allocation(arms, files),
+        "calibration": lambda files: calibration(arms, files),
+        "signals": lambda files: signals(table, beside / SIGNALS, files),
         "seed_dots": lambda files: seed_dots(table, seeds, files),
         "decomposition": lambda files: decomposition(table, files),
         "training_curves": lambda files: training_curves(training_logs, files),

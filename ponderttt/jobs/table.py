@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ponderttt.config import StatisticsConfig
@@ -18,8 +18,9 @@ def make_table(
     seeds: Path | str,
     guide: Path | str,
     command: str,
+    control_corpora: Mapping[str, str] | None = None,
 ) -> None:
-    """Write ``paper_table.csv``, ``seeds.csv``, their manifest and ``README.md`` in the results folder.
+    """Write ``paper_table.csv``, ``seeds.csv``, ``frontier.csv``, ``signals.csv``, their manifest and ``README.md``.
 
     Args:
         run_folders: every arm and seed of the grid.
@@ -29,6 +30,15 @@ def make_table(
         seeds: path of the seeds' values.
         guide: path of the reading guide.
         command: what remakes the table, for the manifest.
+        control_corpora: control corpus → its kind, ``random_tokens`` or ``repeated``.
     """
-    write_table(run_folders, records_code, statistics, table, seeds, command=command)
+    write_table(
+        run_folders,
+        records_code,
+        statistics,
+        table,
+        seeds,
+        command=command,
+        control_corpora=control_corpora,
+    )
     write_reading_guide(table, guide)

@@ -130,6 +130,11 @@ class Arm:
         return self.measures["loss"][[self.seeds.index(seed) for seed in seeds]]
 
 
+def mean_loss(arm: Arm) -> float:
+    """Nats per token, seeds averaged."""
+    return float(arm.measures["loss"].mean(axis=0) @ arm.chunks.n_tokens / arm.chunks.n_tokens.sum())
+
+
 def missing_runs(folders: Sequence[Path]) -> list[Path]:
     """The folders that no finished run has written."""
     return [folder for folder in folders if not (folder / MANIFEST).exists()]
@@ -299,6 +304,7 @@ def _arm(key: ArmKey, runs: Sequence[Run]) -> Arm:
                 f"{key}: seeds {first.seed} and {run.seed} come from different versions of the code "
                 f"({first.code_digest[:12]}, {run.code_digest[:12]}); rebuild them with the workflow"
             )
+    cuts = [run.cuts for run in runs if run.cuts is not None]
     return Arm(
         key=key,
         seeds=tuple(run.seed for run in runs),
@@ -306,7 +312,7 @@ def _arm(key: ArmKey, runs: Sequence[Run]) -> Arm:
         chunks=first.chunks,
         measures={name: np.stack([run.measures[name] for run in runs]) for name in first.measures},
         budget=first.budget,
-        cuts=np.mean([run.cuts for run in runs], axis=0) if first.cuts is not None else None,
+        cuts=np.mean(cuts, axis=0) if cuts else None,
         look_aheads=tuple(run.look_ahead for run in runs if run.look_ahead),
         code_digest=first.code_digest,
         run_digest=digest([run.run_digest for run in runs]),

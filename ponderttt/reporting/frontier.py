@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ponderttt.config import CONTROL_METHODS
-from ponderttt.reporting.arms import Arm, ArmKey
+from ponderttt.reporting.arms import Arm, ArmKey, mean_loss
 from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES, split_method
 from ponderttt.reporting.rows import FrontierRow
 from ponderttt.statistics import Envelope, StreamResamples, lower_envelope, percentile_interval
@@ -60,11 +60,6 @@ def frontier_rows(
                 of_label = [arm for arm in mine if arm.key.fast_weights == fast_weights]
                 rows += _rows_of_label(of_label, name, front, draws, confidence)
     return rows
-
-
-def mean_loss(arm: Arm) -> float:
-    """Nats per token, seeds averaged."""
-    return float(arm.measures["loss"].mean(axis=0) @ arm.chunks.n_tokens / arm.chunks.n_tokens.sum())
 
 
 def pareto_front(arms: Sequence[Arm], measure: str) -> set[ArmKey]:

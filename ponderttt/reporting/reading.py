@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ponderttt.provenance import atomic_path
-from ponderttt.reporting.figures import decomposition_steps, find_row, groups_of, of_group
-from ponderttt.reporting.rows import TableRow, read_table, table_manifest
+from ponderttt.reporting.figures import decomposition_steps, find_row
+from ponderttt.reporting.rows import TableRow, groups_of, of_group, read_table, table_manifest
 
 _COLUMNS = """\
 | column | what it says |

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ponderttt.config import CONTROL_METHODS
-from ponderttt.reporting.arms import Arm
+from ponderttt.reporting.arms import Arm, mean_loss
 from ponderttt.reporting.comparisons import COST_TOLERANCE, Recovery, find, mean_cost, recovery
 from ponderttt.reporting.methods import BUDGETED, FIXED_SCHEDULES, ORACLES, split_method
 
@@ -112,7 +112,7 @@ def fixed_at_cost_of(arm: Arm, arms: Sequence[Arm], measure: str) -> Arm | None:
     if not candidates and costs and min(costs) <= cost * (1 + COST_TOLERANCE):
         cheapest = fixed[int(np.argmin(costs))]
         candidates.append(_mix(cheapest, cheapest, 1.0, arm))
-    return min(candidates, key=_mean_loss, default=None)
+    return min(candidates, key=mean_loss, default=None)
 
 
 def _mix(first: Arm, second: Arm, share: float, like: Arm) -> Arm:
@@ -130,10 +130,6 @@ def _mix(first: Arm, second: Arm, share: float, like: Arm) -> Arm:
             for measure in ("loss", "cost_nominal", "flops", "seconds")
         },
     )
-
-
-def _mean_loss(arm: Arm) -> float:
-    return float((arm.measures["loss"].mean(axis=0) * arm.chunks.n_tokens).sum())
 
 
 def recoveries(arm: Arm, references: References) -> tuple[Recovery, Recovery]:

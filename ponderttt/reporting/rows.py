@@ -226,6 +226,22 @@ def read_signals(path: Path | str) -> list[SignalRow]:
     return _read(Path(path), SignalRow)
 
 
+def without_control_corpora(path: Path | str, rows: Sequence[R]) -> list[R]:
+    """``rows`` of the results folder of ``path`` but those of its control corpora, which no figure shows."""
+    controls = table_manifest(path)["facts"]["control_corpora"]
+    return [row for row in rows if typing.cast(Any, row).corpus not in controls]
+
+
+def groups_of(rows: Sequence[Any]) -> list[tuple[str, str]]:
+    """The (corpus, model) pairs of rows, in their order; arms are compared within one of them only."""
+    return list(dict.fromkeys((row.corpus, row.model) for row in rows))
+
+
+def of_group(rows: Sequence[R], group: tuple[str, str]) -> list[R]:
+    """The rows of one (corpus, model)."""
+    return [row for row in rows if (typing.cast(Any, row).corpus, typing.cast(Any, row).model) == group]
+
+
 def table_manifest(path: Path | str) -> dict[str, Any]:
     """The verified manifest of the folder that holds ``path``."""
     return read_manifest(Path(path).parent, KIND, rebuild(path))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ponderttt.config import StatisticsConfig
+from ponderttt.config import CONTROL_METHODS, StatisticsConfig
 from ponderttt.errors import PonderTTTError
-from ponderttt.reporting.arms import Arm, load_arms
+from ponderttt.reporting.arms import Arm, mean_loss
 from ponderttt.reporting.comparisons import difference, find, pair
-from ponderttt.reporting.style import BLACK, in_style, look_of_method, new_figure, save
+from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES
+from ponderttt.reporting.style import BLACK, in_style, look_of_method, panel_grid, save
 from ponderttt.statistics import StreamResamples, named_generator
 
 if TYPE_CHECKING:
@@ -61,89 +62,87 @@ def gain_curve(arm: Arm, reference: Arm, resamples: StreamResamples, confidence:
 
 @in_style
 def gain_along_stream(
-    run_folders: Sequence[Path | str],
-    expected_code: str | None,
-    statistics: StatisticsConfig,
-    outputs: Sequence[Path | str],
-    *,
-    allow_missing: bool = False,
+    arms: Sequence[Arm], statistics: StatisticsConfig, outputs: Sequence[Path | str]
 ) -> None:
-    """Does adaptation grow with the stream?  One row of panels per corpus, model and reference.
+    """Does adaptation grow with the stream?  The gain over the trained adapter with 0 updates, a panel per fast weights.
 
-    The upper row is the gain over the trained adapter with 0 updates, which is what updating brings; the lower row is
-    the gain over the plain backbone, with ``skip`` and ``context_1`` beside the updates.  The legends of the upper row
+    Shown are UPDATE_1, UPDATE_4, random decisions and the rule of the lowest loss at the study's own budget.  The legends
     give the growth per chunk with its interval.
 
     Args:
-        run_folders: the folders of the table's records; ``score_first`` arms are drawn.
-        expected_code: see :func:`ponderttt.reporting.tables.write_table`.
+        arms: of the table, without control corpora; ``score_first`` arms are drawn.
         statistics: bootstrap samples, confidence and seed.
         outputs: files to write, the suffix decides the format.
-        allow_missing: draw what exists.
 
     Raises:
-        PonderTTTError: runs are missing or damaged, or no arm updates.
+        PonderTTTError: no arm with fast weights makes an update.
     """
-    arms, _, _ = load_arms([Path(f) for f in run_folders], expected_code, allow_missing=allow_missing)
-    arms = [arm for arm in arms if arm.key.protocol == "score_first"]
-    kinds = list(dict.fromkeys(arm.key.fast_weights for arm in arms if arm.measures["steps"].any()))
-    groups = list(dict.fromkeys((arm.key.corpus, arm.key.model) for arm in arms))
-    if not kinds:
+    panels: dict[tuple[str, str, str], list[Arm]] = {}
+    for arm in arms:
+        if arm.key.protocol == "score_first" and arm.key.fast_weights != "none":
+            panels.setdefault((arm.key.corpus, arm.key.model, arm.key.fast_weights), []).append(arm)
+    panels = {key: mine for key, mine in panels.items() if _shown(mine)}
+    if not panels:
         raise PonderTTTError("no arm makes an update, so there is no gain along the stream to draw")
-    figure, axes = new_figure(
-        2 * len(groups), len(kinds), 1.5 + 5.0 * len(kinds), 7.6 * len(groups), share_y="row"
-    )
-    for g, group in enumerate(groups):
-        mine = [arm for arm in arms if (arm.key.corpus, arm.key.model) == group]
-        generator = named_generator(statistics.seed, "streams", group[0])
+    figure, axes = panel_grid(len(panels), 3, 4.1, 4.0)
+    for panel, ((corpus, model, fast_weights), mine) in zip(axes, panels.items(), strict=True):
+        generator = named_generator(statistics.seed, "streams", corpus)
         resamples = StreamResamples.draw(len(mine[0].chunks.streams), statistics.bootstrap_samples, generator)
-        for k, kind in enumerate(kinds):
-            for reference, panel in (("skip", axes[2 * g, k]), ("plain", axes[2 * g + 1, k])):
-                _gain_panel(panel, mine, kind, reference, resamples, statistics.confidence)
-            axes[2 * g, k].set_title(f"{kind}: {group[1]} on {group[0]}")
-        axes[2 * g, 0].set_ylabel("gain over the trained adapter\nwith 0 updates, nats per token")
-        axes[2 * g + 1, 0].set_ylabel("gain over the plain backbone,\nnats per token")
+        _gain_panel(panel, mine, resamples, statistics.confidence)
+        panel.set_title(f"{fast_weights}\n{model} on {corpus}", fontsize=9)
+    figure.supylabel("gain over the trained adapter with 0 updates, nats per token", fontsize=9)
+    figure.supxlabel("chunk of the stream (below: how many streams reach it)", fontsize=9)
     save(figure, outputs)
 
 
-def _gain_panel(
-    panel: Axes, arms: Sequence[Arm], kind: str, reference: str, resamples: StreamResamples, confidence: float
-) -> None:
-    of_kind = [arm for arm in arms if arm.key.fast_weights == kind]
-    if reference == "skip":
-        shown = [arm for arm in of_kind if arm.measures["steps"].any()]
-        base = find(arms, of_kind[0], kind, "skip")
-    else:
-        context = [arm for arm in arms if arm.key.fast_weights == "none" and arm.key.method != "plain"]
-        shown = context + of_kind
-        base = find(arms, of_kind[0], "none", "plain")
-    methods = [arm.key.method for arm in shown]
-    longest: GainCurve | None = None
-    for arm in shown:
-        curve = gain_curve(arm, base, resamples, confidence) if base else None
-        if base is None or curve is None:
-            continue
-        colour, marker = look_of_method(arm.key.method, methods)
-        label = arm.key.method
-        if reference == "skip":
-            label += _growth(arm, base, resamples, confidence)
-        dots = marker if len(curve.position) <= 40 else ""
-        panel.plot(curve.position, curve.gain, color=colour, marker=dots, ms=4.5, lw=1.4, label=label)
-        panel.fill_between(curve.position, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
-        longest = curve
+def _shown(arms: Sequence[Arm]) -> dict[str, Arm]:
+    """Legend → the arms of one kind that are drawn."""
+    updating = {arm.key.method: arm for arm in arms if arm.measures["steps"].any()}
+    shown: dict[str, Arm] = {
+        name: updating[name] for name in ("update_1", "update_4", "random") if name in updating
+    }
+    # Methods of other projects count as rules here, so that nothing that updates is left out.
+    rules = [
+        arm
+        for name, arm in updating.items()
+        if "@" not in name and name not in (*FIXED_SCHEDULES, "random", *ORACLES, *CONTROL_METHODS)
+    ]
+    if rules:
+        best = min(rules, key=mean_loss)
+        shown[f"best rule: {best.key.method}" if len(rules) > 1 else best.key.method] = best
+    return shown
+
+
+def _gain_panel(panel: Axes, arms: Sequence[Arm], resamples: StreamResamples, confidence: float) -> None:
+    base = find(arms, arms[0], arms[0].key.fast_weights, "skip")
     panel.axhline(0, color=BLACK, lw=0.8)
+    if base is None:
+        panel.set_xlabel("no skip arm to compare with")
+        return
+    longest: GainCurve | None = None
+    for label, arm in _shown(arms).items():
+        curve = gain_curve(arm, base, resamples, confidence)
+        if curve is None:
+            continue
+        colour, marker = look_of_method(arm.key.method, [other.key.method for other in arms])
+        dots = marker if len(curve.position) <= 40 else ""
+        text = label + _growth(arm, base, resamples, confidence)
+        panel.plot(curve.position, curve.gain, color=colour, marker=dots, ms=4.5, lw=1.4, label=text)
+        panel.fill_between(curve.position, curve.low, curve.high, color=colour, alpha=0.12, lw=0)
+        longest = curve
     if longest is None:
-        panel.set_title(f"no {reference} arm to compare with", fontsize=9)
         return
     every = max(1, math.ceil(len(longest.position) / 12))
     panel.set_xticks(
         longest.position[::every],
         [f"{p}\n{n}" for p, n in zip(longest.position[::every], longest.n_streams[::every], strict=True)],
     )
-    panel.set_xlabel("chunk of the stream (below: how many streams reach it)")
-    title = "growth per chunk, 10⁻³ nats per token" if reference == "skip" else None
     panel.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2 if reference == "skip" else 3, title=title
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        title="growth per chunk, 10⁻³ nats per token",
+        title_fontsize=8.5,
+        fontsize=8.5,
     )
 
 

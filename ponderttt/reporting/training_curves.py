@@ -13,14 +13,31 @@ from jaxtyping import Float
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.layout import rebuild
-from ponderttt.reporting.style import BLACK, BLUE, GREY, VERMILLION, in_style, new_figure, save
+from ponderttt.reporting.methods import rank_of_fast_weights
+from ponderttt.reporting.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    VERMILLION,
+    LineStyle,
+    handle,
+    in_style,
+    legend_above,
+    new_figure,
+    save,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Lines = list[dict[str, Any]]
 
-_LINE_STYLES = ("-", "--", ":", "-.")
+_LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
+#: Key of the log, colour, marker, what it is.
+_VALIDATIONS = (
+    ("validation_loss_skip", GREY, "D", "0 updates"),
+    ("validation_loss", VERMILLION, "o", "UPDATE_1"),
+)
 
 
 def read_training_log(path: Path | str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -71,31 +88,50 @@ def training_curves(logs: Sequence[Path | str], outputs: Sequence[Path | str]) -
     if not logs:
         raise PonderTTTError("no training log was given: no fast weights of the grid are trained")
     columns: dict[tuple[str, str], dict[str, tuple[Lines, Lines]]] = {}
-    for log in sorted(map(Path, logs)):
+    for log in sorted(
+        map(Path, logs), key=lambda path: (path.parts[-4], rank_of_fast_weights(path.parts[-3]), path)
+    ):
         model, fast_weights, seed = log.parts[-4:-1]
         columns.setdefault((model, fast_weights), {})[seed] = read_training_log(log)
     every = [runs for column in columns.values() for runs in column.values()]
     subtract = all("loss_frozen" in line for steps, _ in every for line in steps) and all(
         "validation_loss_frozen" in line for _, validations in every for line in validations
     )
-    figure, axes = new_figure(2, len(columns), 1.5 + 4.6 * len(columns), 6.4, share_y="row")
-    for (above, below), ((model, fast_weights), runs) in zip(axes.T, columns.items(), strict=True):
-        for style, (seed, (steps, validations)) in zip(_styles(len(runs)), runs.items(), strict=True):
-            _training_lines(above, steps, seed, style, subtract)
-            _validation_lines(below, validations, seed, style, subtract)
+    wide = min(len(columns), 3)
+    blocks = -(-len(columns) // wide)
+    figure, axes = new_figure(2 * blocks, wide, 4.1 * wide, 0.6 + 5.0 * blocks)
+    # Each pair of rows is a block of columns: training above, validation below.
+    pairs = axes.reshape(blocks, 2, wide).swapaxes(1, 2).reshape(-1, 2)
+    for spare in pairs[len(columns) :].flat:
+        spare.remove()
+    for (above, below), ((model, fast_weights), runs) in zip(pairs, columns.items(), strict=False):
+        for style, (steps, validations) in zip(_styles(len(runs)), runs.values(), strict=True):
+            _training_lines(above, steps, style, subtract)
+            _validation_lines(below, validations, style, subtract)
         above.set_title(f"{fast_weights} on {model}")
         for panel in (above, below):
             if subtract:
                 panel.axhline(0, color=BLACK, lw=0.8)
             panel.set_xlabel("training step")
-            panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     unit = "loss − frozen backbone,\nnats per token" if subtract else "loss,\nnats per token"
-    axes[0, 0].set_ylabel(f"training {unit}")
-    axes[1, 0].set_ylabel(f"validation {unit}")
+    for block in range(blocks):
+        axes[2 * block, 0].set_ylabel(f"training {unit}")
+        axes[2 * block + 1, 0].set_ylabel(f"validation {unit}")
+    seeds = list(dict.fromkeys(seed for column in columns.values() for seed in column))
+    handles = [
+        handle(GREY, "training windows", marker="", line="-", width=0.6),
+        handle(BLUE, "mean of a tenth of all steps", marker="", line="-"),
+        *(handle(colour, f"validation, {what}", marker=marker) for _, colour, marker, what in _VALIDATIONS),
+        *(
+            handle(BLACK, seed, marker="", line=style)
+            for seed, style in zip(seeds, _styles(len(seeds)), strict=True)
+        ),
+    ]
+    legend_above(figure, handles)
     save(figure, outputs)
 
 
-def _styles(count: int) -> list[str]:
+def _styles(count: int) -> list[LineStyle]:
     return [_LINE_STYLES[i % len(_LINE_STYLES)] for i in range(count)]
 
 
@@ -111,25 +147,18 @@ def running_mean(values: Float[np.ndarray, " L"], width: int) -> Float[np.ndarra
     return (total[end] - total[begin]) / (end - begin)
 
 
-def _training_lines(panel: Axes, lines: Lines, seed: str, style: str, subtract: bool) -> None:
+def _training_lines(panel: Axes, lines: Lines, style: str, subtract: bool) -> None:
     step = np.array([line["step"] for line in lines])
     loss = _column(lines, "loss", "loss_frozen" if subtract else None)
     width = max(1, len(loss) // 10)
     panel.plot(step, loss, color=GREY, lw=0.6, alpha=0.45)
-    panel.plot(
-        step, running_mean(loss, width), color=BLUE, ls=style, lw=1.5, label=f"{seed}, mean of {width} steps"
-    )
+    panel.plot(step, running_mean(loss, width), color=BLUE, ls=style, lw=1.5)
 
 
-def _validation_lines(panel: Axes, lines: Lines, seed: str, style: str, subtract: bool) -> None:
+def _validation_lines(panel: Axes, lines: Lines, style: str, subtract: bool) -> None:
     step = np.array([line["step"] for line in lines])
     frozen = "validation_loss_frozen" if subtract else None
-    for name, colour, marker, what in (
-        ("validation_loss_skip", GREY, "D", "0 updates"),
-        ("validation_loss", VERMILLION, "o", "UPDATE_1"),
-    ):
+    for name, colour, marker, _ in _VALIDATIONS:
         if all(name in line for line in lines):
             values = _column(lines, name, frozen)
-            panel.plot(
-                step, values, color=colour, marker=marker, ms=4.5, ls=style, lw=1.2, label=f"{seed}, {what}"
-            )
+            panel.plot(step, values, color=colour, marker=marker, ms=4.5, ls=style, lw=1.2)
