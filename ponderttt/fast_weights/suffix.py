@@ -41,13 +41,14 @@ class LowRank(NamedTuple):
 
 
 class Full(NamedTuple):
-    """Target ``down``, for the L adapted blocks."""
+    """Target ``down``, for the L adapted blocks: the change of W is F^-½ times this, the scale of A in ``lora``."""
 
+    # So that one inner rate, and one learning rate of the start, means about the same for either target.
     delta: Float[Array, "L D F"]
 
     def change(self, index: int, inner: Float[Array, "S F"]) -> Float[Array, "S D"]:
         """What one block's projection gives more than the frozen one."""
-        return jnp.einsum("SF,DF->SD", inner, self.delta[index])
+        return inner.shape[-1] ** -0.5 * jnp.einsum("SF,DF->SD", inner, self.delta[index])
 
 
 class SuffixFast(NamedTuple):

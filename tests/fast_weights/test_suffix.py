@@ -27,7 +27,7 @@ from tiny_streams import tree_close
 
 MODEL = LlamaConfig(61, 3, 32, 4, 2, 8, 48, 1e4, 1e-5, 512, True)
 TOKENS, REAL, VOCABULARY = 40, 33, MODEL.vocab_size
-CONFIG = SuffixConfig(blocks=2, rank=4, inner_rate=3e-3, token_share=0.25)
+CONFIG = SuffixConfig(blocks=2, rank=4, inner_rate=1e-2, token_share=0.25)
 TARGETS = ("lora", "down")
 
 
@@ -72,7 +72,8 @@ def awake(target: str, **settings: Any) -> SuffixAdapter:
     """A module whose zero matrix is random instead, as after training."""
     module = module_of(target, **settings)
     parameter = module.up if target == "lora" else module.delta
-    parameter[...] = 0.1 * jax.random.normal(jax.random.key(7), parameter[...].shape)
+    scale = 0.1 if target == "lora" else 0.7
+    parameter[...] = scale * jax.random.normal(jax.random.key(7), parameter[...].shape)
     return module
 
 
@@ -92,7 +93,7 @@ def compiled(module: SuffixAdapter, method: str, *static: Any) -> Callable[..., 
 def direct_nll(matrices: LowRank | Full, chunk: Chunk, world: World, blocks: int = 2) -> Array:
     """The loss of every token by the backbone's own suffix with changed weights, without any shortcut."""
     if isinstance(matrices, Full):
-        delta = matrices.delta
+        delta = MODEL.mlp_width**-0.5 * matrices.delta
     else:
         delta = jnp.einsum("LDR,LRF->LDF", matrices.up, matrices.down)
     down = world.suffix.blocks["mlp_down"].at[world.suffix.layers - blocks :].add(delta)
