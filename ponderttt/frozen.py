@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ponderttt.corpus.streams import Stream
     from ponderttt.models.attention import AttentionStatistics
     from ponderttt.models.backbone import Backbone
+    from ponderttt.models.losses import FrozenLosses
     from ponderttt.models.tokenizer import Tokenizer
 
 KIND = "hidden"
@@ -117,18 +118,19 @@ class FrozenModel:
         states = self.states(stream, index, context_chunks)
         targets = np.asarray(stream.targets[index], np.int32)
         losses = self._losses(states.hidden, self.backbone.unembedding, self._sketch, targets)
-        scored = jax.tree.map(np.asarray, losses.value)
-        if not self._ready:
-            # The first time loads libraries, which no chunk should pay for.
-            self._features(stream, index, states, scored, previous)
-            self._ready = True
         begin = time.perf_counter()
-        features = self._features(stream, index, states, scored, previous)
+        tokenizer = self.backbone.tokenizer
+        signals = chunk_signals(stream, index, states, losses.value, previous, tokenizer)
+        if not self._ready:
+            # The first time loads and compiles what no chunk should pay for, the comparison with a chunk before it too.
+            frozen_features(signals._replace(previous_hidden=signals.hidden, previous_mask=signals.mask))
+            self._ready, begin = True, time.perf_counter()
+        features = frozen_features(signals)
         return FrozenChunk(
             states.hidden,
             states.split,
-            scored.nll,
-            scored.entropy,
+            signals.nll,
+            signals.entropy,
             features,
             states.hidden_flops,
             states.hidden_seconds,
@@ -148,28 +150,28 @@ class FrozenModel:
             )
         return self._suffix[chunk_size]
 
-    def _features(
-        self,
-        stream: Stream,
-        index: int,
-        states: States,
-        scored: Any,
-        previous: Float[np.ndarray, "T D"] | None,
-    ) -> Float[np.ndarray, " F"]:
-        starts = stream.document_starts // stream.input_ids.shape[1]
-        return frozen_features(
-            ChunkSignals(
-                hidden=states.hidden,
-                mask=np.asarray(stream.mask[index], bool),
-                **scored._asdict(),
-                **{f"attention_{name}": values for name, values in states.attention._asdict().items()},
-                text=chunk_text(stream, index, self.backbone.tokenizer),
-                language=stream.language,
-                boundary=float(np.count_nonzero(starts == index)),
-                previous_hidden=previous,
-                previous_mask=None if previous is None else np.asarray(stream.mask[index - 1], bool),
-            )
-        )
+
+def chunk_signals(
+    stream: Stream,
+    index: int,
+    states: States,
+    losses: FrozenLosses,
+    previous: Float[np.ndarray, "T D"] | None,
+    tokenizer: Tokenizer | None,
+) -> ChunkSignals:
+    """What the features of a chunk are made of; ``previous`` are the hidden states of the chunk before it, if any."""
+    starts = stream.document_starts // stream.input_ids.shape[1]
+    return ChunkSignals(
+        hidden=states.hidden,
+        mask=np.asarray(stream.mask[index], bool),
+        **{name: np.asarray(values) for name, values in losses._asdict().items()},
+        **{f"attention_{name}": values for name, values in states.attention._asdict().items()},
+        text=chunk_text(stream, index, tokenizer),
+        language=stream.language,
+        boundary=float(np.count_nonzero(starts == index)),
+        previous_hidden=previous,
+        previous_mask=None if previous is None else np.asarray(stream.mask[index - 1], bool),
+    )
 
 
 def chunk_text(stream: Stream, index: int, tokenizer: Tokenizer | None) -> str:
