@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ponderttt.config import TrainingConfig
+from ponderttt.config import KINDS, TrainingConfig
 from ponderttt.errors import CorruptFileError
+from ponderttt.fast_weights.base import Readout
 from ponderttt.fast_weights.build import load_slow_weights, save_slow_weights, slow_weights
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.slow_weights import schedule, train_slow_weights, window_chunks
-from tiny_streams import CHUNK, fresh, make_stream, random_tokens
+from tiny_streams import CHUNK, fresh, make_stream, random_tokens, suffix_block
 
 CONFIG = TrainingConfig(
     epochs=2, learning_rate=1e-2, window_chunks=2, outer_tokens=32, checkpoint_every_steps=1
@@ -34,10 +35,11 @@ def split():
 def trained(split, unembedding, tmp_path_factory):
     """For each kind: the module before, after, and the log."""
     results = {}
-    for kind in ("ttt", "lora"):
+    for kind in KINDS:
         module = fresh(kind)
+        readout = Readout(unembedding, suffix=suffix_block())
         with Checkpoints(tmp_path_factory.mktemp("c"), kind, {}) as checkpoints:
-            after, log = train_slow_weights(module, *split, Readout(unembedding), CONFIG, 0, checkpoints)
+            after, log = train_slow_weights(module, *split, readout, CONFIG, 0, checkpoints)
         results[kind] = (module, after, log)
     return results
 
@@ -49,7 +51,7 @@ def bytes_of(module) -> str:
     return total.hexdigest()
 
 
-@pytest.mark.parametrize("kind", ["ttt", "lora"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_slow_weight_has_a_gradient_and_moves(kind, trained):
     before, after, _ = trained[kind]
     old, new = slow_weights(before), slow_weights(after)
@@ -57,9 +59,9 @@ def test_every_slow_weight_has_a_gradient_and_moves(kind, trained):
     assert not still
 
 
-@pytest.mark.parametrize("kind", ["ttt", "lora"])
+@pytest.mark.parametrize("kind", ["ttt", "lora", "suffix"])
 def test_every_window_trains(kind, trained):
-    """Windows in the middle of a stream too: truncation must not leave a step without a gradient (trap 7)."""
+    """Not an empty memory's; windows in the middle of a stream too: truncation must not leave a step without a gradient (trap 7)."""
     assert min(line["grad_norm"] for line in trained[kind][2] if "grad_norm" in line) > 0.01
 
 
