@@ -204,7 +204,7 @@ class RuleWorld:
         rank = _ranks(signal) ** SHIFT.get(base, 1.0)
         generator = np.random.default_rng([seed, 7])
         features = generator.normal(size=(*self.shape, 64))
-        features[..., 0] += 30 * self.lesson
+        features[..., 0] += 100 * self.lesson
         features[..., 1] -= 15 * self.lesson
 
         def observed(s: int, c: int) -> dict[str, Any]:

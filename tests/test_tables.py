@@ -19,8 +19,9 @@ from ponderttt.provenance import sha256_file, write_manifest
 from ponderttt.records import RECORDS
 from ponderttt.reporting.arms import load_arms
 from ponderttt.reporting.comparisons import pair
-from ponderttt.reporting.reading import verdict, write_reading_guide
+from ponderttt.reporting.reading import write_reading_guide
 from ponderttt.reporting.rows import TableRow, read_seeds, read_table
+from ponderttt.reporting.statements import verdict
 from ponderttt.reporting.tables import build_table, write_table
 from reporting_worlds import CODE, CORPUS, default_grid, rules_grid, run_folder, write_run
 
