@@ -127,21 +127,6 @@ def corrected_cross_entropy(
     return nll.reshape(targets.shape)
 
 
-def corrected_cross_entropy_and_entropy(
-    logits: Float[Array, "*B T V"],
-    z: Float[Array, "*B T R"],
-    vocab_basis: Float[Array, "V R"],
-    targets: Int[Array, "*B T"],
-) -> tuple[Float[Array, "*B T"], Float[Array, "*B T"]]:
-    """:func:`corrected_cross_entropy` and the entropy of the same distribution; no gradient flows through either."""
-    rank, vocab = vocab_basis.shape[-1], logits.shape[-1]
-    rows, low, flat = logits.reshape(-1, vocab), lax.stop_gradient(z.reshape(-1, rank)), targets.reshape(-1)
-    basis, real = lax.stop_gradient(vocab_basis), flat < vocab
-    swept = _sweep(_corrected(rows, low, basis), len(rows), vocab, entropy=True)
-    nll = swept.total - _corrected_target(rows, low, basis, flat)
-    return _masked(nll, real).reshape(targets.shape), _masked(swept.entropy, real).reshape(targets.shape)
-
-
 class _Swept(NamedTuple):
     """What one pass over the vocabulary leaves of each row; entropy and mean mean nothing unless asked for."""
 
