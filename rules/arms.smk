@@ -59,9 +59,6 @@ rule calibrate:
         corpus=GRID.train_corpus,
         model=lambda wildcards: CONFIG["models"][wildcards.model],
         settings=lambda wildcards: settings_of(wildcards.fast_weights),
-        budget=GRID.budget,
-        budget_unit=GRID.budget_unit,
-        rules=CONFIG["rules"],
         checkpoints=LAYOUT.checkpoints,
     script:
         "../workflow_scripts/arms.py"

@@ -65,7 +65,8 @@ def test_help_names_every_option_of_score(run):
         "--config",
         "--model",
         "--fast-weights",
-        "--action",
+        "--policy",
+        "--budget",
         "--seed",
         "--context-chunks",
         "--json",
@@ -90,7 +91,7 @@ def test_no_command_shows_the_help_and_fails(run):
     [
         (("scor",), "No such command 'scor'"),
         (("score",), "Missing argument 'PATHS...'"),
-        (("score", "x", "--action", "UPDATE_3"), "'UPDATE_3' is not one of"),
+        (("score", "x", "--policy", "update_3"), "'update_3' is not one of"),
         (("score", "x", "--fast-weights", "lorra"), "'lorra' is not one of"),
         (("score", "x", "--context-chunks", "two"), "'two' is not a valid integer"),
         (("score", "x", "--modle", "y"), "No such option '--modle'"),
@@ -103,10 +104,50 @@ def test_a_wrong_command_option_or_value_is_one_line(run, arguments, says):
 
 
 def test_an_update_of_nothing_is_one_line(run, code):
-    line = one_line(run("score", code, "--fast-weights", "none", "--action", "UPDATE_1"))
+    line = one_line(run("score", code, "--fast-weights", "none", "--policy", "update_1"))
     assert line == (
-        "ponderttt: --fast-weights none has nothing to update; use --action SKIP instead of UPDATE_1\n"
+        "ponderttt: --fast-weights none has nothing to update; use --policy skip instead of update_1\n"
     )
+
+
+def test_a_budget_for_what_holds_none_is_one_line(run, code):
+    line = one_line(run("score", code, "--policy", "update_2", "--budget", "4"))
+    assert line.startswith(
+        "ponderttt: --policy update_2 holds no budget; leave --budget out, or choose one of random,"
+    )
+
+
+def test_a_budget_that_no_actions_have_is_one_line(run, code):
+    line = one_line(run("score", code, "--config", STUDY, "--policy", "random", "--budget", "13"))
+    assert "13" in line
+    assert "between 1 and 12" in line
+
+
+def test_a_rule_without_its_calibration_is_one_line(run, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = one_line(run("score", code, "--config", STUDY, "--policy", "entropy"))
+    assert "no calibration of memory" in line
+    assert "make table" in line
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (
+            {"gate_score": 2.5, "gate_rank": 0.64, "gate_cuts": (0.45, 0.8, 1.0)},
+            "  (entropy 2.500, rank 0.64; UPDATE_1 from 0.45, UPDATE_2 from 0.80)",
+        ),
+        ({"gate_rank": 0.1, "gate_cuts": (0.5, 0.5, 0.5)}, "  (drew 0.10; UPDATE_4 from 0.50)"),
+        ({"gate_rank": 0.1, "gate_cuts": (1.0, 1.0, 1.0)}, "  (drew 0.10; nothing left to spend)"),
+        ({}, ""),
+    ],
+)
+def test_a_decision_is_told_with_its_reason(step, reason):
+    from ponderttt.actions import Action
+    from ponderttt.stream_data import Step
+
+    blank = dict.fromkeys(Step._fields) | {"action": Action.SKIP}
+    assert cli._why(Step(**(blank | step)), "entropy") == reason
 
 
 def test_an_unknown_model_is_one_line_that_names_the_nearest(run, code):
@@ -124,7 +165,7 @@ def test_a_missing_configuration_is_one_line(run, command):
 def test_no_command_line_error_has_a_traceback(code):
     """Also as the installed command, in a process of its own."""
     command = [Path(sys.executable).parent / "ponderttt", "score", code]
-    command += ["--fast-weights", "none", "--action", "update_1"]
+    command += ["--fast-weights", "none", "--policy", "update_1"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 1
     assert ran.stderr.startswith("ponderttt: --fast-weights none")

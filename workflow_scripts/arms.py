@@ -39,8 +39,9 @@ with job(snakemake.log[0], snakemake.threads) as progress:
             fast_weights,
             from_mapping(FastWeightsConfig, {kind: params.settings}, "fast_weights"),
             int(wildcards.seed),
-            Budget(params.budget, params.budget_unit),
-            from_mapping(RulesConfig, params.rules, "rules"),
+            # Calibration makes no update, which costs 1 whatever the budget and follows no rule.
+            Budget(1.0) if calibrating else Budget(params.budget, params.budget_unit),
+            RulesConfig() if calibrating else from_mapping(RulesConfig, params.rules, "rules"),
         )
         score_arms(
             model,

@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
     "grid": {
         "models": ["tiny"],
         "fast_weights": ["lora"],
-        "methods": ["skip", "update_1", "transductive"],
+        "methods": ["skip", "update_1", "entropy", "transductive"],
         "seeds": [0, 1],
         "train_corpus": "learn",
         "eval_corpora": ["test"],

@@ -6,7 +6,7 @@ from edits import Edit
 from study import Study
 
 REPORTING = {"table": 1, "figures": 1}
-FROM_TRAINING = {"train": 2, "arms_lora": 2, **REPORTING}
+FROM_TRAINING = {"train": 2, "calibrate": 2, "arms_lora": 2, **REPORTING}
 FROM_SHARDS = {"shards": 2, "chunks": 2, "hidden": 2, "plain": 1, **FROM_TRAINING}
 CODE = "\n_LINE_FOR_A_TEST = 1\n"
 
@@ -18,11 +18,55 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        pytest.param({"grid__seeds": [0, 1, 7]}, {"train": 1, "arms_lora": 1, **REPORTING}, id="seed added"),
+        pytest.param(
+            {"grid__seeds": [0, 1, 7]},
+            {"train": 1, "calibrate": 1, "arms_lora": 1, **REPORTING},
+            id="seed added",
+        ),
         pytest.param({"grid__seeds": [0]}, REPORTING, id="seed removed"),
         pytest.param({"statistics__bootstrap_samples": 200}, REPORTING, id="bootstrap samples"),
         pytest.param({"training__epochs": 2}, FROM_TRAINING, id="epochs"),
         pytest.param({"grid__budget": 4.0}, {"arms_lora": 2, **REPORTING}, id="budget"),
+        pytest.param({"rules__ema_step": 0.2}, {"arms_lora": 2, **REPORTING}, id="a rule's setting"),
+        pytest.param(
+            {"grid__fast_weights": ["lora", "memory+context_1"]},
+            {
+                "hidden": 2,
+                "plain": 1,
+                "train": 2,
+                "calibrate": 2,
+                "arms_memory_context_1": 2,
+                **REPORTING,
+            },
+            id="fast weights on top of a context",
+        ),
+        pytest.param(
+            {
+                "corpora__noise": {
+                    **{"kind": "random_tokens", "language": "Python", "split": "control"},
+                    **{"source": "test", "max_streams": 2, "chunks_per_stream": 2},
+                },
+                "grid__control_corpora": ["noise"],
+            },
+            {"control_chunks": 1, "hidden": 1, "plain": 1, "controls_lora": 1, **REPORTING},
+            id="a control corpus",
+        ),
+        pytest.param(
+            {
+                "grid__fast_weights": ["lora", "suffix"],
+            },
+            # States at the split layer were not kept.
+            {
+                "hidden": 2,
+                "plain": 1,
+                "train": 4,
+                "calibrate": 4,
+                "arms_lora": 2,
+                "arms_suffix": 2,
+                **REPORTING,
+            },
+            id="suffix adaptation",
+        ),
         pytest.param(
             {"grid__context_chunks": [0, 1]}, {"hidden": 1, "plain": 1, **REPORTING}, id="context arm"
         ),
