@@ -101,7 +101,7 @@ class ModelConfig:
     family: Literal["llama"]
     source: ModelSource
     dtype: Literal["float32", "bfloat16"] = "float32"
-    #: Number of blocks in the cached prefix; ``None`` is all of them.
+    #: Number of blocks in the cached prefix; ``None`` is all but the last two.
     split_layer: int | None = None
 
 
@@ -212,12 +212,23 @@ class MemoryConfig:
     """Stored (hidden state, next token) pairs that are mixed into the model's distribution."""
 
     #: Pairs that are held at most; the oldest go first.
-    capacity: int = 4096
-    #: Where training starts from: softmax temperature⁻¹ of cosine similarities, and the mixing weight.
-    inverse_temperature: float = 40.0
-    mixing_weight: float = 0.1
-    #: Of the few numbers that are fitted; instead of ``training.learning_rate``.
+    capacity: int = 3072
+    #: Where training starts from: softmax temperature⁻¹ of cosine similarities; weight of the memory in the mixture where
+    #: the nearest pair has similarity 0.6 and the frozen prediction 2 nats of entropy; slopes of its logit in both.
+    inverse_temperature: float = 20.0
+    mixing_weight: float = 0.05
+    mixing_similarity: float = 9.0
+    mixing_entropy: float = 0.3
+    #: Of what is fitted; instead of ``training.learning_rate``.
     learning_rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1:
+            raise ConfigError(f"capacity is {self.capacity}; a memory holds at least 1 pair")
+        if not self.inverse_temperature > 0:
+            raise ConfigError(f"inverse_temperature is {self.inverse_temperature}; it is greater than 0")
+        if not 0 < self.mixing_weight < 1:
+            raise ConfigError(f"mixing_weight is {self.mixing_weight}; it lies between 0 and 1, both excluded")
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,10 @@ from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout,
 
 #: Logit of what is not there; finite, so that gradients stay so.
 _ABSENT = -1e30
-#: Slow numbers are fitted by the same rate; a unit of the weight's slope is worth as much as ten of the others'.
-_SLOPE_UNIT = 10.0
+#: Around typical values of what it depends on, the offset and the slopes of a weight are fitted apart from each other.
+_TYPICAL_SIMILARITY, _TYPICAL_ENTROPY = 0.6, 2.0
+#: All slow weights are fitted at one rate; a similarity moves by a tenth where the others move by one.
+_SIMILARITY_SLOPE_UNIT = 10.0
 
 
 class MemoryFast(NamedTuple):
@@ -56,15 +58,22 @@ class Memory(FastWeights):
         """``width`` is D of the hidden state; nothing is drawn from ``rngs``."""
         self.config = config
         self.centre = nnx.Param(jnp.zeros(width))
+        # In the log, so that they stay positive.
+        self.log_scale = nnx.Param(jnp.zeros(width))
         self.log_inverse_temperature = nnx.Param(jnp.asarray(math.log(config.inverse_temperature)))
         weight = config.mixing_weight
-        self.weight_bias = nnx.Param(jnp.asarray(math.log(weight / (1 - weight))))
-        self.weight_slope = nnx.Param(jnp.asarray(0.0))
-        self.weight_entropy = nnx.Param(jnp.asarray(0.0))
+        self.mixing_logit = nnx.Param(jnp.asarray(math.log(weight / (1 - weight))))
+        self.mixing_similarity = nnx.Param(jnp.asarray(config.mixing_similarity / _SIMILARITY_SLOPE_UNIT))
+        self.mixing_entropy = nnx.Param(jnp.asarray(config.mixing_entropy))
 
     def prepare(self, hidden: Float[np.ndarray, "N D"]) -> None:
-        """Centre at the mean of training states; training moves it on from there."""
+        """Standardise by mean and standard deviation of training states; training moves both on from there.
+
+        Without it, the few dimensions in which a language model's states are largest decide what is near.
+        """
         self.centre[...] = jnp.asarray(hidden.mean(axis=0, dtype=np.float64), jnp.float32)
+        deviation = hidden.std(axis=0, dtype=np.float64)
+        self.log_scale[...] = jnp.asarray(-np.log(np.maximum(deviation, 1e-6)), jnp.float32)
 
     def reset(self) -> MemoryFast:
         """An empty ring."""
@@ -136,7 +145,7 @@ class Memory(FastWeights):
         return after._replace(keys=jnp.where(new[:, None], -after.keys, after.keys))
 
     def _unit(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
-        centred = hidden - self.centre[...]
+        centred = (hidden - self.centre[...]) * jnp.exp(self.log_scale[...])
         return centred * jax.lax.rsqrt(jnp.sum(jnp.square(centred), axis=-1, keepdims=True) + 1e-12)
 
     def _valid(self, fast: MemoryFast) -> Bool[Array, " M"]:
@@ -157,10 +166,11 @@ class Memory(FastWeights):
         entropy: Float[Array, " T"],
     ) -> Float[Array, "*V T"]:
         """Log-probability of the mixture of two log-probabilities."""
+        nearness = _SIMILARITY_SLOPE_UNIT * (reading.nearest - _TYPICAL_SIMILARITY)
         logit = (
-            self.weight_bias[...]
-            + _SLOPE_UNIT * self.weight_slope[...] * reading.nearest
-            + self.weight_entropy[...] * entropy
+            self.mixing_logit[...]
+            + self.mixing_similarity[...] * nearness
+            + self.mixing_entropy[...] * (entropy - _TYPICAL_ENTROPY)
         )
         return jnp.logaddexp(frozen + jax.nn.log_sigmoid(-logit), memory + jax.nn.log_sigmoid(logit))
 
