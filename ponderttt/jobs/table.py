@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ponderttt.config import StatisticsConfig
+from ponderttt.layout import rebuild
+from ponderttt.provenance import MANIFEST, read_manifest
 from ponderttt.reporting.reading import write_reading_guide
 from ponderttt.reporting.tables import write_table
 
@@ -19,6 +21,7 @@ def make_table(
     guide: Path | str,
     command: str,
     control_corpora: Mapping[str, str] | None = None,
+    model_manifests: Sequence[Path | str] = (),
 ) -> None:
     """Write ``paper_table.csv``, ``seeds.csv``, ``frontier.csv``, ``signals.csv``, their manifest and ``README.md``.
 
@@ -31,6 +34,7 @@ def make_table(
         guide: path of the reading guide.
         command: what remakes the table, for the manifest.
         control_corpora: control corpus → its kind, ``random_tokens`` or ``repeated``.
+        model_manifests: of the converted models, for the sizes of their vocabularies.
     """
     write_table(
         run_folders,
@@ -40,5 +44,11 @@ def make_table(
         seeds,
         command=command,
         control_corpora=control_corpora,
+        vocabularies={Path(path).parent.name: _vocabulary(Path(path).parent) for path in model_manifests},
     )
     write_reading_guide(table, guide)
+
+
+def _vocabulary(model_dir: Path) -> int:
+    facts = read_manifest(model_dir, "model", rebuild(model_dir / MANIFEST), verify=False)["facts"]
+    return int(facts["vocab_size"])

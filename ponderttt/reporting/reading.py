@@ -93,7 +93,7 @@ def _guide(
         yield from _group(
             of_group(results, group), of_group(frontier, group), of_group(signals, group), confidence
         )
-    yield from control_corpora(rows, facts["control_corpora"])
+    yield from control_corpora(rows, facts["control_corpora"], facts["vocabularies"])
     yield "## Protocols"
     yield ""
     for protocol in dict.fromkeys(row.protocol for row in rows):

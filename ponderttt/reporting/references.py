@@ -25,6 +25,8 @@ class References:
     random: Arm | None
     #: The best oracle of the same budget, or of the nearest cost where the arm has no budget.
     oracle: Arm | None
+    #: UPDATE_1 that learns from the right thing, for one that learns from the wrong one.
+    update_1: Arm | None
     #: Fixed schedules at the arm's own counted FLOPs and measured seconds.
     fixed_flops: Arm | None
     fixed_seconds: Arm | None
@@ -50,6 +52,7 @@ def references_of(arm: Arm, arms: Sequence[Arm]) -> References:
         context_1=find(arms, arm, "none", "context_1"),
         random=_of_same_budget(arm, arms, ("random",)) if allocates and base != "random" else None,
         oracle=_of_same_budget(arm, arms, ORACLES) if allocates and base not in ORACLES else None,
+        update_1=find(arms, arm, arm.key.fast_weights, "update_1") if base in CONTROL_METHODS else None,
         fixed_flops=fixed_at_cost_of(arm, arms, "flops") if decides else None,
         fixed_seconds=fixed_at_cost_of(arm, arms, "seconds") if decides else None,
     )

@@ -71,6 +71,9 @@ class TableRow:
     delta_vs_random: float | None
     delta_vs_random_ci_low: float | None
     delta_vs_random_ci_high: float | None
+    delta_vs_update_1: float | None
+    delta_vs_update_1_ci_low: float | None
+    delta_vs_update_1_ci_high: float | None
     delta_vs_fixed_flops: float | None
     delta_vs_fixed_flops_ci_low: float | None
     delta_vs_fixed_flops_ci_high: float | None

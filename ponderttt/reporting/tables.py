@@ -43,6 +43,7 @@ def write_table(
     command: str,
     *,
     control_corpora: Mapping[str, str] | None = None,
+    vocabularies: Mapping[str, int] | None = None,
     allow_missing: bool = False,
 ) -> list[TableRow]:
     """Compute the table and write it, its seeds, ``frontier.csv``, ``signals.csv`` and their manifest.
@@ -57,6 +58,7 @@ def write_table(
         output_seeds: ``results/seeds.csv``, in the same folder.
         command: what remakes the table, for its manifest and the reading guide.
         control_corpora: corpus → kind, of those in which nothing or everything can be learned; figures leave them out.
+        vocabularies: model → number of its tokens, for control corpora.
         allow_missing: make the table of the runs that exist; the manifest and the guide list the others.
 
     Raises:
@@ -72,7 +74,13 @@ def write_table(
         beside / FRONTIER: (FrontierRow, table.frontier),
         beside / SIGNALS: (SignalRow, table.signals),
     }
-    write_rows(files, {**table.facts, "control_corpora": dict(control_corpora or {}), "command": command})
+    facts = {
+        **table.facts,
+        "control_corpora": dict(control_corpora or {}),
+        "vocabularies": dict(vocabularies or {}),
+        "command": command,
+    }
+    write_rows(files, facts)
     for row in table.rows:
         print(
             f"{row.corpus} {row.model} {row.label} ({row.protocol}): "
@@ -155,6 +163,7 @@ def _row(
     plain = skip if references.plain is references.control else versus(references.plain, "plain")
     context = versus(references.context_1)
     random = versus(references.random if _comparable(arm, references.random, notes) else None)
+    update = versus(references.update_1)
     fixed = {name: versus(getattr(references, f"fixed_{name}")) for name in ("flops", "seconds")}
     from_skip, from_random = recoveries(arm, references)
     notes.extend(dict.fromkeys(r.note for r in (from_skip, from_random) if r.note))
@@ -185,6 +194,8 @@ def _row(
         **_ends("delta_vs_context_1_", context.interval if context else None),
         "delta_vs_random": random.delta if random else None,
         **_ends("delta_vs_random_", random.interval if random else None),
+        "delta_vs_update_1": update.delta if update else None,
+        **_ends("delta_vs_update_1_", update.interval if update else None),
         **_against_fixed(fixed),
         "update_rate": float((measures["steps"] > 0).mean()),
         **{f"share_{action.name.lower()}": float((measures["action"] == action).mean()) for action in Action},
