@@ -17,7 +17,7 @@ help:
 	@echo "make parity   compare with the reference implementation in torch ($(PARITY))"
 	@echo "make lint     formatting, linters, types"
 	@echo "make status   what is missing or failed, and the command that runs it"
-	@echo "make clean    remove results (results/, smoke/, ci/); keeps data/ and $(VENV)"
+	@echo "make clean    remove results (results/, smoke/, ci/, frontier/); keeps data/ and $(VENV)"
 
 env: $(INSTALLED)
 
@@ -69,4 +69,4 @@ status: env
 	@$(BIN)/ponderttt status --config $(STUDY)
 
 clean:
-	rm -rf results smoke ci
+	rm -rf results smoke ci frontier
