@@ -9,6 +9,7 @@ import pytest
 from ponderttt.actions import Action
 from ponderttt.config import StatisticsConfig
 from ponderttt.features.table import FEATURES
+from ponderttt.reporting.frontier import Span, common_range
 from ponderttt.reporting.rows import FrontierRow, read_frontier, read_signals
 from ponderttt.reporting.tables import Table, build_table, write_table
 from reporting_worlds import CODE, CORPUS, rules_grid, write_run
@@ -61,20 +62,30 @@ def test_areas_worked_by_hand(tmp_path: Path) -> None:
     rows = policy_world(tmp_path)
     # Three quarters of the tokens are in stream 1, so a loss x there is 0.25 + 0.75 x.
     fixed, random, entropy = rows["ttt", "update_1"], rows["ttt", "random"], rows["ttt", "entropy@6"]
-    assert {(row.range_low, row.range_high) for row in (fixed, random, entropy)} == {(3.0, 6.0)}
+    assert {(row.range_low, row.range_high) for row in (fixed, random)} == {(1.0, 6.0)}
+    assert (entropy.range_low, entropy.range_high) == (3.0, 6.0)
     # UPDATE_1 lies above the line from SKIP (3 at cost 1) to UPDATE_2 (1 at cost 6), which is at 2.2 there.
-    assert fixed.area == pytest.approx(0.25 + 0.75 * (2.2 + 1.0) / 2)
+    assert fixed.area == pytest.approx(0.25 + 0.75 * (3.0 + 1.0) / 2)
     # Random decisions: 2.5 at cost 1, 2 at cost 6, hence 2.3 at cost 3.
-    assert random.area == pytest.approx(0.25 + 0.75 * (2.3 + 2.0) / 2)
-    # The rule: 2 at cost 3 and 1.5 at cost 12, hence 2 − 0.5 / 3 at cost 6.
-    area = 0.25 + 0.75 * (2.0 + 2.0 - 0.5 / 3) / 2
-    assert entropy.area == pytest.approx(area)
-    assert entropy.area_vs_random == pytest.approx(area - random.area)
-    assert entropy.area_vs_fixed == pytest.approx(area - fixed.area)
+    assert random.area == pytest.approx(0.25 + 0.75 * (2.5 + 2.0) / 2)
+    assert random.area_vs_fixed == pytest.approx(random.area - fixed.area)
     assert (random.area_vs_random, fixed.area_vs_fixed) == (None, None)
+    # The rule: 2 at cost 3 and 1.5 at cost 12, hence 2 − 0.5 / 3 at cost 6.
+    rule = (2.0 + 2.0 - 0.5 / 3) / 2
+    assert entropy.area == pytest.approx(0.25 + 0.75 * rule)
+    assert entropy.area_vs_random == pytest.approx(0.75 * (rule - (2.3 + 2.0) / 2))
+    assert entropy.area_vs_fixed == pytest.approx(0.75 * (rule - (2.2 + 1.0) / 2))
     # A resample is the first stream alone (equal arms), the second alone (four thirds of it), or both.
-    assert entropy.area_vs_random_ci_low == pytest.approx((area - random.area) / 0.75)
+    assert entropy.area_vs_random_ci_low == pytest.approx(rule - (2.3 + 2.0) / 2)
     assert entropy.area_vs_random_ci_high == pytest.approx(0.0)
+
+
+def test_a_policy_whose_signal_is_dear_is_compared_at_its_own_costs() -> None:
+    others = [Span(1.0, 6.0, 3), Span(1.0, 12.0, 4)]
+    assert common_range(Span(1.5, 8.0, 3), others) == (1.5, 6.0)
+    assert common_range(Span(0.5, 8.0, 3), others) == (1.0, 6.0)
+    assert common_range(Span(20.0, 30.0, 3), others) == (20.0, 30.0)
+    assert common_range(Span(2.0, 3.0, 2), []) == (2.0, 3.0)
 
 
 def test_a_policy_of_a_single_cost_has_no_area(tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ TABLE = """\
 FILES = """\
 * `seeds.csv`: one row per arm and seed, the raw values behind the intervals over seeds.
 * `frontier.csv`: one row per `score_first` arm and measure of cost. `on_front`: no arm that could be run (oracles and wrong
-  lessons could not) costs less and loses less. `area`: mean loss under the policy's lower envelope over the costs that all
-  policies of the fast weights reach; `area_vs_random`, `area_vs_fixed`: paired differences.
+  lessons could not) costs less and loses less. `area`: mean loss under the policy's lower envelope over the costs from
+  `range_low` to `range_high`, which the policy, random decisions and fixed schedules reach; `area_vs_random`, `area_vs_fixed`:
+  paired differences over the same costs.
 * `signals.csv`: one row per feature, action and fast weights. `rho`: rank correlation of the feature of a chunk with what the
   action on it gains at the next chunk; `rho_within`: of ranks within each stream.
 """

@@ -112,6 +112,7 @@ def _along_the_stream(panel: Axes, arms: Sequence[Arm]) -> None:
             ls=":" if oracle else "-",
             label=arm.key.method,
         )
+    panel.locator_params(axis="x", integer=True)
     panel.set_ylabel("mean nominal cost")
     panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
 

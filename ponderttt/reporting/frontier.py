@@ -28,15 +28,38 @@ def policy_of_method(method: str) -> str:
     return "context" if base == "plain" or base.startswith("context_") else base
 
 
-class Areas(NamedTuple):
+class Area(NamedTuple):
     """Mean loss of one policy over a range of costs: of the streams, and of each resample of them."""
 
     value: float
     samples: Float[np.ndarray, " B"]
 
-    def minus(self, other: Areas) -> Areas:
+    def minus(self, other: Area) -> Area:
         """The paired difference."""
-        return Areas(self.value - other.value, self.samples - other.samples)
+        return Area(self.value - other.value, self.samples - other.samples)
+
+
+class Span(NamedTuple):
+    """The costs of a policy's points: the smallest, the largest, and how many different ones."""
+
+    low: float
+    high: float
+    costs: int
+
+    @classmethod
+    def of(cls, points: Sequence[Arm], measure: str) -> Span:
+        """The span of arms."""
+        costs = {float(arm.measures[measure].mean()) for arm in points}
+        return cls(min(costs), max(costs), len(costs))
+
+
+class PolicyAreas(NamedTuple):
+    """The areas of a policy and of those that it is compared with, over one range of costs."""
+
+    low: float
+    high: float
+    #: By policy; its own among them.
+    area: dict[str, Area]
 
 
 def frontier_rows(
@@ -91,14 +114,11 @@ def _rows_of_label(
     policies: dict[str, list[Arm]] = {}
     for arm in arms:
         policies.setdefault(policy_of_method(arm.key.method), []).append(arm)
-    costs = {
-        policy: {float(arm.measures[measure].mean()) for arm in points} for policy, points in policies.items()
-    }
-    lines = [policy for policy in policies if len(costs[policy]) > 1]
-    low = max((min(costs[policy]) for policy in lines), default=0.0)
-    high = min((max(costs[policy]) for policy in lines), default=0.0)
+    spans = {policy: Span.of(points, measure) for policy, points in policies.items()}
     areas = {
-        policy: areas_of(policies[policy], measure, low, high, resamples) for policy in lines if low < high
+        policy: _areas(policy, policies, spans, measure, resamples)
+        for policy in policies
+        if spans[policy].costs > 1
     }
     return [
         FrontierRow(
@@ -112,13 +132,11 @@ def _rows_of_label(
             cost=float(arm.measures[measure].mean()),
             loss=mean_loss(arm),
             on_front=arm.key in front,
-            n_costs=len(costs[policy]),
-            range_low=low if policy in areas else None,
-            range_high=high if policy in areas else None,
+            n_costs=spans[policy].costs,
             **cells,
         )
         for policy, points in policies.items()
-        for cells in (_area_cells(areas, policy, confidence),)
+        for cells in (_area_cells(areas.get(policy), policy, confidence),)
         for arm in points
     ]
 
@@ -138,27 +156,52 @@ def envelope_of(points: Sequence[Arm], measure: str, resamples: StreamResamples 
     return lower_envelope(cost, np.stack(losses, axis=-1))
 
 
-def areas_of(
-    points: Sequence[Arm], measure: str, low: float, high: float, resamples: StreamResamples
-) -> Areas:
+def common_range(own: Span, others: Sequence[Span]) -> tuple[float, float]:
+    """The costs that ``own`` and all ``others`` reach; where there are none, those of ``own``.
+
+    A policy whose signal is dear may cost more at its smallest budget than another at its largest.  Then its own costs are
+    the range, at which the cheaper policy has its best loss.
+    """
+    every = [own, *others]
+    low, high = max(span.low for span in every), min(span.high for span in every)
+    return (low, high) if low < high else (own.low, own.high)
+
+
+def _areas(
+    policy: str,
+    policies: Mapping[str, Sequence[Arm]],
+    spans: Mapping[str, Span],
+    measure: str,
+    resamples: StreamResamples,
+) -> PolicyAreas:
+    others = [name for name in (RANDOM, FIXED) if name in spans and name != policy and spans[name].costs > 1]
+    low, high = common_range(spans[policy], [spans[name] for name in others])
+    reached = [name for name in (policy, *others) if spans[name].low <= low]
+    return PolicyAreas(
+        low, high, {name: area_of(policies[name], measure, low, high, resamples) for name in reached}
+    )
+
+
+def area_of(points: Sequence[Arm], measure: str, low: float, high: float, resamples: StreamResamples) -> Area:
     """Mean loss under the envelope of ``points`` from cost ``low`` to ``high``; one stream has no resample."""
     value = envelope_of(points, measure).mean_between(low, high)
     if resamples.counts.shape[1] < 2:
-        return Areas(float(value), np.zeros(0))
-    return Areas(float(value), envelope_of(points, measure, resamples).mean_between(low, high))
+        return Area(float(value), np.zeros(0))
+    return Area(float(value), envelope_of(points, measure, resamples).mean_between(low, high))
 
 
-def _area_cells(areas: Mapping[str, Areas], policy: str, confidence: float) -> dict[str, float | None]:
-    cells: dict[str, float | None] = {}
-    ours = areas.get(policy)
+def _area_cells(found: PolicyAreas | None, policy: str, confidence: float) -> dict[str, float | None]:
+    cells: dict[str, float | None] = {
+        "range_low": found.low if found else None,
+        "range_high": found.high if found else None,
+    }
     for name, other in (("area", None), ("area_vs_random", RANDOM), ("area_vs_fixed", FIXED)):
-        found = ours
-        if ours and other:
-            theirs = areas.get(other)
-            found = ours.minus(theirs) if theirs and other != policy else None
-        interval = percentile_interval(found.samples, confidence) if found else None
+        area = found.area[policy] if found else None
+        if area and found and other:
+            area = area.minus(found.area[other]) if other in found.area and other != policy else None
+        interval = percentile_interval(area.samples, confidence) if area else None
         cells |= {
-            name: found.value if found else None,
+            name: area.value if area else None,
             f"{name}_ci_low": interval.low if interval else None,
             f"{name}_ci_high": interval.high if interval else None,
         }

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ponderttt.actions import Action
 from ponderttt.config import CONTROL_METHODS, OTHER_PROTOCOLS
 from ponderttt.errors import PonderTTTError
 from ponderttt.reporting.methods import BUDGETED, split_method
 from ponderttt.reporting.rows import FrontierRow, read_frontier, without_control_corpora
-from ponderttt.reporting.style import GREY, in_style, look_of_method, panel_grid, save
+from ponderttt.reporting.style import in_style, look_of_method, panel_grid, save
 from ponderttt.statistics import lower_envelope
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Counted, so that no neighbour on the machine moves it, and of everything that ran.
-MEASURE = "flops"
+#: The unit of budgets, in which policies of one budget stand above each other whatever their signals cost.
+MEASURE = "nominal"
 
 
 @in_style
 def frontier(table: Path | str, path: Path | str, outputs: Sequence[Path | str]) -> None:
-    """The lower envelope of every policy over budgets, against counted FLOPs.
+    """The lower envelope of every policy over budgets, against nominal cost.
 
     Args:
         table: ``paper_table.csv``, beside it the manifest.
@@ -52,7 +53,7 @@ def frontier(table: Path | str, path: Path | str, outputs: Sequence[Path | str])
         _panel(panel, rows)
         panel.set_title(f"{fast_weights}\n{model} on {corpus}", fontsize=9)
     figure.supylabel("loss, nats per token", fontsize=9)
-    figure.supxlabel("counted GFLOPs per chunk", fontsize=9)
+    figure.supxlabel("nominal cost per chunk (SKIP = 1)", fontsize=9)
     save(figure, outputs)
 
 
@@ -64,7 +65,7 @@ def _panel(panel: Axes, rows: Sequence[FrontierRow]) -> None:
     for policy in sorted(policies, key=lambda name: order.index(name) if name in order else len(order)):
         points = policies[policy]
         colour, marker = look_of_method(policy, policies)
-        cost, loss = np.array([(row.cost / 1e9, row.loss) for row in points]).T
+        cost, loss = np.array([(row.cost, row.loss) for row in points]).T
         line = lower_envelope(cost, loss)
         panel.plot(
             line.cost,
@@ -74,14 +75,14 @@ def _panel(panel: Axes, rows: Sequence[FrontierRow]) -> None:
             ls=":" if policy.endswith("oracle") else "--" if policy in ("fixed", "random") else "-",
         )
         panel.plot(cost, loss, marker, color=colour, ms=4.5, ls="none", label=_label(points[0]))
-    low, high = next(((row.range_low, row.range_high) for row in rows if row.range_low), (None, None))
-    if low and high:
-        panel.axvspan(low / 1e9, high / 1e9, color=GREY, alpha=0.1, lw=0)
-    panel.locator_params(axis="x", nbins=6)
+    panel.set_xscale("log")
+    ticks = [action.nominal_cost for action in Action]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
     panel.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.1),
-        title="mean loss in the shade (minus random, 10⁻³)",
+        title="mean loss over shared costs (minus random, 10⁻³)",
         title_fontsize=8.5,
         fontsize=8.5,
     )

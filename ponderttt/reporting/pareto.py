@@ -82,7 +82,6 @@ def pareto(table: Path | str, outputs: Sequence[Path | str]) -> None:
             if measure == "nominal":
                 ticks = [action.nominal_cost for action in Action]
                 panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-                panel.minorticks_off()
             named.append((panel, shown, column, unit))
         line[0].set_ylabel(f"loss, nats per token\n{group[1]} on {group[0]}")
     for panel, shown, column, unit in named:
@@ -164,9 +163,14 @@ def _paired_bar(row: TableRow) -> tuple[float, float]:
 
 def _limits(panel: Axes, rows: Sequence[TableRow], column: str, unit: float) -> None:
     """All costs; losses up to a little above the plain backbone's, with a word on what is above."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     cost = np.array([getattr(row, column) / unit for row in rows])
     if cost.min() > 0 and cost.max() / cost.min() > 4:
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.minorticks_off()
         panel.set_xlim(cost.min() / 1.5, cost.max() * 1.5)
     else:
         room = max(float(np.ptp(cost)), 0.02 * float(cost.max()), 1e-12)

@@ -130,7 +130,8 @@ class FrontierRow:
 
     ``on_front`` says that no arm of the model and corpus that a user could run costs less and loses less: oracles and
     what learns from the wrong thing are no such arms.  Areas are mean losses over the costs from ``range_low`` to
-    ``range_high``, which all policies of the fast weights reach; ``None`` where a policy has a single cost.
+    ``range_high``, which the policy, random decisions and fixed schedules reach; ``None`` where a policy has a single
+    cost.
     """
 
     model: str

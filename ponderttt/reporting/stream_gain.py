@@ -90,7 +90,7 @@ def gain_along_stream(
         resamples = StreamResamples.draw(len(mine[0].chunks.streams), statistics.bootstrap_samples, generator)
         _gain_panel(panel, mine, resamples, statistics.confidence)
         panel.set_title(f"{fast_weights}\n{model} on {corpus}", fontsize=9)
-    figure.supylabel("gain over the trained adapter with 0 updates, nats per token", fontsize=9)
+    figure.supylabel("gain over 0 updates, nats per token", fontsize=9)
     figure.supxlabel("chunk of the stream (below: how many streams reach it)", fontsize=9)
     save(figure, outputs)
 
