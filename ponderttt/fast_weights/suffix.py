@@ -12,7 +12,6 @@ loss is asked for go on.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -76,15 +75,17 @@ class SuffixAdapter(FastWeights):
         """``width`` is D of the hidden state, ``llama`` the shape of the backbone."""
         self.config, self.llama = config, llama
         layers, inner = config.blocks, llama.mlp_width
+        rates = [config.inner_rate]
         if config.target == "lora":
             noise = jax.random.normal(rngs.params(), (layers, config.rank, inner))
             self.down = nnx.Param(inner**-0.5 * noise)
             self.up = nnx.Param(jnp.zeros((layers, width, config.rank)))
+            # A step of A is a share of its start; at the rate of B it would be another matrix after a few steps.
+            rates = [inner**-0.5 * config.inner_rate, config.inner_rate]
         else:
             self.delta = nnx.Param(jnp.zeros((layers, width, inner)))
         # Trained in the log, so that a rate stays positive; one for each kind of matrix.
-        kinds = 2 if config.target == "lora" else 1
-        self.log_rate = nnx.Param(jnp.full(kinds, math.log(config.inner_rate)))
+        self.log_rate = nnx.Param(jnp.log(jnp.asarray(rates)))
 
     def reset(self) -> SuffixFast:
         """The learned start, with a fresh optimiser state."""

@@ -171,12 +171,16 @@ def test_update_k_is_k_adam_steps_on_the_loss_of_every_fourth_token(
 ) -> None:
     module, chunk = awake(target), world.chunks[1]
     matrices = start = module.reset().matrices
-    optimiser = optax.chain(optax.clip_by_global_norm(CONFIG.clip_norm), optax.adam(CONFIG.inner_rate))
+    optimiser = optax.chain(optax.clip_by_global_norm(CONFIG.clip_norm), optax.scale_by_adam())
     state = optimiser.init(matrices)
+    # A step of A is a share of its start, whose elements are F^-½ in size.
+    down_rate = MODEL.mlp_width**-0.5 * CONFIG.inner_rate
+    rates = (down_rate, CONFIG.inner_rate) if target == "lora" else (CONFIG.inner_rate,)
     first, _ = direct_loss_and_slope(matrices, chunk, world)
     for _ in range(steps):
-        updates, state = optimiser.update(direct_loss_and_slope(matrices, chunk, world)[1], state)
-        matrices = optax.apply_updates(matrices, updates)
+        directions, state = optimiser.update(direct_loss_and_slope(matrices, chunk, world)[1], state)
+        moved = [m - rate * d for m, rate, d in zip(matrices, rates, directions, strict=True)]
+        matrices = type(matrices)(*moved)
     adapted = compiled(module, "adapt", steps)(module.reset(), chunk, world.readout)
     for begin, right, mine in zip(
         *map(jax.tree.leaves, (start, matrices, adapted.fast.matrices)), strict=True
