@@ -87,7 +87,8 @@ def price_of_budget(
 def greedy_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
     """At each chunk the action whose gain on the next chunk, less the price of its cost, is largest.
 
-    The price is :func:`price_of_budget` of the gains seen so far in this stream, at the mean cost that is still to be spent.
+    The price is :func:`price_of_budget` of the gains seen so far in this stream, at the mean cost that is left for the chunks
+    that another one follows.
 
     Args:
         arm: its module is searched; its policy is not asked.
@@ -111,7 +112,8 @@ def greedy_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
             seen.append(gains)
         look_ahead.append(tuple(gains[1:].tolist()) if t + 1 < length else None)
         mean_gains = np.mean(seen, axis=0) if seen else gains
-        price = price_of_budget(mean_gains, costs, budget / (length - t))
+        # What is spent on the last chunk buys nothing, so the rest competes for the chunks before it.
+        price = price_of_budget(mean_gains, costs, budget / max(1, length - t - 1))
         allowed = _allowed(tables, budget, length - t - 1)
         chosen = Action(int(np.argmax(np.where(allowed, gains - price * costs, -np.inf))))
         actions.append(chosen)
