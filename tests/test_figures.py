@@ -27,7 +27,7 @@ from ponderttt.reporting.style import new_figure
 from ponderttt.reporting.tables import write_table
 from ponderttt.reporting.training_curves import read_training_log, running_mean, training_curves
 from ponderttt.statistics import StreamResamples, named_generator
-from reporting_worlds import CODE, CONTROL_CORPORA, default_grid, rules_grid, write_run
+from reporting_worlds import CODE, CONTROL_CORPORA, VOCABULARIES, default_grid, rules_grid, write_run
 
 STATISTICS = StatisticsConfig(bootstrap_samples=500)
 PNG = b"\x89PNG"
@@ -77,6 +77,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
         root / "seeds.csv",
         "snakemake",
         control_corpora=CONTROL_CORPORA,
+        vocabularies=VOCABULARIES,
     )
     return root, folders
 

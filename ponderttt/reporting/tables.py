@@ -63,7 +63,10 @@ def write_table(
 
     Raises:
         PonderTTTError: see :func:`build_table`; nothing is written then.
+        ValueError: there are control corpora, and no vocabularies.
     """
+    if control_corpora and not vocabularies:
+        raise ValueError("control corpora are judged by the sizes of the models' vocabularies: give both")
     table = build_table(
         [Path(folder) for folder in run_folders], expected_code, statistics, allow_missing=allow_missing
     )
