@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from ponderttt.config import MemoryConfig
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
 
-#: Logit of what is not there; finite, so that gradients stay so.
-_ABSENT = -1e30
+#: Similarity of what is not there, and probability of what was not found; finite, so that gradients stay so.
+_ABSENT, _NOTHING = -1e30, 1e-37
 #: Around typical values of what it depends on, the offset and the slopes of a weight are fitted apart from each other.
 _TYPICAL_SIMILARITY, _TYPICAL_ENTROPY = 0.6, 2.0
 #: All slow weights are fitted at one rate; a similarity moves by a tenth where the others move by one.
@@ -39,12 +39,10 @@ class MemoryFast(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """What T queries find; logarithms."""
+    """What T queries find."""
 
-    #: Softmax logits of the pairs, ``_ABSENT`` in empty slots.
-    logits: Float[Array, "T M"]
-    #: Their log-sum-exp.
-    total: Float[Array, " T"]
+    #: Softmax over the pairs, 0 in empty slots.
+    weights: Float[Array, "T M"]
     #: Similarity of the nearest pair.
     nearest: Float[Array, " T"]
 
@@ -125,16 +123,14 @@ class Memory(FastWeights):
         frozen = jax.nn.log_softmax(readout.rows(chunk, None), axis=-1)
         entropy = -jnp.sum(jnp.exp(frozen) * frozen, axis=-1)
         reading = self._read(fast, chunk.hidden)
-        weights = jnp.exp(reading.logits - reading.total[:, None])
-        memory = jnp.zeros_like(frozen).at[:, fast.values].add(weights)
-        mixed = self._mix(frozen.T, jnp.log(memory).T, reading, entropy).T
+        memory = jnp.zeros_like(frozen).at[:, fast.values].add(reading.weights)
+        mixed = self._mix(frozen.T, memory.T, reading, entropy).T
         return jnp.where(fast.written > 0, mixed, frozen)
 
     def reconstruction(self, fast: MemoryFast, chunk: Chunk) -> Float[Array, ""]:
         """Squared distance of each real token's key from the memory's estimate of it, on average; 1 if it is empty."""
         reading = self._read(fast, chunk.hidden)
-        weights = jnp.exp(reading.logits - reading.total[:, None])
-        estimate = jnp.einsum("TM,MD->TD", weights, fast.keys)
+        estimate = jnp.einsum("TM,MD->TD", reading.weights, fast.keys)
         return masked_mean(jnp.sum(jnp.square(self._unit(chunk.hidden) - estimate), axis=-1), chunk.mask)
 
     def flipped(self, before: MemoryFast, after: MemoryFast) -> MemoryFast:
@@ -148,15 +144,11 @@ class Memory(FastWeights):
         centred = (hidden - self.centre[...]) * jnp.exp(self.log_scale[...])
         return centred * jax.lax.rsqrt(jnp.sum(jnp.square(centred), axis=-1, keepdims=True) + 1e-12)
 
-    def _valid(self, fast: MemoryFast) -> Bool[Array, " M"]:
-        return jnp.arange(self.config.capacity) < fast.written
-
     def _read(self, fast: MemoryFast, hidden: Float[Array, "T D"]) -> _Reading:
         similarity = jnp.einsum("TD,MD->TM", self._unit(hidden), fast.keys)
-        valid = self._valid(fast)
-        logits = jnp.where(valid, jnp.exp(self.log_inverse_temperature[...]) * similarity, _ABSENT)
-        nearest = jnp.max(jnp.where(valid, similarity, -1.0), axis=-1)
-        return _Reading(logits, jax.nn.logsumexp(logits, axis=-1), nearest)
+        similarity = jnp.where(jnp.arange(self.config.capacity) < fast.written, similarity, _ABSENT)
+        weights = jax.nn.softmax(jnp.exp(self.log_inverse_temperature[...]) * similarity, axis=-1)
+        return _Reading(weights, jnp.maximum(jnp.max(similarity, axis=-1), -1.0))
 
     def _mix(
         self,
@@ -165,18 +157,19 @@ class Memory(FastWeights):
         reading: _Reading,
         entropy: Float[Array, " T"],
     ) -> Float[Array, "*V T"]:
-        """Log-probability of the mixture of two log-probabilities."""
+        """Log-probability of the mixture of frozen log-probabilities and the memory's probabilities."""
         nearness = _SIMILARITY_SLOPE_UNIT * (reading.nearest - _TYPICAL_SIMILARITY)
         logit = (
             self.mixing_logit[...]
             + self.mixing_similarity[...] * nearness
             + self.mixing_entropy[...] * (entropy - _TYPICAL_ENTROPY)
         )
-        return jnp.logaddexp(frozen + jax.nn.log_sigmoid(-logit), memory + jax.nn.log_sigmoid(logit))
+        found = jnp.log(jnp.maximum(memory, _NOTHING))
+        return jnp.logaddexp(frozen + jax.nn.log_sigmoid(-logit), found + jax.nn.log_sigmoid(logit))
 
     def _nll(self, fast: MemoryFast, chunk: Chunk) -> Float[Array, " T"]:
         reading = self._read(fast, chunk.hidden)
         same = fast.values == chunk.targets[:, None]
-        found = jax.nn.logsumexp(jnp.where(same, reading.logits, _ABSENT), axis=-1)
-        nll = -self._mix(-chunk.nll_frozen, found - reading.total, reading, chunk.entropy)
+        memory = jnp.sum(jnp.where(same, reading.weights, 0.0), axis=-1)
+        nll = -self._mix(-chunk.nll_frozen, memory, reading, chunk.entropy)
         return jnp.where(chunk.mask, jnp.where(fast.written > 0, nll, chunk.nll_frozen), 0.0)
