@@ -14,6 +14,7 @@ rule table:
     input:
         manifests=RUN_MANIFESTS,
         records=RUN_RECORDS,
+        models=[LAYOUT.model(model) for model in GRID.models],
     output:
         table=report(
             f"{RESULTS}/paper_table.csv",
@@ -22,6 +23,16 @@ rule table:
         ),
         seeds=report(
             f"{RESULTS}/seeds.csv", caption="../report/seeds.rst", category="Table"
+        ),
+        frontier=report(
+            f"{RESULTS}/frontier.csv",
+            caption="../report/frontier_csv.rst",
+            category="Table",
+        ),
+        signals=report(
+            f"{RESULTS}/signals.csv",
+            caption="../report/signals_csv.rst",
+            category="Table",
         ),
         guide=report(
             f"{RESULTS}/README.md", caption="../report/reading.rst", category="Table"
@@ -39,6 +50,9 @@ rule table:
         code=code("table"),
         records_code=stages.records_code(),
         statistics=CONFIG["statistics"],
+        control_corpora={
+            name: EXPERIMENT.corpora[name].kind for name in GRID.control_corpora
+        },
     script:
         "../workflow_scripts/table.py"
 
@@ -47,6 +61,8 @@ rule figures:
     input:
         table=f"{RESULTS}/paper_table.csv",
         seeds=f"{RESULTS}/seeds.csv",
+        frontier=f"{RESULTS}/frontier.csv",
+        signals=f"{RESULTS}/signals.csv",
         manifest=f"{RESULTS}/manifest.json",
         manifests=RUN_MANIFESTS,
         records=RUN_RECORDS,

@@ -69,7 +69,8 @@ def test_records_read_back_exactly_as_they_were_written(folder):
 
 def test_the_columns_are_the_fields_of_a_record_in_their_order():
     assert schema().names == [field.name for field in dataclasses.fields(Record)]
-    optional = {"reconstruction_loss", "gate_score", "budget_left", "features"}
+    optional = {"reconstruction_loss", "gate_score", "gate_rank", "gate_cuts", "budget_left"}
+    optional |= {"features", "look_ahead"}
     assert {field.name for field in schema() if field.nullable} == optional
 
 

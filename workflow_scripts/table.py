@@ -21,4 +21,6 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.output.seeds,
         snakemake.output.guide,
         command=f"{os.environ.get(COMMAND_VARIABLE, 'snakemake')} {snakemake.output.table}",
+        control_corpora=snakemake.params.control_corpora,
+        model_manifests=list(snakemake.input.models),
     )
