@@ -220,7 +220,7 @@ class MemoryConfig:
     mixing_similarity: float = 9.0
     mixing_entropy: float = 0.3
     #: Of what is fitted; instead of ``training.learning_rate``.
-    learning_rate: float = 0.05
+    learning_rate: float = 0.02
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
@@ -228,7 +228,9 @@ class MemoryConfig:
         if not self.inverse_temperature > 0:
             raise ConfigError(f"inverse_temperature is {self.inverse_temperature}; it is greater than 0")
         if not 0 < self.mixing_weight < 1:
-            raise ConfigError(f"mixing_weight is {self.mixing_weight}; it lies between 0 and 1, both excluded")
+            raise ConfigError(
+                f"mixing_weight is {self.mixing_weight}; it lies between 0 and 1, both excluded"
+            )
 
 
 @dataclass(frozen=True)

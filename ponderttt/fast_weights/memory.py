@@ -30,7 +30,7 @@ _SIMILARITY_SLOPE_UNIT = 10.0
 class MemoryFast(NamedTuple):
     """A ring of M pairs; the oldest is overwritten first."""
 
-    #: Centred hidden states of length one; zeros where nothing was stored yet.
+    #: Standardised hidden states, scaled to length one; zeros where nothing was stored yet.
     keys: Float[Array, "M D"]
     #: The token that followed each.
     values: Int[Array, " M"]
@@ -48,7 +48,7 @@ class _Reading(NamedTuple):
 
 
 class Memory(FastWeights):
-    """Stored pairs as fast weights; slow are the centre, the temperature and what sets the mixing weight."""
+    """Stored pairs as fast weights; slow are the standardisation, the temperature and what sets the mixing weight."""
 
     reads = "losses"
 
