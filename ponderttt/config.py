@@ -39,7 +39,7 @@ def kind_and_context(fast_weights: str) -> tuple[str, int]:
     match = FAST_WEIGHTS_PATTERN.fullmatch(fast_weights)
     if match is None:
         raise ConfigError(
-            f"unknown fast weights '{fast_weights}'; known: {', '.join(KINDS)}, each also as '<kind>+context_<n>'"
+            f"{_unknown('grid.fast_weights', fast_weights, KINDS)} (each also as '<kind>+context_<n>')"
         )
     return match[1], int(match[2] or 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponderttt.config import Experiment, GridConfig, TrainingConfig, as_mapping, from_mapping, load
+from ponderttt.config import (
+    Experiment,
+    GridConfig,
+    TrainingConfig,
+    as_mapping,
+    budget_of,
+    from_mapping,
+    kind_and_context,
+    load,
+)
 from ponderttt.errors import ConfigError
 from ponderttt.provenance import digest
 
@@ -138,7 +148,7 @@ def test_a_rate_written_without_a_dot_is_explained():
         (
             "grid.fast_weights",
             ["lorra"],
-            "config.grid.fast_weights[0]: unknown 'lorra'; did you mean 'lora'?",
+            "config.grid: grid.fast_weights: unknown 'lorra'; did you mean 'lora'?",
         ),
         ("grid.methods", ["update_3"], "grid.methods: unknown 'update_3'; did you mean 'update_"),
         ("grid.models", ["tinny"], "grid.models: unknown 'tinny'; did you mean 'tiny'?"),
@@ -277,3 +287,42 @@ def test_a_missing_file_and_a_folder_are_one_line(tmp_path):
         load(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="not a readable configuration file: Is a directory"):
         load(tmp_path)
+
+
+def test_a_name_of_fast_weights_says_its_kind_and_its_context():
+    assert kind_and_context("ttt") == ("ttt", 0)
+    assert kind_and_context("memory+context_12") == ("memory", 12)
+    for wrong in ("memory+context_0", "memory+1", "memory+context_1x", "+context_1"):
+        with pytest.raises(ConfigError, match=r"grid\.fast_weights"):
+            kind_and_context(wrong)
+
+
+def test_a_further_budget_is_a_further_arm_of_what_spends():
+    grid = from_mapping(
+        Experiment,
+        changed("grid.methods", ["skip", "update_1", "random", "entropy", "schedule", "greedy_oracle"]),
+    ).grid
+    grid = dataclasses.replace(grid, more_budgets=(1.5, 6.0))
+    assert grid.all_methods[6:] == (
+        *("random@1.5", "entropy@1.5", "greedy_oracle@1.5"),
+        *("random@6", "entropy@6", "greedy_oracle@6"),
+    )
+    assert budget_of("entropy@1.5", 3.0) == ("entropy", 1.5)
+    assert budget_of("entropy", 3.0) == ("entropy", 3.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("grid.methods", ["skip", "entropy@2"], "go into grid.more_budgets: [2]"),
+        ("grid.more_budgets", [3.0], "which is grid.budget: name it once"),
+        ("grid.more_budgets", [12.0], "grid.more_budgets holds 12.0"),
+        ("grid.fast_weights", ["suffix+context_1"], "see one chunk at a time"),
+        ("grid.control_corpora", ["ours"], "a control is of kind random_tokens or repeated"),
+        ("rules", {"schedule": ["UPDATE_3"]}, "rules.schedule: unknown 'UPDATE_3'; did you mean 'UPDATE_"),
+        ("rules", {"allocation": [0.5, 0.5]}, "a share of at least 0 for each of SKIP"),
+        ("rules", {"ema_step": 0.0}, "rules.ema_step is 0.0"),
+    ],
+)
+def test_a_rule_or_a_control_that_cannot_be_is_named(path, value, says):
+    assert says in refusal(changed(path, value))
