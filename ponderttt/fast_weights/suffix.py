@@ -1,8 +1,7 @@
 """Adapting the last blocks of the backbone: their MLP down-projections W [D, F], by next-token gradient steps.
 
 Two targets: ``lora``, ``W + B·A`` with A [R, F] and B [D, R] (Hu et al. 2021, arXiv:2106.09685); or ``down``, a full
-change of W.  Either is added to what the frozen projection gives, so frozen weights stay an argument that no one
-changes.  A read starts from the residual stream at the split layer, runs the blocks after it and projects to the
+change of W.  Frozen weights are an argument that no one changes.  A read starts from the residual stream at the split layer, runs the blocks after it and projects to the
 vocabulary; an update goes back through those blocks, and ends at the first down-projection that is adapted.
 
 What is not needed is not calculated: everything before that first down-projection is the same whatever the fast
@@ -25,7 +24,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, clip_by_norm, masked_mean
 from ponderttt.models.llama import LlamaConfig, rms_norm
 from ponderttt.models.losses import frozen_logits, linear_cross_entropy
-from ponderttt.models.suffix import SuffixWeights, run_block
+from ponderttt.models.suffix import SuffixWeights, before_down_projection, run_block
 
 
 class LowRank(NamedTuple):
@@ -34,9 +33,12 @@ class LowRank(NamedTuple):
     down: Float[Array, "L R F"]
     up: Float[Array, "L D R"]
 
-    def change(self, index: int, inner: Float[Array, "S F"]) -> Float[Array, "S D"]:
-        """What one block's projection gives more than the frozen one."""
-        return jnp.einsum("SR,DR->SD", jnp.einsum("SF,RF->SR", inner, self.down[index]), self.up[index])
+    def project(
+        self, index: int, frozen: Float[Array, "D F"], inner: Float[Array, "S F"]
+    ) -> Float[Array, "S D"]:
+        """The down-projection of one block."""
+        low = jnp.einsum("SF,RF->SR", inner, self.down[index])
+        return jnp.einsum("SF,DF->SD", inner, frozen) + jnp.einsum("SR,DR->SD", low, self.up[index])
 
 
 class Full(NamedTuple):
@@ -45,9 +47,11 @@ class Full(NamedTuple):
     # So that one inner rate, and one learning rate of the start, means about the same for either target.
     delta: Float[Array, "L D F"]
 
-    def change(self, index: int, inner: Float[Array, "S F"]) -> Float[Array, "S D"]:
-        """What one block's projection gives more than the frozen one."""
-        return inner.shape[-1] ** -0.5 * jnp.einsum("SF,DF->SD", inner, self.delta[index])
+    def project(
+        self, index: int, frozen: Float[Array, "D F"], inner: Float[Array, "S F"]
+    ) -> Float[Array, "S D"]:
+        """The down-projection of one block."""
+        return jnp.einsum("SF,DF->SD", inner, frozen + frozen.shape[1] ** -0.5 * self.delta[index])
 
 
 class SuffixFast(NamedTuple):
@@ -60,9 +64,7 @@ class SuffixFast(NamedTuple):
 class _Entered(NamedTuple):
     """A chunk up to the first adapted down-projection, which no fast weight has touched."""
 
-    #: Residual stream after the first adapted block, as the frozen weights would have it.
-    plain: Float[Array, "S D"]
-    #: What its down-projection read.
+    residual: Float[Array, "S D"]
     inner: Float[Array, "S F"]
 
 
@@ -176,10 +178,10 @@ class SuffixAdapter(FastWeights):
             )
         hidden = chunk.split.astype(jnp.float32)
         for index in range(plain_blocks):
-            hidden, _ = run_block(self.llama, suffix.block(index), hidden, _all_real(hidden))
+            hidden = run_block(self.llama, suffix.block(index), hidden, _all_real(hidden))
         kept = positions if self.config.blocks == 1 else None
         block = suffix.block(plain_blocks)
-        return _Entered(*run_block(self.llama, block, hidden, _all_real(hidden), kept))
+        return _Entered(*before_down_projection(self.llama, block, hidden, _all_real(hidden), kept))
 
     def _finish(
         self,
@@ -188,13 +190,14 @@ class SuffixAdapter(FastWeights):
         suffix: SuffixWeights,
         positions: Int[Array, " S"] | None,
     ) -> Float[Array, "S D"]:
-        blocks = self.config.blocks
-        hidden = entered.plain + matrices.change(0, entered.inner)
-        for index in range(1, blocks):
-            kept = positions if index == blocks - 1 else None
-            block = suffix.block(suffix.layers - blocks + index)
-            hidden, inner = run_block(self.llama, block, hidden, _all_real(hidden), kept)
-            hidden = hidden + matrices.change(index, inner)
+        first = suffix.layers - self.config.blocks
+        hidden = entered.residual + matrices.project(0, suffix.block(first)["mlp_down"], entered.inner)
+        for layer in range(first + 1, suffix.layers):
+            block, last = suffix.block(layer), layer == suffix.layers - 1
+            residual, inner = before_down_projection(
+                self.llama, block, hidden, _all_real(hidden), positions if last else None
+            )
+            hidden = residual + matrices.project(layer - first, block["mlp_down"], inner)
         return rms_norm(hidden, suffix.final_norm, self.llama.norm_eps)
 
     def _optimiser(self) -> optax.GradientTransformation:

@@ -1,8 +1,7 @@
 """The blocks after the split layer as a function of explicit weights, for those who adapt them.
 
 :class:`~ponderttt.models.backbone.Backbone` runs the same blocks with weights of its own.  Here they are an argument,
-always float32, and a block hands over what its MLP down-projection reads, so that a change of that projection can
-be added to its output (low-rank, without ever making the changed matrix).
+always float32, and a block can be left before its MLP down-projection, for another one to take its place.
 """
 
 from __future__ import annotations
@@ -103,21 +102,31 @@ def run_suffix(
     """
     hidden = split.astype(jnp.float32)
     for index in range(weights.layers):
-        hidden, _ = run_block(config, weights.block(index), hidden, mask)
+        hidden = run_block(config, weights.block(index), hidden, mask)
     return rms_norm(hidden, weights.final_norm, config.norm_eps)
 
 
 def run_block(
+    config: LlamaConfig, block: Mapping[str, Array], hidden: Float[Array, "T D"], mask: Bool[Array, " T"]
+) -> Float[Array, "T D"]:
+    """One whole block."""
+    residual, inner = before_down_projection(config, block, hidden, mask)
+    return residual + jnp.einsum("TF,DF->TD", inner, block["mlp_down"])
+
+
+def before_down_projection(
     config: LlamaConfig,
     block: Mapping[str, Array],
     hidden: Float[Array, "T D"],
     mask: Bool[Array, " T"],
     positions: Int[Array, " S"] | None = None,
 ) -> tuple[Float[Array, "S D"], Float[Array, "S F"]]:
-    """One block at some positions (all by default), each of which attends to all positions up to itself.
+    """One block but for its MLP down-projection, at some positions (all by default).
+
+    Each position attends to all positions up to itself.
 
     Returns:
-        The residual stream after the block, and what the MLP down-projection read.
+        The residual stream that the projection will add to, and what it reads.
     """
     c, (length, _) = config, hidden.shape
     normed = rms_norm(hidden, block["attention_norm"], c.norm_eps)
@@ -132,5 +141,4 @@ def run_block(
     hidden = hidden + jnp.einsum("TF,DF->TD", read, block["attention_out"])
     normed = rms_norm(hidden, block["mlp_norm"], c.norm_eps)
     gate, up = jnp.split(jnp.einsum("TD,FD->TF", normed, block["gate_up"]), 2, axis=-1)
-    inner = jax.nn.silu(gate) * up
-    return hidden + jnp.einsum("TF,DF->TD", inner, block["mlp_down"]), inner
+    return hidden, jax.nn.silu(gate) * up

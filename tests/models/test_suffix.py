@@ -84,8 +84,8 @@ def test_a_block_at_some_positions_is_the_block_at_all_of_them(backbone: Backbon
     block, mask = suffix.suffix_weights(backbone).block(0), jnp.ones(TOKENS, bool)
     split: Float[Array, "T D"] = jax.random.normal(jax.random.key(1), (TOKENS, TINY.width))
     positions = jnp.asarray([0, 7, 39])
-    everywhere = suffix.run_block(TINY, block, split, mask)
-    somewhere = suffix.run_block(TINY, block, split, mask, positions)
+    everywhere = suffix.before_down_projection(TINY, block, split, mask)
+    somewhere = suffix.before_down_projection(TINY, block, split, mask, positions)
     for all_of_it, part in zip(everywhere, somewhere, strict=True):
         np.testing.assert_allclose(all_of_it[positions], part, atol=2e-6)
 
