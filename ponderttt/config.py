@@ -197,13 +197,13 @@ class LoRAConfig:
 
 @dataclass(frozen=True)
 class SuffixConfig:
-    """LoRA on (or all of) the MLP down-projections of the last ``blocks`` blocks; an update sees ``token_share``."""
+    """All of (or LoRA on) the MLP down-projections of the last ``blocks`` blocks; an update sees ``token_share``."""
 
     blocks: int = 2
-    target: Literal["lora", "down"] = "lora"
+    target: Literal["lora", "down"] = "down"
     rank: int = 16
-    inner_rate: float = 1e-3
-    token_share: float = 0.25
+    inner_rate: float = 0.01
+    token_share: float = 0.5
     clip_norm: float = 1.0
 
 
