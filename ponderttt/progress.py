@@ -25,8 +25,15 @@ TYPICAL_SECONDS: Mapping[str, float] = {
     "chunks": 15,
     "hidden": 250,
     "train": 90,
+    "calibrate": 30,
     "arms_ttt": 100,
-    "arms_lora": 100,
+    "arms_lora": 180,
+    "arms_suffix": 400,
+    "arms_memory": 30,
+    "controls_ttt": 25,
+    "controls_lora": 35,
+    "controls_suffix": 60,
+    "controls_memory": 15,
     "plain": 8,
     "table": 8,
     "figures": 15,
@@ -81,7 +88,8 @@ class Estimate:
         """Seconds that a job of the rule is expected to take."""
         if rule in self.seconds:
             return sum(self.seconds[rule]) / len(self.seconds[rule])
-        return self._pace() * TYPICAL_SECONDS.get(rule, QUICK_SECONDS)
+        # Fast weights on a context take what they take without.
+        return self._pace() * TYPICAL_SECONDS.get(rule.partition("_context_")[0], QUICK_SECONDS)
 
     def _pace(self) -> float:
         """Measured over typical seconds of what has ended; 1 at the start."""
