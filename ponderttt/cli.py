@@ -11,8 +11,8 @@ import click
 
 from ponderttt import __version__
 from ponderttt.actions import Action
-from ponderttt.config import FIXED_METHODS, KINDS, RULE_METHODS
 from ponderttt.errors import PonderTTTError
+from ponderttt.names import FIXED_METHODS, KINDS, RULE_METHODS
 
 if TYPE_CHECKING:
     from ponderttt.stream_data import Step

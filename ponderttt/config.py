@@ -2,68 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import re
-import types
-import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from ponderttt.actions import Action
 from ponderttt.errors import ConfigError
-
-T = TypeVar("T")
-
-FIXED_METHODS = ("skip", "update_1", "update_2", "update_4")
-#: Rules that spend ``grid.budget``; ``schedule`` follows ``rules.schedule``.
-RULE_METHODS = ("random", "entropy", "loss", "reconstruction", "adaptive", "schedule")
-#: Those that place a signal among its values on training streams.
-CALIBRATED_METHODS = ("entropy", "loss", "reconstruction", "adaptive")
-ORACLE_METHODS = ("greedy_oracle", "exhaustive_oracle")
-#: UPDATE_1 that learns from the wrong thing; what an update is worth must vanish or turn under them.
-CONTROL_METHODS = ("shuffled", "sign_flipped", "other_stream")
-OTHER_PROTOCOLS = ("in_chunk", "transductive")
-#: Methods (arms without a trained policy) that the workflow can run, see docs/design.md.
-METHODS = (*FIXED_METHODS, *RULE_METHODS, *ORACLE_METHODS, *CONTROL_METHODS, *OTHER_PROTOCOLS)
-
-KINDS = ("ttt", "lora", "suffix", "memory")
-#: ``{kind}`` or ``{kind}+context_{n}``: on top of a backbone that sees n preceding chunks.
-FAST_WEIGHTS_PATTERN = re.compile(rf"({'|'.join(KINDS)})(?:\+context_([1-9]\d*))?")
-
-
-def kind_and_context(fast_weights: str) -> tuple[str, int]:
-    """The kind and the preceding chunks that the backbone sees, of a name such as ``memory+context_1``."""
-    match = FAST_WEIGHTS_PATTERN.fullmatch(fast_weights)
-    if match is None:
-        raise ConfigError(
-            f"{_unknown('grid.fast_weights', fast_weights, KINDS)} (each also as '<kind>+context_<n>')"
-        )
-    return match[1], int(match[2] or 0)
-
-
-def budget_of(method: str, budget: float) -> tuple[str, float]:
-    """The method without its budget, and its budget: its own (``entropy@1.5``) or else the grid's."""
-    name, _, own = method.partition("@")
-    return name, float(own) if own else budget
-
-
-def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
-    """The methods that make sense for a kind of fast weights: only TTT can be read inside a chunk."""
-    kind, _ = kind_and_context(fast_weights)
-    return [method for method in methods if method != "in_chunk" or kind == "ttt"]
-
-
-def _check_method(method: str) -> None:
-    name, at, own = method.partition("@")
-    if name not in METHODS:
-        raise ConfigError(_unknown("grid.methods", name, METHODS))
-    if at:
-        raise ConfigError(
-            f"grid.methods holds {method}; budgets other than grid.budget go into grid.more_budgets: [{own or '1.5'}]"
-        )
+from ponderttt.mapping import from_mapping, unknown
+from ponderttt.names import ORACLE_METHODS, RULE_METHODS, check_method, kind_and_context
 
 
 @dataclass(frozen=True)
@@ -259,7 +205,7 @@ class RulesConfig:
         known = [action.name for action in Action]
         for name in self.schedule:
             if name not in known:
-                raise ConfigError(_unknown("rules.schedule", name, known))
+                raise ConfigError(unknown("rules.schedule", name, known))
         if not self.schedule:
             raise ConfigError("rules.schedule is empty: name the action of the first chunk at least")
         if self.allocation and (
@@ -329,7 +275,7 @@ class GridConfig:
             if len(set(values)) != len(values):
                 raise ConfigError(f"grid.{key} names one twice: {list(values)}")
         for method in self.methods:
-            _check_method(method)
+            check_method(method)
         for name in self.fast_weights:
             if kind_and_context(name)[0] == "suffix" and kind_and_context(name)[1]:
                 raise ConfigError(
@@ -398,7 +344,7 @@ class Experiment:
         ):
             for name in names:
                 if name not in known:
-                    raise ConfigError(_unknown(key, name, known))
+                    raise ConfigError(unknown(key, name, known))
         for name, corpus in self.corpora.items():
             source = self.corpora.get(corpus.source or "")
             if corpus.is_control and (source is None or source.is_control):
@@ -418,79 +364,6 @@ class Experiment:
             raise ConfigError(
                 f"grid.train_corpus {self.grid.train_corpus} is also in grid.eval_corpora: nothing would be held out"
             )
-
-
-def _unknown(where: str, name: object, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-    return f"{where}: unknown '{name}'; {hint}"
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as the annotated type ``kind``; ConfigError names ``where`` it stands."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return from_mapping(typing.cast(type, kind), value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(_unknown(where, value, [str(a) for a in arguments]))
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: expected a list, found {value!r}")
-        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: expected a mapping, found {value!r}")
-        for key in value:
-            # YAML reads 2024 as a number and `on` as a truth value.
-            if not isinstance(key, str):
-                raise ConfigError(f"{where}: the name {key!r} is not text; put it in quotes")
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
-        # PyYAML reads 1e-3 (no dot) as text; say so instead of only naming the type.
-        hint = " (write 1.0e-3, with a dot)" if kind is float and isinstance(value, str) else ""
-        raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}{hint}")
-    return value
-
-
-def from_mapping(kind: type[T], mapping: Any, where: str = "config") -> T:
-    """Build the dataclass ``kind`` from a mapping such as YAML gives.
-
-    Raises:
-        ConfigError: an unknown key (with the nearest known one), a missing key, a wrong type or value.
-    """
-    if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, found {mapping!r}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
-    values = {}
-    for key, value in mapping.items():
-        if key not in fields:
-            raise ConfigError(_unknown(where, key, fields))
-        values[key] = _convert(hints[key], value, f"{where}.{key}")
-    for name, f in fields.items():
-        if (
-            name not in values
-            and f.default is dataclasses.MISSING
-            and f.default_factory is dataclasses.MISSING
-        ):
-            raise ConfigError(f"{where}: the key '{name}' is missing")
-    try:
-        return kind(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
-def as_mapping(config: Any) -> dict[str, Any]:
-    """The plain mapping of a config dataclass, for digests and for writing the effective configuration."""
-    return dataclasses.asdict(config)
 
 
 def load(path: Path | str) -> Experiment:

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderttt.config import (
+from ponderttt.config import Experiment, GridConfig
+from ponderttt.names import (
     CALIBRATED_METHODS,
     ORACLE_METHODS,
     RULE_METHODS,
-    Experiment,
-    GridConfig,
     kind_and_context,
     methods_of,
 )

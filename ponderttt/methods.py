@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ponderttt.arm import Arm, Protocol, Signal
-from ponderttt.config import CONTROL_METHODS, ORACLE_METHODS, RulesConfig, budget_of
+from ponderttt.config import RulesConfig
 from ponderttt.controls import Lesson
+from ponderttt.names import CONTROL_METHODS, ORACLE_METHODS, budget_of
 from ponderttt.policies.base import Policy
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import Calibration

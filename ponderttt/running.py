@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 
 from ponderttt.actions import Action
 from ponderttt.arm import Arm
-from ponderttt.config import RulesConfig, budget_of
+from ponderttt.config import RulesConfig
 from ponderttt.controls import donor_of
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.methods import Spending, arm_of, is_oracle
+from ponderttt.names import budget_of
 from ponderttt.oracles import exhaustive_oracle, greedy_oracle
 from ponderttt.page import Group
 from ponderttt.policies.budget import budget_tables
@@ -58,7 +59,7 @@ def run_arms(
         module: with trained slow weights.
         streams: of one corpus.
         unembedding: the frozen vocabulary projection.
-        methods: of :data:`ponderttt.config.METHODS`, rules and oracles with ``@budget`` where it is another one.
+        methods: of :data:`ponderttt.names.METHODS`, rules and oracles with ``@budget`` where it is another one.
         budget: of the rules and oracles.
         seed: of random decisions and shuffles.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.

@@ -7,14 +7,9 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-from ponderttt.config import (
-    CALIBRATED_METHODS,
-    ConfigError,
-    Experiment,
-    as_mapping,
-    from_mapping,
-    kind_and_context,
-)
+from ponderttt.config import ConfigError, Experiment
+from ponderttt.mapping import as_mapping, from_mapping
+from ponderttt.names import CALIBRATED_METHODS, kind_and_context
 from ponderttt.corpus.packages import select_packages
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from ponderttt.config import KINDS
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.models.suffix import SuffixWeights
+from ponderttt.names import KINDS
 from ponderttt.stream_data import StreamChunks
 from tiny_streams import UNEMBEDDING, awake, make_stream, random_tokens, suffix_block
 

@@ -11,17 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponderttt.config import (
-    Experiment,
-    GridConfig,
-    TrainingConfig,
-    as_mapping,
-    budget_of,
-    from_mapping,
-    kind_and_context,
-    load,
-)
+from ponderttt.config import Experiment, GridConfig, TrainingConfig, load
 from ponderttt.errors import ConfigError
+from ponderttt.mapping import as_mapping, from_mapping
+from ponderttt.names import budget_of, kind_and_context
 from ponderttt.provenance import digest
 
 SMALL: dict[str, Any] = {

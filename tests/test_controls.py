@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ponderttt.config import KINDS, RulesConfig
+from ponderttt.config import RulesConfig
 from ponderttt.controls import donor_of, shuffle_chunk
 from ponderttt.corpus.controls import random_tokens as uniform_tokens
 from ponderttt.corpus.controls import repeated
 from ponderttt.corpus.streams import Stream
 from ponderttt.fast_weights.base import Chunk, as_chunk
 from ponderttt.methods import Spending, arm_of
+from ponderttt.names import KINDS
 from ponderttt.page import Group
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.programs import ModulePrograms

@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 
 from ponderttt.config import (
-    METHODS,
-    ORACLE_METHODS,
     FastWeightsConfig,
     LoRAConfig,
     MemoryConfig,
     RulesConfig,
     SuffixConfig,
     TTTConfig,
-    methods_of,
 )
 from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
 from ponderttt.errors import CorruptFileError, PonderTTTError
@@ -29,6 +26,7 @@ from ponderttt.models.backbone import random_backbone
 from ponderttt.models.llama import LlamaConfig
 from ponderttt.models.suffix import suffix_weights
 from ponderttt.models.tensors import model_digest
+from ponderttt.names import METHODS, ORACLE_METHODS, methods_of
 from ponderttt.page import Group
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate

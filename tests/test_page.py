@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.config import KINDS, RulesConfig
+from ponderttt.config import RulesConfig
 from ponderttt.methods import Spending, arm_of
+from ponderttt.names import KINDS
 from ponderttt.page import Group
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.rules import Schedule

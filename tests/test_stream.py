@@ -11,21 +11,12 @@ import pytest
 
 from ponderttt.actions import Action
 from ponderttt.arm import Arm
-from ponderttt.config import (
-    KINDS,
-    METHODS,
-    ORACLE_METHODS,
-    FastWeightsConfig,
-    LoRAConfig,
-    RulesConfig,
-    TrainingConfig,
-    TTTConfig,
-    methods_of,
-)
+from ponderttt.config import FastWeightsConfig, LoRAConfig, RulesConfig, TrainingConfig, TTTConfig
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
 from ponderttt.methods import Spending, arm_of, protocol_of
 from ponderttt.models.losses import corrected_cross_entropy, frozen_logits
+from ponderttt.names import KINDS, METHODS, ORACLE_METHODS, methods_of
 from ponderttt.page import Group
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate

@@ -8,9 +8,11 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import FastWeightsConfig, ModelConfig, RulesConfig, from_mapping, kind_and_context
+    from ponderttt.config import FastWeightsConfig, ModelConfig, RulesConfig
     from ponderttt.jobs.arms import ArmSettings, folders, score_arms, score_plain
     from ponderttt.jobs.stages import records_code
+    from ponderttt.mapping import from_mapping
+    from ponderttt.names import kind_and_context
     from ponderttt.running import Budget
 
     params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input

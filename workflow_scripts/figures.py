@@ -8,8 +8,9 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
-    from ponderttt.config import StatisticsConfig, from_mapping
+    from ponderttt.config import StatisticsConfig
     from ponderttt.jobs.figures import make_figures
+    from ponderttt.mapping import from_mapping
 
     make_figures(
         snakemake.input.table,

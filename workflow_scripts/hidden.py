@@ -8,8 +8,9 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import ModelConfig, from_mapping
+    from ponderttt.config import ModelConfig
     from ponderttt.jobs.hidden import frozen_pass
+    from ponderttt.mapping import from_mapping
 
     frozen_pass(
         from_mapping(ModelConfig, snakemake.params.model, "models"),

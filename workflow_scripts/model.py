@@ -8,8 +8,9 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
-    from ponderttt.config import ModelConfig, from_mapping
+    from ponderttt.config import ModelConfig
     from ponderttt.jobs.model import make_model
+    from ponderttt.mapping import from_mapping
 
     params = snakemake.params
     config = from_mapping(ModelConfig, {"family": params.family, "source": params.source}, "models")

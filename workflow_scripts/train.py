@@ -8,14 +8,10 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import (
-        FastWeightsConfig,
-        ModelConfig,
-        TrainingConfig,
-        from_mapping,
-        kind_and_context,
-    )
+    from ponderttt.config import FastWeightsConfig, ModelConfig, TrainingConfig
     from ponderttt.jobs.train import train
+    from ponderttt.mapping import from_mapping
+    from ponderttt.names import kind_and_context
 
     params, (kind, _) = snakemake.params, kind_and_context(snakemake.wildcards.fast_weights)
     train(

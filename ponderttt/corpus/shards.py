@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ponderttt.config import CorpusConfig, as_mapping
+from ponderttt.config import CorpusConfig
 from ponderttt.corpus.dedup import deduplicate, drop_overlap
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import COLUMNS, SourceFile, from_table, to_table
@@ -17,6 +17,7 @@ from ponderttt.corpus.sources import Progress, silent
 from ponderttt.corpus.staging import staged_folder
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.layout import rebuild as rebuild_command
+from ponderttt.mapping import as_mapping
 from ponderttt.provenance import MANIFEST, digest, read_manifest, write_manifest
 
 SHARD_BYTES = 128 << 20

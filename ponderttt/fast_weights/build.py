@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ponderttt.config import KINDS, FastWeightsConfig
+from ponderttt.config import FastWeightsConfig
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import FastWeights
+from ponderttt.names import KINDS
 from ponderttt.provenance import atomic_path
 from ponderttt.seeds import named_key
 
@@ -25,7 +26,7 @@ def build(
     """A freshly initialised module of ``kind`` for hidden states of width D; equal seeds give equal modules.
 
     Args:
-        kind: of :data:`ponderttt.config.KINDS`.
+        kind: of :data:`ponderttt.names.KINDS`.
         width: D.
         config: settings of every kind.
         seed: of the initialisation.

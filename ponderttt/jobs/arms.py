@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ponderttt.config import FastWeightsConfig, ModelConfig, RulesConfig, as_mapping, kind_and_context
+from ponderttt.config import FastWeightsConfig, ModelConfig, RulesConfig
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.build import build, load_slow_weights
 from ponderttt.features.table import NAMES, index
@@ -17,7 +17,9 @@ from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, inputs_digest, open_inputs
 from ponderttt.layout import plain_method, rebuild
+from ponderttt.mapping import as_mapping
 from ponderttt.methods import protocol_of
+from ponderttt.names import kind_and_context
 from ponderttt.policies.calibration import Calibration, calibrate
 from ponderttt.provenance import MANIFEST, read_manifest
 from ponderttt.records import read_records

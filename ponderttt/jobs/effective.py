@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ponderttt.config import Experiment, as_mapping
+from ponderttt.config import Experiment
+from ponderttt.mapping import as_mapping
 from ponderttt.provenance import atomic_path
 
 

@@ -14,6 +14,7 @@ from ponderttt.corpus.folders import read_folder
 from ponderttt.corpus.streams import Document, build_stream
 from ponderttt.errors import PonderTTTError
 from ponderttt.layout import Layout, rebuild
+from ponderttt.names import CALIBRATED_METHODS
 from ponderttt.provenance import MANIFEST
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _spending(experiment: config.Experiment, request: Request) -> Spending:
     from ponderttt.policies.budget import NOMINAL_COSTS
 
     calibration = None
-    if request.method in config.CALIBRATED_METHODS and request.kind != "none":
+    if request.method in CALIBRATED_METHODS and request.kind != "none":
         layout = Layout.of(experiment)
         folder = Path(layout.calibration(request.model_name, _name(request), request.seed)).parent
         if not (folder / MANIFEST).exists():

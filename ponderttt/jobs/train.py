@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ponderttt.config import FastWeightsConfig, ModelConfig, TrainingConfig, as_mapping
+from ponderttt.config import FastWeightsConfig, ModelConfig, TrainingConfig
 from ponderttt.fast_weights.build import build, save_slow_weights
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, open_inputs, split_validation
+from ponderttt.mapping import as_mapping
 from ponderttt.provenance import MANIFEST, atomic_path, write_manifest
 from ponderttt.training.slow_weights import train_slow_weights
 

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ponderttt.config import ModelConfig, as_mapping
+from ponderttt.config import ModelConfig
 from ponderttt.errors import CorruptFileError
+from ponderttt.mapping import as_mapping
 from ponderttt.models import safetensors_file, tensors, tokenizer
 from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.gguf_file import GGUFFile

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ponderttt.actions import Action
-from ponderttt.config import CONTROL_METHODS, FIXED_METHODS, ORACLE_METHODS, OTHER_PROTOCOLS, RulesConfig
+from ponderttt.config import RulesConfig
 from ponderttt.errors import PonderTTTError
+from ponderttt.names import CONTROL_METHODS, FIXED_METHODS, ORACLE_METHODS, OTHER_PROTOCOLS
 from ponderttt.policies.base import Policy
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import Calibration
@@ -31,7 +32,7 @@ def policy_of(
     """The policy of a method that needs no trained gate.
 
     Args:
-        method: one of :data:`ponderttt.config.METHODS` but the oracles.
+        method: one of :data:`ponderttt.names.METHODS` but the oracles.
         budget: mean cost per chunk, in the unit of ``costs``; methods that hold no budget ignore it.
         costs: of the four actions, in multiples of SKIP.
         calibration: from training streams; the methods in :data:`CALIBRATED_ON` need it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from ponderttt.config import CONTROL_METHODS
+from ponderttt.names import CONTROL_METHODS
 from ponderttt.reporting.figures import find_row
 from ponderttt.reporting.rows import TableRow
 from ponderttt.reporting.statements import delta, labels_of, verdict

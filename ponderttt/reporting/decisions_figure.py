@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ponderttt.actions import Action
-from ponderttt.config import CALIBRATED_METHODS
 from ponderttt.errors import PonderTTTError
+from ponderttt.names import CALIBRATED_METHODS
 from ponderttt.reporting.arms import Arm
 from ponderttt.reporting.methods import BUDGETED
 from ponderttt.reporting.style import (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ponderttt.config import CONTROL_METHODS
+from ponderttt.names import CONTROL_METHODS
 from ponderttt.reporting.arms import Arm, ArmKey, mean_loss
 from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES, split_method
 from ponderttt.reporting.rows import FrontierRow

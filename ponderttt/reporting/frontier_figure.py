@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ponderttt.actions import Action
-from ponderttt.config import CONTROL_METHODS, OTHER_PROTOCOLS
 from ponderttt.errors import PonderTTTError
+from ponderttt.names import CONTROL_METHODS, OTHER_PROTOCOLS
 from ponderttt.reporting.methods import BUDGETED, split_method
 from ponderttt.reporting.rows import FrontierRow, read_frontier, without_control_corpora
 from ponderttt.reporting.style import in_style, look_of_method, panel_grid, save

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ponderttt.config import (
+from ponderttt.names import (
     CONTROL_METHODS,
     FIXED_METHODS,
     KINDS,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ponderttt.actions import Action
-from ponderttt.config import CONTROL_METHODS, FIXED_METHODS
 from ponderttt.errors import PonderTTTError
+from ponderttt.names import CONTROL_METHODS, FIXED_METHODS
 from ponderttt.reporting.labels import Label, place_labels
 from ponderttt.reporting.methods import ORACLES, kind_of, split_method
 from ponderttt.reporting.rows import (

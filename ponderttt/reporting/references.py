@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ponderttt.config import CONTROL_METHODS
+from ponderttt.names import CONTROL_METHODS
 from ponderttt.reporting.arms import Arm, mean_loss
 from ponderttt.reporting.comparisons import COST_TOLERANCE, Recovery, find, mean_cost, recovery
 from ponderttt.reporting.methods import BUDGETED, FIXED_SCHEDULES, ORACLES, split_method

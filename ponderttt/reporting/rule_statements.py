@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ponderttt.config import CALIBRATED_METHODS
+from ponderttt.names import CALIBRATED_METHODS
 from ponderttt.reporting.methods import ORACLES, split_method
 from ponderttt.reporting.rows import FrontierRow, SignalRow, TableRow
 from ponderttt.reporting.signals_figure import strongest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ponderttt.config import CONTROL_METHODS
+from ponderttt.names import CONTROL_METHODS
 from ponderttt.reporting.figures import decomposition_steps, find_row
 from ponderttt.reporting.methods import BUDGETED, FIXED_SCHEDULES, split_method
 from ponderttt.reporting.rows import TableRow

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ponderttt.config import CONTROL_METHODS, StatisticsConfig
+from ponderttt.config import StatisticsConfig
 from ponderttt.errors import PonderTTTError
+from ponderttt.names import CONTROL_METHODS
 from ponderttt.reporting.arms import Arm, mean_loss
 from ponderttt.reporting.comparisons import difference, find, pair
 from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES

@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ponderttt.actions import Action
-from ponderttt.config import CALIBRATED_METHODS, StatisticsConfig, as_mapping
+from ponderttt.config import StatisticsConfig
 from ponderttt.errors import PonderTTTError
+from ponderttt.mapping import as_mapping
+from ponderttt.names import CALIBRATED_METHODS
 from ponderttt.reporting.arms import Arm, Run, load_arms
 from ponderttt.reporting.comparisons import Difference, difference, mean_cost
 from ponderttt.reporting.frontier import frontier_rows

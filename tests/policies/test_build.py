@@ -6,8 +6,9 @@ import jax
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.config import METHODS, ORACLE_METHODS, RulesConfig
+from ponderttt.config import RulesConfig
 from ponderttt.errors import PonderTTTError
+from ponderttt.names import METHODS, ORACLE_METHODS
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import calibrate
