@@ -143,14 +143,28 @@ class LoRAConfig:
 
 @dataclass(frozen=True)
 class SuffixConfig:
-    """All of (or LoRA on) the MLP down-projections of the last ``blocks`` blocks; an update sees ``token_share``."""
+    """The MLP down-projections of the last blocks: all of them (``down``) or a low-rank change (``lora``)."""
 
+    #: Blocks that are adapted; the model's ``split_layer`` leaves at least so many.
     blocks: int = 2
     target: Literal["lora", "down"] = "down"
+    #: Of the low-rank change.
     rank: int = 16
-    inner_rate: float = 0.01
+    #: In units of F^-½ per element of the matrix (F: inner size of the MLP), for either target.
+    inner_rate: float = 0.02
+    #: Share of the chunk, spread evenly, whose loss an update looks at.
     token_share: float = 0.5
     clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise ConfigError(f"blocks is {self.blocks}; suffix adaptation adapts at least 1")
+        if self.rank < 1:
+            raise ConfigError(f"rank is {self.rank}; it is at least 1")
+        if not 0 < self.token_share <= 1:
+            raise ConfigError(f"token_share is {self.token_share}; it is greater than 0 and at most 1")
+        if not self.inner_rate > 0:
+            raise ConfigError(f"inner_rate is {self.inner_rate}; it is greater than 0")
 
 
 @dataclass(frozen=True)

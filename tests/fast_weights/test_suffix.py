@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from ponderttt.config import SuffixConfig
 from ponderttt.costs import count_flops
-from ponderttt.errors import PonderTTTError
+from ponderttt.errors import ConfigError, PonderTTTError
 from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.suffix import Full, LowRank, SuffixAdapter
 from ponderttt.models.backbone import random_backbone
@@ -311,3 +311,11 @@ def test_cost_follows_what_is_calculated(world: World) -> None:
     blocks = 2 * TOKENS * MODEL.flops_per_token(unembed=False) / MODEL.layers
     projection = 2 * TOKENS * MODEL.width * VOCABULARY
     assert blocks + projection < score < 1.6 * (blocks + projection)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"blocks": 0}, {"rank": 0}, {"token_share": 0.0}, {"token_share": 1.5}, {"inner_rate": 0.0}]
+)
+def test_settings_that_mean_nothing_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"^{next(iter(bad))} is "):
+        SuffixConfig(**bad)  # type: ignore[arg-type]
