@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -25,9 +24,9 @@ from ponderttt.fast_weights.base import (
     Chunk,
     HiddenCorrection,
     Readout,
-    clip_by_norm,
     masked_mean,
 )
+from ponderttt.fast_weights.gradient_steps import Descent, begin, gradient_steps, opposite
 from ponderttt.models.losses import corrected_cross_entropy
 
 
@@ -36,13 +35,6 @@ class LoRAMatrices(NamedTuple):
 
     down: Float[Array, "R D"]
     up: Float[Array, "D R"]
-
-
-class LoRAFast(NamedTuple):
-    """The matrices and the state of their optimiser, both carried from chunk to chunk."""
-
-    matrices: LoRAMatrices
-    optimiser: optax.OptState
 
 
 class LoRA(HiddenCorrection):
@@ -57,31 +49,25 @@ class LoRA(HiddenCorrection):
         # Trained in the log, so that a rate stays positive; one for each matrix.
         self.log_rate = nnx.Param(jnp.full(2, math.log(config.inner_rate)))
 
-    def reset(self) -> LoRAFast:
+    def reset(self) -> Descent:
         """The learned start, with a fresh optimiser state."""
-        matrices = LoRAMatrices(self.down[...], self.up[...])
-        return LoRAFast(matrices, self._optimiser().init(matrices))
+        return begin(LoRAMatrices(self.down[...], self.up[...]))
 
-    def correction(self, fast: LoRAFast, hidden: Float[Array, "T D"]) -> Float[Array, "T R"]:
+    def correction(self, fast: Descent, hidden: Float[Array, "T D"]) -> Float[Array, "T R"]:
         """``h·Aᵀ``."""
         return jnp.einsum("TD,RD->TR", hidden, fast.matrices.down)
 
-    def basis(self, fast: LoRAFast) -> Float[Array, "D R"]:
+    def basis(self, fast: Descent) -> Float[Array, "D R"]:
         """B."""
         return fast.matrices.up
 
-    def adapt(self, fast: LoRAFast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
-        """``steps`` Adam steps on the mean next-token loss of the chosen tokens.
-
-        Gradients are first order: when slow weights are trained through an update, the direction of the update
-        counts as a constant and its start and rate do not (Finn et al. 2017, §5.2).
-        """
+    def adapt(self, fast: Descent, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
+        """``steps`` Adam steps on the mean next-token loss of the chosen tokens."""
         chosen = self.chosen_tokens(chunk)
         hidden, targets, mask = chunk.hidden, chunk.targets, chunk.mask
         if chosen is not None:
             hidden, targets, mask = hidden[chosen], targets[chosen], mask[chosen]
         logits = readout.rows(chunk, chosen)
-        optimiser = self._optimiser()
         rates = LoRAMatrices(*jnp.exp(self.log_rate[...]))
 
         def loss(matrices: LoRAMatrices) -> Float[Array, ""]:
@@ -89,22 +75,11 @@ class LoRA(HiddenCorrection):
             basis = jnp.einsum("VD,DR->VR", readout.unembedding, matrices.up)
             return masked_mean(corrected_cross_entropy(logits, correction, basis, targets), mask)
 
-        def step(carry: tuple[LoRAFast, Array], _: None) -> tuple[tuple[LoRAFast, Array], Float[Array, ""]]:
-            before, count = carry
-            value, gradients = jax.value_and_grad(loss)(jax.lax.stop_gradient(before.matrices))
-            gradients = clip_by_norm(gradients, self.config.clip_norm)
-            direction, state = optimiser.update(gradients, before.optimiser)
-            direction, state = jax.lax.stop_gradient((direction, state))
-            moved = jax.tree.map(lambda p, r, d: p + r * d, before.matrices, rates, direction)
-            return (LoRAFast(moved, state), count + 1), value
+        return Adaptation(*gradient_steps(fast, loss, rates, self.config.clip_norm, steps))
 
-        (fast, count), losses = jax.lax.scan(step, (fast, jnp.zeros((), jnp.int32)), length=steps)
-        return Adaptation(fast, losses[0], count)
-
-    def flipped(self, before: LoRAFast, after: LoRAFast) -> LoRAFast:
-        """The matrices go the other way; the moments of the optimiser are no direction and stay."""
-        matrices = jax.tree.map(lambda b, a: 2 * b - a, before.matrices, after.matrices)
-        return after._replace(matrices=matrices)
+    def flipped(self, before: Descent, after: Descent) -> Descent:
+        """See :func:`ponderttt.fast_weights.gradient_steps.opposite`."""
+        return opposite(before, after)
 
     def chosen_tokens(self, chunk: Chunk) -> Int[Array, " S"] | None:
         """Positions of the tokens that an update sees, in order; ``None`` is all of them.
@@ -121,7 +96,3 @@ class LoRA(HiddenCorrection):
             return jnp.arange(count) * length // count
         _, chosen = jax.lax.top_k(jnp.where(chunk.mask, chunk.entropy, -jnp.inf), count)
         return jnp.sort(chosen)
-
-    def _optimiser(self) -> optax.GradientTransformation:
-        # Rates are applied outside, where they are slow weights; the sign makes it a descent direction.
-        return optax.chain(optax.scale_by_adam(), optax.scale(-1.0))

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.config import SuffixConfig
 from ponderttt.errors import PonderTTTError
-from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, clip_by_norm, masked_mean
+from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
+from ponderttt.fast_weights.gradient_steps import Descent, begin, gradient_steps, opposite
 from ponderttt.models.llama import LlamaConfig, rms_norm
 from ponderttt.models.losses import frozen_logits, linear_cross_entropy
 from ponderttt.models.suffix import SuffixWeights, before_down_projection, run_block
@@ -54,13 +54,6 @@ class Full(NamedTuple):
         return jnp.einsum("SF,DF->SD", inner, frozen + frozen.shape[1] ** -0.5 * self.delta[index])
 
 
-class SuffixFast(NamedTuple):
-    """The matrices and the state of their optimiser, both carried from chunk to chunk."""
-
-    matrices: LowRank | Full
-    optimiser: optax.OptState
-
-
 class _Entered(NamedTuple):
     """A chunk up to the first adapted down-projection, which no fast weight has touched."""
 
@@ -89,74 +82,58 @@ class SuffixAdapter(FastWeights):
         # Trained in the log, so that a rate stays positive; one for each kind of matrix.
         self.log_rate = nnx.Param(jnp.log(jnp.asarray(rates)))
 
-    def reset(self) -> SuffixFast:
+    def reset(self) -> Descent:
         """The learned start, with a fresh optimiser state."""
         matrices: LowRank | Full
         if self.config.target == "lora":
             matrices = LowRank(self.down[...], self.up[...])
         else:
             matrices = Full(self.delta[...])
-        return SuffixFast(matrices, self._optimiser().init(matrices))
+        return begin(matrices)
 
-    def score(self, fast: SuffixFast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
+    def score(self, fast: Descent, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
         """Negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
         nll = linear_cross_entropy(self.hidden(fast, chunk, readout), readout.unembedding, chunk.targets)
         return jnp.where(chunk.mask, nll, 0.0)
 
     def score_positions(
-        self, fast: SuffixFast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
+        self, fast: Descent, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
     ) -> Float[Array, " S"]:
         """:meth:`score` of some positions of the chunk; the others are read, since they are context."""
         hidden = self.hidden(fast, chunk, readout, positions)
         nll = linear_cross_entropy(hidden, readout.unembedding, chunk.targets[positions])
         return jnp.where(chunk.mask[positions], nll, 0.0)
 
-    def next_token(self, fast: SuffixFast, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
+    def next_token(self, fast: Descent, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
         """See :meth:`FastWeights.next_token`."""
         logits = frozen_logits(self.hidden(fast, chunk, readout), readout.unembedding)
         return jax.nn.log_softmax(logits, axis=-1)
 
     def hidden(
-        self, fast: SuffixFast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
+        self, fast: Descent, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
     ) -> Float[Array, "S D"]:
         """Final normed hidden states under the fast weights, at some positions or at all."""
         entered = self._enter(chunk, readout.suffix, positions)
         return self._finish(fast.matrices, entered, readout.suffix, positions)
 
-    def adapt(self, fast: SuffixFast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
-        """``steps`` Adam steps on the mean next-token loss of the chosen tokens.
-
-        Gradients are first order: when slow weights are trained through an update, the direction of the update
-        counts as a constant and its start and rate do not (Finn et al. 2017, §5.2).
-        """
+    def adapt(self, fast: Descent, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
+        """``steps`` Adam steps on the mean next-token loss of the chosen tokens."""
         chosen = self.chosen_tokens(len(chunk.targets))
         targets, mask = chunk.targets, chunk.mask
         if chosen is not None:
             targets, mask = targets[chosen], mask[chosen]
         entered = self._enter(chunk, readout.suffix, chosen)
-        optimiser = self._optimiser()
         rates = type(fast.matrices)(*jnp.exp(self.log_rate[...]))
 
         def loss(matrices: LowRank | Full) -> Float[Array, ""]:
             hidden = self._finish(matrices, entered, readout.suffix, chosen)
             return masked_mean(linear_cross_entropy(hidden, readout.unembedding, targets), mask)
 
-        def step(carry: tuple[SuffixFast, Array], _: None) -> tuple[tuple[SuffixFast, Array], Array]:
-            before, count = carry
-            value, gradients = jax.value_and_grad(loss)(jax.lax.stop_gradient(before.matrices))
-            gradients = clip_by_norm(gradients, self.config.clip_norm)
-            direction, state = optimiser.update(gradients, before.optimiser)
-            direction, state = jax.lax.stop_gradient((direction, state))
-            moved = jax.tree.map(lambda p, r, d: p + r * d, before.matrices, rates, direction)
-            return (SuffixFast(moved, state), count + 1), value
+        return Adaptation(*gradient_steps(fast, loss, rates, self.config.clip_norm, steps))
 
-        (fast, count), losses = jax.lax.scan(step, (fast, jnp.zeros((), jnp.int32)), length=steps)
-        return Adaptation(fast, losses[0], count)
-
-    def flipped(self, before: SuffixFast, after: SuffixFast) -> SuffixFast:
-        """The matrices go the other way; the moments of the optimiser are no direction and stay."""
-        matrices = jax.tree.map(lambda b, a: 2 * b - a, before.matrices, after.matrices)
-        return after._replace(matrices=matrices)
+    def flipped(self, before: Descent, after: Descent) -> Descent:
+        """See :func:`ponderttt.fast_weights.gradient_steps.opposite`."""
+        return opposite(before, after)
 
     def chosen_tokens(self, length: int) -> Int[Array, " S"] | None:
         """Positions of the tokens whose loss an update sees, spread evenly; ``None`` is all of them."""
@@ -199,10 +176,6 @@ class SuffixAdapter(FastWeights):
             )
             hidden = residual + matrices.project(layer - first, block["mlp_down"], inner)
         return rms_norm(hidden, suffix.final_norm, self.llama.norm_eps)
-
-    def _optimiser(self) -> optax.GradientTransformation:
-        # Rates are applied outside, where they are slow weights; the sign makes it a descent direction.
-        return optax.chain(optax.scale_by_adam(), optax.scale(-1.0))
 
 
 def _all_real(hidden: Float[Array, "T D"]) -> Bool[Array, " T"]:

@@ -12,7 +12,8 @@ import pytest
 from flax import nnx
 
 from ponderttt.fast_weights.base import Chunk, Readout
-from ponderttt.fast_weights.lora import LoRA, LoRAFast, LoRAMatrices
+from ponderttt.fast_weights.gradient_steps import Descent
+from ponderttt.fast_weights.lora import LoRA, LoRAMatrices
 from ponderttt.models.losses import frozen_logits
 from tiny_streams import CHUNK, TINY, WIDTH, tree_close
 
@@ -95,7 +96,7 @@ def test_the_optimiser_state_is_carried_from_chunk_to_chunk(awake_modules, chunk
     module = awake_modules["lora"]
     twice = module.adapt(module.adapt(module.reset(), chunk, readout, 1).fast, chunk, readout, 1).fast
     assert tree_close(twice, module.adapt(module.reset(), chunk, readout, 2).fast, 1e-5)
-    forgetful = LoRAFast(
+    forgetful = Descent(
         module.adapt(module.reset(), chunk, readout, 1).fast.matrices, module.reset().optimiser
     )
     assert not tree_close(module.adapt(forgetful, chunk, readout, 1).fast.matrices, twice.matrices, 1e-4)
