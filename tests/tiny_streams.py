@@ -21,7 +21,7 @@ UNEMBEDDING = 0.3 * jax.random.normal(jax.random.key(1), (VOCABULARY, WIDTH))
 TINY = FastWeightsConfig(
     ttt=TTTConfig(heads=2, head_dim=8),
     lora=LoRAConfig(rank=4, inner_rate=0.02, token_share=0.25, token_choice="entropy"),
-    suffix=SuffixConfig(blocks=1, rank=4, inner_rate=0.02),
+    suffix=SuffixConfig(blocks=1, inner_rate=0.3),
     memory=MemoryConfig(capacity=4 * CHUNK),
 )
 #: A backbone whose last block the tiny suffix adaptation changes; its prefix is :func:`make_stream`'s running mean.
@@ -108,7 +108,7 @@ def awake(kind: str, seed: int = 0) -> FastWeights:
     module = fresh(kind, seed)
     if kind == "memory":
         return module
-    name = {"ttt": "output", "lora": "up", "suffix": "up"}[kind]
+    name = {"ttt": "output", "lora": "up", "suffix": "delta"}[kind]
     parameter: nnx.Param = getattr(module, name)
     noise = jax.random.normal(jax.random.key(seed + 7), parameter[...].shape)
     parameter[...] = 0.3 * noise
