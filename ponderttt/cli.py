@@ -15,7 +15,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.names import FIXED_METHODS, KINDS, RULE_METHODS
 
 if TYPE_CHECKING:
-    from ponderttt.stream_data import Step
+    from ponderttt.loop.stream_data import Step
 
 #: The schedule costs what its actions cost.
 _SPENDING = tuple(method for method in RULE_METHODS if method != "schedule")

@@ -20,9 +20,9 @@ from jaxtyping import Float, Int
 from ponderttt.costs import Program
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.features.frozen import ChunkSignals, frozen_features
+from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.models.losses import frozen_losses, gradient_sketch
 from ponderttt.provenance import MANIFEST, atomic_path, digest, read_manifest, write_json, write_manifest
-from ponderttt.stream_data import StreamChunks
 
 if TYPE_CHECKING:
     from ponderttt.corpus.streams import Stream

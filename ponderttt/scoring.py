@@ -9,12 +9,12 @@ import numpy as np
 
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.frozen import FrozenChunk, FrozenModel
-from ponderttt.methods import Spending, arm_of
-from ponderttt.page import Group
-from ponderttt.programs import ModulePrograms
+from ponderttt.loop.methods import Spending, arm_of
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.stream import iterate_streams
+from ponderttt.loop.stream_data import Step
 from ponderttt.step_records import frozen_step
-from ponderttt.stream import iterate_streams
-from ponderttt.stream_data import Step
 
 if TYPE_CHECKING:
     from ponderttt.corpus.chunks import Stream

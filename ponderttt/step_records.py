@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ponderttt.actions import Action
+from ponderttt.loop.stream_data import Step, StreamLike
 from ponderttt.records import Record, write_records
-from ponderttt.stream_data import Step, StreamLike
 
 
 def frozen_step(stream: StreamLike, t: int) -> Step:

@@ -8,9 +8,9 @@ import jax
 import pytest
 
 from ponderttt.fast_weights.base import FastWeights
+from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.models.suffix import SuffixWeights
 from ponderttt.names import KINDS
-from ponderttt.stream_data import StreamChunks
 from tiny_streams import UNEMBEDDING, awake, make_stream, random_tokens, suffix_block
 
 # Tests compile the same small programs again and again; later runs read them from here.

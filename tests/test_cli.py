@@ -144,7 +144,7 @@ def test_a_rule_without_its_calibration_is_one_line(run, code, tmp_path, monkeyp
 )
 def test_a_decision_is_told_with_its_reason(step, reason):
     from ponderttt.actions import Action
-    from ponderttt.stream_data import Step
+    from ponderttt.loop.stream_data import Step
 
     blank = dict.fromkeys(Step._fields) | {"action": Action.SKIP}
     assert cli._why(Step(**(blank | step)), "entropy") == reason

@@ -21,20 +21,20 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
 from ponderttt.frozen import FrozenModel, open_frozen_pass, run_frozen_pass
-from ponderttt.methods import Spending, arm_of, protocol_of
+from ponderttt.loop.methods import Spending, arm_of, protocol_of
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.stream import run_streams
+from ponderttt.loop.stream_data import Step, StreamChunks
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.llama import LlamaConfig
 from ponderttt.models.suffix import suffix_weights
 from ponderttt.models.tensors import model_digest
 from ponderttt.names import METHODS, ORACLE_METHODS, methods_of
-from ponderttt.page import Group
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate
-from ponderttt.programs import ModulePrograms
 from ponderttt.scoring import score_stream
 from ponderttt.step_records import frozen_steps
-from ponderttt.stream import run_streams
-from ponderttt.stream_data import Step, StreamChunks
 
 CHUNK, VOCABULARY = 32, 96
 CONFIG = LlamaConfig(

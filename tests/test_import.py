@@ -37,4 +37,4 @@ def test_the_command_line_starts_without_numerics(module):
 
 
 def test_the_numeric_core_loads_numerics_only():
-    assert not loaded_by("ponderttt.stream, ponderttt.running, ponderttt.scoring") & HEAVY
+    assert not loaded_by("ponderttt.loop.stream, ponderttt.loop.running, ponderttt.scoring") & HEAVY

@@ -303,8 +303,8 @@ def test_statistics_do_not_depend_on_models():
 
 
 def test_the_loop_depends_on_the_fast_weights_it_runs():
-    assert {"ponderttt.stream", "ponderttt.costs", "ponderttt.fast_weights.base"} <= set(
-        stage_modules("ponderttt.running")
+    assert {"ponderttt.loop.stream", "ponderttt.costs", "ponderttt.fast_weights.base"} <= set(
+        stage_modules("ponderttt.loop.running")
     )
 
 

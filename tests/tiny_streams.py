@@ -11,9 +11,9 @@ from ponderttt.config import FastWeightsConfig, LoRAConfig, MemoryConfig, Suffix
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import FROZEN
+from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.models.llama import LlamaConfig, block_shapes
 from ponderttt.models.suffix import SuffixWeights
-from ponderttt.stream_data import StreamChunks
 
 VOCABULARY, WIDTH, CHUNK = 64, 32, 48
 #: A random vocabulary projection.

@@ -17,13 +17,13 @@ from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, inputs_digest, open_inputs
 from ponderttt.layout import plain_method, rebuild
+from ponderttt.loop.methods import protocol_of
+from ponderttt.loop.running import Budget, run_arms
 from ponderttt.mapping import as_mapping
-from ponderttt.methods import protocol_of
 from ponderttt.names import kind_and_context
 from ponderttt.policies.calibration import Calibration, calibrate
 from ponderttt.provenance import MANIFEST, read_manifest
 from ponderttt.records import read_records
-from ponderttt.running import Budget, run_arms
 from ponderttt.step_records import frozen_steps, write_steps
 
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
     from ponderttt.fast_weights.base import Readout
+    from ponderttt.loop.stream_data import StreamChunks
     from ponderttt.models.llama import LlamaConfig
     from ponderttt.models.suffix import SuffixWeights
-    from ponderttt.stream_data import StreamChunks
 
 #: Compiled programs, shared by all jobs; inside the data folder.
 CACHE_FOLDER = ".jax_cache"

@@ -19,9 +19,9 @@ from ponderttt.provenance import MANIFEST
 
 if TYPE_CHECKING:
     from ponderttt.fast_weights.base import FastWeights
-    from ponderttt.methods import Spending
+    from ponderttt.loop.methods import Spending
+    from ponderttt.loop.stream_data import Step
     from ponderttt.models.backbone import Backbone
-    from ponderttt.stream_data import Step
 
 #: A larger file is data more often than code; it is named and left out.
 MAX_FILE_BYTES = 1 << 20
@@ -165,7 +165,7 @@ def _name(request: Request) -> str:
 def _spending(experiment: config.Experiment, request: Request) -> Spending:
     """The budget, and for a rule that looks at a signal what the study's training streams say of it."""
     from ponderttt.jobs.arms import calibration_of
-    from ponderttt.methods import Spending, policy_for
+    from ponderttt.loop.methods import Spending, policy_for
     from ponderttt.policies.budget import NOMINAL_COSTS
 
     calibration = None

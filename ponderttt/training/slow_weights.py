@@ -22,8 +22,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ponderttt.actions import Action
 from ponderttt.config import TrainingConfig
 from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout, as_chunk
+from ponderttt.loop.stream_data import StreamLike
 from ponderttt.seeds import named_key
-from ponderttt.stream_data import StreamLike
 from ponderttt.training.checkpoints import Checkpoints
 
 Log = list[dict[str, Any]]

@@ -7,14 +7,14 @@ import pytest
 
 from ponderttt.actions import Action
 from ponderttt.config import RulesConfig
-from ponderttt.methods import Spending, arm_of
+from ponderttt.loop.methods import Spending, arm_of
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.running import action_costs
+from ponderttt.loop.stream import run_streams
 from ponderttt.names import KINDS
-from ponderttt.page import Group
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.rules import Schedule
-from ponderttt.programs import ModulePrograms
-from ponderttt.running import action_costs
-from ponderttt.stream import run_streams
 from tiny_streams import fresh, make_stream, random_tokens, suffix_block
 
 SPENDING = Spending(3.0, NOMINAL_COSTS, RulesConfig())

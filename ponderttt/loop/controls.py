@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ponderttt.fast_weights.base import Chunk
-from ponderttt.stream_data import StreamLike
+from ponderttt.loop.stream_data import StreamLike
 
 Lesson = Literal["chunk", "shuffled", "sign_flipped", "other_stream"]
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ponderttt.arm import Arm, Protocol, Signal
 from ponderttt.config import RulesConfig
-from ponderttt.controls import Lesson
+from ponderttt.loop.arm import Arm, Protocol, Signal
+from ponderttt.loop.controls import Lesson
+from ponderttt.loop.programs import ModulePrograms
 from ponderttt.names import CONTROL_METHODS, ORACLE_METHODS, budget_of
 from ponderttt.policies.base import Policy
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import Calibration
-from ponderttt.programs import ModulePrograms
 
 #: Signals of the frozen model that a method decides by; the arm's own loss costs nothing extra.
 _OBSERVES: dict[str, Signal] = {"entropy": "entropy", "reconstruction": "reconstruction"}

@@ -10,14 +10,14 @@ import pytest
 from ponderttt.actions import Action
 from ponderttt.config import RulesConfig
 from ponderttt.errors import PonderTTTError
-from ponderttt.methods import Spending, arm_of
-from ponderttt.oracles import exhaustive_oracle, greedy_oracle, price_of_budget
-from ponderttt.page import Group
+from ponderttt.loop.methods import Spending, arm_of
+from ponderttt.loop.oracles import exhaustive_oracle, greedy_oracle, price_of_budget
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.running import Budget, run_arms
+from ponderttt.loop.stream import run_streams
 from ponderttt.policies.budget import NOMINAL_COSTS, budget_tables
 from ponderttt.policies.rules import Schedule
-from ponderttt.programs import ModulePrograms
-from ponderttt.running import Budget, run_arms
-from ponderttt.stream import run_streams
 from tiny_streams import CHUNK, fresh, make_stream, random_tokens, suffix_block
 
 #: 15 over three chunks: 3 + 6 + 6 in any order, and no other way.

@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ponderttt.actions import Action
-from ponderttt.arm import Arm, Past, initial_state
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Fast
-from ponderttt.page import Group
+from ponderttt.loop.arm import Arm, Past, initial_state
+from ponderttt.loop.page import Group
+from ponderttt.loop.stream import adapt, score
 from ponderttt.policies.budget import BudgetTables, next_log_weights
-from ponderttt.stream import adapt, score
 
 #: Sequences grow exponentially with chunks.
 EXHAUSTIVE_CHUNKS = 6

@@ -24,13 +24,13 @@ import numpy as np
 from jaxtyping import Float
 
 from ponderttt.actions import Action
-from ponderttt.arm import Arm, ArmState, Decided, decide, initial_state
 from ponderttt.costs import Measured
 from ponderttt.fast_weights.base import Adaptation, Fast
 from ponderttt.features.loop import remember
-from ponderttt.page import Group, Page
-from ponderttt.programs import ModulePrograms
-from ponderttt.stream_data import Step
+from ponderttt.loop.arm import Arm, ArmState, Decided, decide, initial_state
+from ponderttt.loop.page import Group, Page
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.stream_data import Step
 
 
 class Outcome(NamedTuple):

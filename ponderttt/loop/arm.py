@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ponderttt.controls import Lesson
 from ponderttt.fast_weights.base import Fast
 from ponderttt.features.loop import History, observe, start
 from ponderttt.features.table import FEATURES, frozen_index
-from ponderttt.page import Cost, Page
+from ponderttt.loop.controls import Lesson
+from ponderttt.loop.page import Cost, Page
+from ponderttt.loop.programs import ModulePrograms
 from ponderttt.policies.base import Decision, Observation, Policy
-from ponderttt.programs import ModulePrograms
 from ponderttt.seeds import named_key
 
 RECONSTRUCTION_ERROR = frozen_index("reconstruction_error")

@@ -9,22 +9,22 @@ from typing import Any, Literal
 from jaxtyping import Array, Float
 
 from ponderttt.actions import Action
-from ponderttt.arm import Arm
 from ponderttt.config import RulesConfig
-from ponderttt.controls import donor_of
 from ponderttt.fast_weights.base import FastWeights
-from ponderttt.methods import Spending, arm_of, is_oracle
+from ponderttt.loop.arm import Arm
+from ponderttt.loop.controls import donor_of
+from ponderttt.loop.methods import Spending, arm_of, is_oracle
+from ponderttt.loop.oracles import exhaustive_oracle, greedy_oracle
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.stream import run_streams
+from ponderttt.loop.stream_data import Step, StreamLike
 from ponderttt.names import budget_of
-from ponderttt.oracles import exhaustive_oracle, greedy_oracle
-from ponderttt.page import Group
 from ponderttt.policies.budget import budget_tables
 from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.rules import Schedule
-from ponderttt.programs import ModulePrograms
 from ponderttt.provenance import atomic_path
 from ponderttt.step_records import steps_from_json, steps_to_json
-from ponderttt.stream import run_streams
-from ponderttt.stream_data import Step, StreamLike
 from ponderttt.training.checkpoints import Checkpoints
 
 

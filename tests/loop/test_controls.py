@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from ponderttt.config import RulesConfig
-from ponderttt.controls import donor_of, shuffle_chunk
 from ponderttt.corpus.controls import random_tokens as uniform_tokens
 from ponderttt.corpus.controls import repeated
 from ponderttt.corpus.streams import Stream
 from ponderttt.fast_weights.base import Chunk, as_chunk
-from ponderttt.methods import Spending, arm_of
+from ponderttt.loop.controls import donor_of, shuffle_chunk
+from ponderttt.loop.methods import Spending, arm_of
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.stream import run_streams
 from ponderttt.names import KINDS
-from ponderttt.page import Group
 from ponderttt.policies.budget import NOMINAL_COSTS
-from ponderttt.programs import ModulePrograms
-from ponderttt.stream import run_streams
 from tiny_streams import awake, fresh, make_stream, random_tokens, suffix_block
 
 SPENDING = Spending(3.0, NOMINAL_COSTS, RulesConfig())

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ponderttt.controls import Lesson, shuffle_chunk
 from ponderttt.costs import Measured
 from ponderttt.fast_weights.base import Chunk, Readout, as_chunk
-from ponderttt.programs import ModulePrograms, project
-from ponderttt.stream_data import StreamLike
+from ponderttt.loop.controls import Lesson, shuffle_chunk
+from ponderttt.loop.programs import ModulePrograms, project
+from ponderttt.loop.stream_data import StreamLike
 
 T = TypeVar("T")
 
