@@ -27,14 +27,14 @@ from ponderttt.config import FastWeightsConfig, RulesConfig
 from ponderttt.fast_weights.base import Readout
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import FROZEN
-from ponderttt.methods import Spending, arm_of
-from ponderttt.page import Group
+from ponderttt.loop.methods import Spending, arm_of
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.stream import run_streams
+from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.policies.base import Decision, Observation
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.rules import Fixed
-from ponderttt.programs import ModulePrograms
-from ponderttt.stream import run_streams
-from ponderttt.stream_data import StreamChunks
 
 TOKENS, WIDTH, VOCABULARY = 512, 576, 49_152
 TARGET = 0.10

@@ -11,9 +11,9 @@ with job(snakemake.log[0], snakemake.threads) as progress:
     from ponderttt.config import FastWeightsConfig, ModelConfig, RulesConfig
     from ponderttt.jobs.arms import ArmSettings, folders, score_arms, score_plain
     from ponderttt.jobs.stages import records_code
+    from ponderttt.loop.running import Budget
     from ponderttt.mapping import from_mapping
     from ponderttt.names import kind_and_context
-    from ponderttt.running import Budget
 
     params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
     model = from_mapping(ModelConfig, params.model, "models")
