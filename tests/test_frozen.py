@@ -121,7 +121,7 @@ def awake(kind: str) -> FastWeights:
     module = build(kind, CONFIG.width, FAST, 0, CONFIG)
     if kind == "memory":
         return module
-    parameter = module.output if kind == "ttt" else module.up
+    parameter = getattr(module, {"ttt": "output", "lora": "up", "suffix": "delta"}[kind])
     parameter[...] = 0.3 * jax.random.normal(jax.random.key(5), parameter[...].shape)
     return module
 

@@ -100,10 +100,11 @@ def test_a_failed_job_is_one_line_and_leaves_the_others_finished(copied_study: S
     weights = "results/training/tiny/lora/seed-1/slow_weights.safetensors"
     (copied_study.folder / weights).write_bytes(b"not weights")
     targets = [f"results/runs/test/tiny/lora/skip/seed-{seed}/records.parquet" for seed in (0, 1)]
-    before = (copied_study.folder / targets[0]).stat().st_mtime_ns
+    before = [(copied_study.folder / target).stat().st_mtime_ns for target in targets]
     ran = copied_study.run("--forcerun", "arms_lora", "--", *targets)
     assert ran.returncode == 1
     (line,) = (line for line in complaints(ran.stderr) if line.startswith("ponderttt:"))
     assert weights in line and "Traceback" not in ran.stderr
-    assert (copied_study.folder / targets[0]).stat().st_mtime_ns > before
-    assert not (copied_study.folder / targets[1]).exists()
+    assert (copied_study.folder / targets[0]).stat().st_mtime_ns > before[0]
+    # Its calibration failed first, so what was there is neither made anew nor half-written.
+    assert (copied_study.folder / targets[1]).stat().st_mtime_ns == before[1]
