@@ -53,6 +53,8 @@ def take(tree: Any, index: Sequence[int], size: int) -> Any:
     if len(index) == size:
         return tree
     # Slices are copied as blocks; a gather of the logits would take as long as an update.
+    if len(index) == 1:
+        return jax.tree.map(lambda leaf: leaf[index[0] : index[0] + 1], tree)
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf[i : i + 1] for i in index]), tree)
 
 
