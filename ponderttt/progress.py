@@ -17,26 +17,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-#: Seconds that a job of each rule takes in the default study on 2 cores at 65 GFLOP/s together: the first guess,
-#: replaced by what is measured as soon as a job of the rule has ended.
+#: Seconds of a job of each rule, means of one run of the default study on 2 cores: the first guess, replaced by what
+#: is measured as soon as a job of the rule has ended.
 TYPICAL_SECONDS: Mapping[str, float] = {
-    "model": 20,
-    "shards": 60,
-    "chunks": 15,
-    "hidden": 250,
-    "train": 90,
-    "calibrate": 30,
-    "arms_ttt": 100,
-    "arms_lora": 180,
-    "arms_suffix": 400,
-    "arms_memory": 30,
-    "controls_ttt": 25,
-    "controls_lora": 35,
-    "controls_suffix": 60,
-    "controls_memory": 15,
-    "plain": 8,
-    "table": 8,
-    "figures": 15,
+    "model": 28,
+    "shards": 20,
+    "chunks": 5,
+    "hidden": 83,
+    "train": 51,
+    "calibrate": 16,
+    "arms_ttt": 82,
+    "arms_lora": 230,
+    "arms_suffix": 322,
+    "arms_memory": 33,
+    "controls_ttt": 10,
+    "controls_lora": 16,
+    "controls_suffix": 28,
+    "controls_memory": 7,
+    "plain": 3,
+    "table": 6,
+    "figures": 17,
 }
 QUICK_SECONDS = 2.0
 #: Seconds between two lines of progress in a log file, and between two refreshes of a terminal's last line.
