@@ -12,34 +12,25 @@ On a busy machine, ``--threads 1 --clock cpu`` measures the CPU time of one thre
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
 import sysconfig
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
+from setting import SMOLLM2_135M, parse
 
 from ponderttt.corpus.streams import Document, Stream, build_stream
 from ponderttt.costs import Measured, Program
 from ponderttt.features.frozen import frozen_features
 from ponderttt.features.text import code_metrics
 from ponderttt.frozen import FrozenModel, chunk_signals, chunk_text
-from ponderttt.models import weights
-from ponderttt.models.backbone import Backbone, random_backbone
-from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.backbone import Backbone
 from ponderttt.models.losses import frozen_losses, gradient_sketch
-from ponderttt.provenance import run_metadata
 
-#: The shape of SmolLM2-135M; speed does not depend on the values of the weights.
-SMOLLM2_135M = LlamaConfig(49152, 30, 576, 9, 3, 64, 1536, 1e5, 1e-5, 8192, True)
 CHUNK = 512
 #: Real code that every Python has.
 SOURCE = Path(sysconfig.get_path("stdlib")) / "argparse.py"
@@ -174,42 +165,20 @@ def rows_of(seconds: Mapping[str, np.ndarray], flops: Mapping[str, float]) -> li
 
 def main() -> None:
     """Print a table, and write JSON where asked to; the exit status says whether the target is met."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model-dir", help="a converted model; random weights of SmolLM2-135M's shape without"
-    )
-    parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--threads", type=int, help="as many cores as these; all by default")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--json", help="write the results and the run's metadata to this file")
-    options = parser.parse_args()
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
-    cores = sorted(os.sched_getaffinity(0))
-    threads = options.threads or len(cores)
-    # JAX takes one thread per core that it may run on.
-    os.sched_setaffinity(0, cores[-threads:])
-    if options.model_dir:
-        backbone = weights.open_backbone(options.model_dir)
-    else:
-        backbone = random_backbone(SMOLLM2_135M, jax.random.key(0))
+    setting = parse(__doc__.splitlines()[0], 31)
+    backbone = setting.backbone()
     tokenizer: Any = backbone.tokenizer or Bytes()
     document = Document(SOURCE.name, SOURCE.read_text())
     stream = build_stream([document], tokenizer, CHUNK, "stdlib", "Python", max_chunks=2)
-    rows = rows_of(*measure(parts_of(backbone, tokenizer, stream), options.rounds, clock))
-    print(f"{threads} threads, float32, {options.clock} clock, medians of {options.rounds} rounds")
+    rows = rows_of(*measure(parts_of(backbone, tokenizer, stream), setting.rounds, setting.clock))
+    print(
+        f"{setting.threads} threads, float32, {setting.clock_name} clock, medians of {setting.rounds} rounds"
+    )
     print(f"{'part':34s} {'ms':>8s} {'GFLOPs':>8s} {'share of SKIP':>14s}")
     for row in rows:
         count = "" if row.gigaflops is None else f"{row.gigaflops:.3f}"
         print(f"{row.part:34s} {1e3 * row.seconds:8.2f} {count:>8s} {row.share_of_skip:14.2%}")
-    if options.json:
-        report = {
-            "rows": [asdict(row) for row in rows],
-            "target": TARGET,
-            "threads": threads,
-            "clock": options.clock,
-            "run": run_metadata(),
-        }
-        Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+    setting.write(rows, target=TARGET)
     raise SystemExit(int(rows[-1].share_of_skip > TARGET))
 
 

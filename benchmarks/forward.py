@@ -11,14 +11,9 @@ On a busy machine, ``--threads 1 --clock cpu`` measures the CPU time of one thre
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -27,14 +22,12 @@ import numpy as np
 import torch
 import transformers
 from flax import nnx
+from setting import parse
 
-from ponderttt.models import tensors, weights
-from ponderttt.models.backbone import Backbone, random_backbone
+from ponderttt.models import tensors
+from ponderttt.models.backbone import Backbone
 from ponderttt.models.llama import LlamaConfig, block_shapes
-from ponderttt.provenance import run_metadata
 
-#: The shape of SmolLM2-135M; speed does not depend on the values of the weights.
-SMOLLM2_135M = LlamaConfig(49152, 30, 576, 9, 3, 64, 1536, 1e5, 1e-5, 8192, True)
 #: rows, tokens per row, positions kept: a chunk; a batch of chunks; a chunk with one chunk of context.
 CASES = ((1, 512, 512), (4, 512, 512), (1, 1024, 512))
 
@@ -167,28 +160,12 @@ def compare(
 
 def main() -> None:
     """Print a table, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model-dir", help="a converted model; random weights of SmolLM2-135M's shape without"
-    )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, help="as many cores as these; all by default")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--json", help="write the results and the run's metadata to this file")
-    options = parser.parse_args()
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
-    cores = sorted(os.sched_getaffinity(0))
-    threads = options.threads or len(cores)
-    # JAX takes one thread per core that it may run on, so both libraries are limited by the cores.
-    os.sched_setaffinity(0, cores[-threads:])
-    torch.set_num_threads(threads)
-    if options.model_dir:
-        backbone = weights.open_backbone(options.model_dir)
-    else:
-        backbone = random_backbone(SMOLLM2_135M, jax.random.key(0))
+    setting = parse(__doc__.splitlines()[0], 9)
+    torch.set_num_threads(setting.threads)
+    backbone = setting.backbone()
     model = reference(backbone)
     print(
-        f"{threads} threads, float32, {options.clock} clock; seconds are the best of {options.rounds} rounds"
+        f"{setting.threads} threads, float32, {setting.clock_name} clock; seconds are the best of {setting.rounds} rounds"
     )
     print(
         "batch length kept   ponderttt  torch    tokens/s          median speed   share of peak      largest"
@@ -198,7 +175,7 @@ def main() -> None:
     )
     rows = []
     for case in CASES:
-        row = compare(backbone, model, case, options.rounds, clock)
+        row = compare(backbone, model, case, setting.rounds, setting.clock)
         rows.append(row)
         print(
             f"{row.batch:5d} {row.length:6d} {row.keep_last:4d}   {row.ponderttt_seconds:<9.3f}  {row.torch_seconds:<7.3f}  "
@@ -206,15 +183,7 @@ def main() -> None:
             f"{row.ponderttt_share_of_peak:<9.0%}  {row.torch_share_of_peak:<6.0%}  {row.largest_difference:.1e}",
             flush=True,
         )
-    if options.json:
-        report = {
-            "rows": [asdict(row) for row in rows],
-            "threads": threads,
-            "clock": options.clock,
-            "torch": str(torch.__version__),
-            "run": run_metadata(),
-        }
-        Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+    setting.write(rows, torch=str(torch.__version__))
 
 
 if __name__ == "__main__":

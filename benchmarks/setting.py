@@ -1,0 +1,73 @@
+"""What the benchmarks of a backbone share: options, cores and clock, the model, and how results are written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ponderttt.models import weights
+from ponderttt.models.backbone import Backbone, random_backbone
+from ponderttt.models.llama import LlamaConfig
+from ponderttt.provenance import run_metadata
+
+#: The shape of SmolLM2-135M; speed does not depend on the values of the weights.
+SMOLLM2_135M = LlamaConfig(49152, 30, 576, 9, 3, 64, 1536, 1e5, 1e-5, 8192, True)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a benchmark was asked to run."""
+
+    rounds: int
+    threads: int
+    clock_name: str
+    model_dir: str | None
+    json: str | None
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds of the wall, or of this process on all its threads."""
+        return time.perf_counter if self.clock_name == "wall" else time.process_time
+
+    def backbone(self) -> Backbone:
+        """The model of ``--model-dir``, or random weights of the same shape."""
+        if self.model_dir:
+            return weights.open_backbone(self.model_dir)
+        return random_backbone(SMOLLM2_135M, jax.random.key(0))
+
+    def write(self, rows: Sequence[Any], **facts: Any) -> None:
+        """Write the rows and what they are of as JSON, where asked to."""
+        if self.json:
+            report = {
+                "rows": [asdict(row) for row in rows],
+                "threads": self.threads,
+                "clock": self.clock_name,
+                **facts,
+                "run": run_metadata(),
+            }
+            Path(self.json).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse(description: str, rounds: int) -> Setting:
+    """Read the options and keep to the cores that they allow, which JAX takes one thread for each of."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--model-dir", help="a converted model; random weights of SmolLM2-135M's shape without"
+    )
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, help="as many cores as these; all by default")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--json", help="write the results and the run's metadata to this file")
+    options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    threads = options.threads or len(cores)
+    os.sched_setaffinity(0, cores[-threads:])
+    return Setting(options.rounds, threads, options.clock, options.model_dir, options.json)
