@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 
 from ponderttt.actions import Action
+from ponderttt.config import StatisticsConfig
 from ponderttt.records import Record, write_records
+from ponderttt.reporting.rows import TableRow
+from ponderttt.reporting.tables import build_table
 
 CODE = "c0de" * 16
 CORPUS = "heldout-python"
 MODEL = "tiny"
+STATISTICS = StatisticsConfig(bootstrap_samples=2000)
+#: Two streams: the first of 100 and 300 tokens, the second of 200.
+TOKENS = [[100, 300], [200]]
 #: loss(stream, chunk_index, seed) in nats per token.
 Loss = Callable[[int, int, int], float]
 
@@ -277,3 +283,14 @@ def rules_grid(
             for method in ("skip", "update_1", "entropy")
         ]
     return folders
+
+
+def update(stream: int, chunk: int) -> Action:
+    """One update after every chunk."""
+    return Action.UPDATE_1
+
+
+def table_of(folders: list[Path], **options: Any) -> dict[tuple[str, str], TableRow]:
+    """Rows by fast weights and method."""
+    rows = build_table(folders, CODE, STATISTICS, **options).rows
+    return {(row.fast_weights, row.method): row for row in rows}

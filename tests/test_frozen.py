@@ -27,7 +27,6 @@ from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import run_streams
 from ponderttt.loop.stream_data import Step, StreamChunks
 from ponderttt.models.backbone import random_backbone
-from ponderttt.models.llama import LlamaConfig
 from ponderttt.models.suffix import suffix_weights
 from ponderttt.models.tensors import model_digest
 from ponderttt.names import METHODS, ORACLE_METHODS, methods_of
@@ -35,21 +34,10 @@ from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate
 from ponderttt.scoring import score_stream
 from ponderttt.step_records import frozen_steps
+from tiny_llama import tiny_llama
 
 CHUNK, VOCABULARY = 32, 96
-CONFIG = LlamaConfig(
-    vocab_size=VOCABULARY,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    rope_base=1e4,
-    norm_eps=1e-5,
-    max_context=3 * CHUNK,
-    tied=True,
-)
+CONFIG = tiny_llama(vocab_size=VOCABULARY, max_context=3 * CHUNK)
 FAST = FastWeightsConfig(
     ttt=TTTConfig(heads=2, head_dim=8),
     lora=LoRAConfig(rank=4, inner_rate=0.05, token_share=0.5),

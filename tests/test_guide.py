@@ -11,6 +11,7 @@ from ponderttt.reporting.control_statements import control_corpora, wrong_lesson
 from ponderttt.reporting.reading import write_reading_guide
 from ponderttt.reporting.rows import TableRow, read_frontier, read_table
 from ponderttt.reporting.rule_statements import claim, rules_of
+from ponderttt.reporting.statements import verdict
 from ponderttt.reporting.tables import write_table
 from reporting_worlds import CODE, CONTROL_CORPORA, CORPUS, VOCABULARIES, rules_grid
 
@@ -173,3 +174,19 @@ def test_the_guide_names_the_front_the_signals_and_every_file(guide: tuple[str, 
     assert "of 64 features" in signals
     for name in ("paper_table.csv", "seeds.csv", "frontier.csv", "signals.csv"):
         assert f"* `{name}`: " in section(text + "\n#", "Where this comes from")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.2, -0.1, "helped"),
+        (0.1, 0.2, "did harm"),
+        (-0.1, 0.1, "no clear difference"),
+        (0.0, 0.0, "no clear difference"),
+        (None, None, "not known (no interval)"),
+    ],
+)
+def test_a_verdict_needs_an_interval_that_leaves_out_zero(
+    low: float | None, high: float | None, said: str
+) -> None:
+    assert verdict(low, high) == said

@@ -10,10 +10,11 @@ from flax import nnx
 from ponderttt.config import FastWeightsConfig, LoRAConfig, MemoryConfig, SuffixConfig, TTTConfig
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
-from ponderttt.features.table import FROZEN
+from ponderttt.features.table import FROZEN, frozen_index
 from ponderttt.loop.stream_data import StreamChunks
-from ponderttt.models.llama import LlamaConfig, block_shapes
+from ponderttt.models.llama import block_shapes
 from ponderttt.models.suffix import SuffixWeights
+from tiny_llama import tiny_llama
 
 VOCABULARY, WIDTH, CHUNK = 64, 32, 48
 #: A random vocabulary projection.
@@ -25,19 +26,7 @@ TINY = FastWeightsConfig(
     memory=MemoryConfig(capacity=4 * CHUNK),
 )
 #: A backbone whose last block the tiny suffix adaptation changes; its prefix is :func:`make_stream`'s running mean.
-SHAPE = LlamaConfig(
-    vocab_size=VOCABULARY,
-    layers=1,
-    width=WIDTH,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    rope_base=10_000.0,
-    norm_eps=1e-5,
-    max_context=4 * CHUNK,
-    tied=True,
-)
+SHAPE = tiny_llama(vocab_size=VOCABULARY, layers=1, max_context=4 * CHUNK)
 
 
 def suffix_block() -> SuffixWeights:
@@ -73,6 +62,8 @@ def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK)
     total = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
     chosen = np.take_along_axis(logits, np.minimum(targets, VOCABULARY - 1)[..., None], axis=-1)[..., 0]
     nll = np.where(mask, total - chosen, 0.0).astype(np.float32)
+    features = hidden.reshape(count, -1)[:, 7::29][:, : len(FROZEN)].copy()
+    features[:, frozen_index("entropy_mean")] = (entropy * mask).sum(-1) / mask.sum(-1)
     return StreamChunks(
         stream_id=name,
         hidden=hidden,
@@ -88,7 +79,7 @@ def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK)
         suffix_seconds=ones,
         projection_flops=ones,
         projection_seconds=ones,
-        features=hidden.reshape(count, -1)[:, 7::29][:, : len(FROZEN)],
+        features=features,
         split=hidden,
     )
 

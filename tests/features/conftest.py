@@ -16,24 +16,12 @@ from ponderttt.actions import Action
 from ponderttt.features import loop
 from ponderttt.features.frozen import ChunkSignals, frozen_features
 from ponderttt.models.backbone import random_backbone
-from ponderttt.models.llama import LlamaConfig
 from ponderttt.models.losses import frozen_losses, gradient_sketch
+from tiny_llama import tiny_llama
 
 #: Every byte is a token.
 VOCABULARY, CHUNK, BUDGET = 256, 160, 3.0
-MODEL = LlamaConfig(
-    vocab_size=VOCABULARY,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    rope_base=1e4,
-    norm_eps=1e-5,
-    max_context=512,
-    tied=True,
-)
+MODEL = tiny_llama(vocab_size=VOCABULARY)
 
 Reader = Callable[[bytes], Iterator[ChunkSignals]]
 Observer = Callable[[list[ChunkSignals], int], np.ndarray]

@@ -6,21 +6,9 @@ import jax
 import pytest
 
 from ponderttt.models.backbone import Backbone, random_backbone
-from ponderttt.models.llama import LlamaConfig
+from tiny_llama import tiny_llama
 
-TINY = LlamaConfig(
-    vocab_size=61,
-    layers=3,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    rope_base=1e4,
-    norm_eps=1e-5,
-    max_context=512,
-    tied=True,
-)
+TINY = tiny_llama(vocab_size=61, layers=3)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from tiny_llama import tiny_llama
+
 ROOT = Path(__file__).resolve().parents[2]
 #: What a checkout needs for the workflow to run.
 PARTS = ("Snakefile", "rules", "workflow_scripts", "schemas", "report", "profiles", "ponderttt")
@@ -55,7 +57,6 @@ def write_model(folder: Path) -> None:
     import jax
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    from ponderttt.models.llama import LlamaConfig
     from ponderttt.models.safetensors_file import write_folder
     from ponderttt.models.tensors import random_tensors
 
@@ -64,19 +65,7 @@ def write_model(folder: Path) -> None:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
-    config = LlamaConfig(
-        vocab_size=len(alphabet) + 1,
-        layers=2,
-        width=32,
-        heads=4,
-        kv_heads=2,
-        head_dim=8,
-        mlp_width=64,
-        rope_base=10_000.0,
-        norm_eps=1e-5,
-        max_context=256,
-        tied=True,
-    )
+    config = tiny_llama(vocab_size=len(alphabet) + 1, mlp_width=64, max_context=256)
     folder.mkdir(parents=True)
     write_folder(folder, config, random_tensors(config, jax.random.key(0)), core.to_str())
 
