@@ -25,12 +25,11 @@ from jaxtyping import Array, Key
 
 from ponderttt.actions import Action
 from ponderttt.config import FastWeightsConfig, RulesConfig
-from ponderttt.fast_weights.base import Readout
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import FROZEN
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
-from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.programs import READOUT_AXES, ModulePrograms
 from ponderttt.loop.stream import run_streams
 from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.policies.base import Decision, Observation
@@ -124,7 +123,6 @@ def main() -> None:
     )
     share = float(np.mean(actions > 0))
 
-    axes: Any = Readout(None, 0, None, None)  # type: ignore[arg-type]
     everything = jax.jit(
         jax.vmap(
             lambda fast, chunk, readout, action: jax.lax.switch(
@@ -138,7 +136,7 @@ def main() -> None:
                     ),
                 ],
             ),
-            in_axes=(0, 0, axes, 0),
+            in_axes=(0, 0, READOUT_AXES, 0),
         )
     )
 

@@ -12,13 +12,10 @@ import click
 from ponderttt import __version__
 from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
-from ponderttt.names import FIXED_METHODS, KINDS, RULE_METHODS
+from ponderttt.names import FIXED_METHODS, KINDS, RULE_METHODS, SPENDING_RULES
 
 if TYPE_CHECKING:
     from ponderttt.loop.stream_data import Step
-
-#: The schedule costs what its actions cost.
-_SPENDING = tuple(method for method in RULE_METHODS if method != "schedule")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,9 +79,9 @@ def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
                 f"--fast-weights none has nothing to update; use --policy skip instead of {options['method']}"
             )
         options["method"] = "skip"
-    if options["budget"] is not None and options["method"] not in _SPENDING:
+    if options["budget"] is not None and options["method"] not in SPENDING_RULES:
         raise PonderTTTError(
-            f"--policy {options['method']} holds no budget; leave --budget out, or choose one of {', '.join(_SPENDING)}"
+            f"--policy {options['method']} holds no budget; leave --budget out, or choose one of {', '.join(SPENDING_RULES)}"
         )
     from ponderttt.jobs.score import Request, score_paths
 

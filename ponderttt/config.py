@@ -9,7 +9,7 @@ from typing import Literal
 from ponderttt.actions import Action
 from ponderttt.errors import ConfigError
 from ponderttt.mapping import from_mapping, unknown
-from ponderttt.names import ORACLE_METHODS, RULE_METHODS, check_method, kind_and_context
+from ponderttt.names import BUDGETED_METHODS, check_method, kind_and_context
 
 
 @dataclass(frozen=True)
@@ -320,11 +320,7 @@ class GridConfig:
     @property
     def all_methods(self) -> tuple[str, ...]:
         """The methods, and those that spend a budget once more for each further one."""
-        spending = [
-            method
-            for method in self.methods
-            if method in (*RULE_METHODS, *ORACLE_METHODS) and method != "schedule"
-        ]
+        spending = [method for method in self.methods if method in BUDGETED_METHODS]
         more = [f"{method}@{budget:g}" for budget in self.more_budgets for method in spending]
         return (*self.methods, *more)
 

@@ -9,11 +9,15 @@ from ponderttt.errors import ConfigError
 from ponderttt.mapping import unknown
 
 FIXED_METHODS = ("skip", "update_1", "update_2", "update_4")
-#: Rules that spend ``grid.budget``; ``schedule`` follows ``rules.schedule``.
+#: What decides from signals, from chance or from a list; ``schedule`` follows ``rules.schedule``.
 RULE_METHODS = ("random", "entropy", "loss", "reconstruction", "adaptive", "schedule")
+#: Rules that are held to a budget; the schedule costs what its actions cost.
+SPENDING_RULES = tuple(method for method in RULE_METHODS if method != "schedule")
 #: Those that place a signal among its values on training streams.
 CALIBRATED_METHODS = ("entropy", "loss", "reconstruction", "adaptive")
 ORACLE_METHODS = ("greedy_oracle", "exhaustive_oracle")
+#: All that spend ``grid.budget``, or one that their name states, such as ``entropy@1.5``.
+BUDGETED_METHODS = (*SPENDING_RULES, *ORACLE_METHODS)
 #: UPDATE_1 that learns from the wrong thing; what an update is worth must vanish or turn under them.
 CONTROL_METHODS = ("shuffled", "sign_flipped", "other_stream")
 OTHER_PROTOCOLS = ("in_chunk", "transductive")
@@ -35,10 +39,21 @@ def kind_and_context(fast_weights: str) -> tuple[str, int]:
     return match[1], int(match[2] or 0)
 
 
+def split_method(method: str) -> tuple[str, str]:
+    """The name without its budget, and the suffix that states it: ("entropy", "@1.5"), or ("entropy", "")."""
+    base, at, budget = method.partition("@")
+    return base, at + budget
+
+
+def stated_budget(method: str) -> float | None:
+    """The budget that a method's name states; ``None`` where it states none."""
+    _, suffix = split_method(method)
+    return float(suffix[1:]) if suffix else None
+
+
 def budget_of(method: str, budget: float) -> tuple[str, float]:
     """The method without its budget, and its budget: its own (``entropy@1.5``) or else the grid's."""
-    name, _, own = method.partition("@")
-    return name, float(own) if own else budget
+    return split_method(method)[0], stated_budget(method) or budget
 
 
 def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
@@ -49,10 +64,10 @@ def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
 
 def check_method(method: str) -> None:
     """Raise ConfigError unless ``method`` is one of :data:`METHODS`, without a budget."""
-    name, at, own = method.partition("@")
+    name, suffix = split_method(method)
     if name not in METHODS:
         raise ConfigError(unknown("grid.methods", name, METHODS))
-    if at:
+    if suffix:
         raise ConfigError(
-            f"grid.methods holds {method}; budgets other than grid.budget go into grid.more_budgets: [{own or '1.5'}]"
+            f"grid.methods holds {method}; budgets other than grid.budget go into grid.more_budgets: [{suffix[1:] or '1.5'}]"
         )

@@ -9,7 +9,7 @@ from snakemake.utils import validate
 
 from ponderttt.config import ConfigError, Experiment
 from ponderttt.mapping import as_mapping, from_mapping
-from ponderttt.names import CALIBRATED_METHODS, kind_and_context
+from ponderttt.names import CALIBRATED_METHODS, kind_and_context, split_method
 from ponderttt.corpus.packages import select_packages
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective
@@ -151,7 +151,7 @@ def settings_of(fast_weights):
 def calibration_for(fast_weights, control):
     """The manifest of what rules know of training streams; nothing where no method looks at a signal."""
     wanted = methods_on(GRID, fast_weights, control)
-    needed = any(method.partition("@")[0] in CALIBRATED_METHODS for method in wanted)
+    needed = any(split_method(method)[0] in CALIBRATED_METHODS for method in wanted)
     return [LAYOUT.calibration(fast_weights=fast_weights)] if needed else []
 
 

@@ -1,8 +1,9 @@
 """Adapting the last blocks of the backbone: their MLP down-projections W [D, F], by next-token gradient steps.
 
 Two targets: ``lora``, ``W + B·A`` with A [R, F] and B [D, R] (Hu et al. 2021, arXiv:2106.09685); or ``down``, a full
-change of W.  Frozen weights are an argument that no one changes.  A read starts from the residual stream at the split layer, runs the blocks after it and projects to the
-vocabulary; an update goes back through those blocks, and ends at the first down-projection that is adapted.
+change of W.  Frozen weights are an argument that no one changes.  A read starts from the residual stream at the split
+layer, runs the blocks after it and projects to the vocabulary; an update goes back through those blocks, and ends at
+the first down-projection that is adapted.
 
 What is not needed is not calculated: everything before that first down-projection is the same whatever the fast
 weights, hence is run once for all steps of an update; behind the attention of the last block only the positions whose

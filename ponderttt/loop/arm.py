@@ -20,6 +20,7 @@ from ponderttt.loop.programs import ModulePrograms
 from ponderttt.policies.base import Decision, Observation, Policy
 from ponderttt.seeds import named_key
 
+ENTROPY_MEAN = frozen_index("entropy_mean")
 RECONSTRUCTION_ERROR = frozen_index("reconstruction_error")
 
 Protocol = Literal["score_first", "in_chunk", "transductive"]
@@ -110,7 +111,7 @@ def decide(arm: Arm, state: ArmState, page: Page, loss: Float[np.ndarray, " B"] 
     features, cost = np.full((size, len(FEATURES)), np.nan), Cost(0.0, 0.0)
     if loss is not None:
         frozen = np.array([stream.loss_frozen[t] for stream in page.streams])
-        entropy = np.array([s.entropy[t][s.mask[t]].mean() for s in page.streams])
+        entropy = np.array([stream.features[t][ENTROPY_MEAN] for stream in page.streams])
         reconstruction, seen = _reconstruction(arm, state, page)
         cost = seen if arm.observes in ("reconstruction", "features") else cost
         features = np.stack(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk
 from ponderttt.loop.stream_data import StreamLike
 
@@ -25,10 +26,12 @@ def donor_of(streams: Sequence[StreamLike], index: int) -> StreamLike:
     """The stream whose chunks ``other_stream`` gives to stream ``index``: the next one, the first after the last.
 
     Raises:
-        ValueError: there is no other stream.
+        PonderTTTError: there is no other stream.
     """
     if len(streams) < 2:
-        raise ValueError("the control other_stream needs a corpus of at least two streams")
+        raise PonderTTTError(
+            "the control other_stream needs a corpus of at least two streams; add one or leave it out of grid.methods"
+        )
     return streams[(index + 1) % len(streams)]
 
 

@@ -6,16 +6,19 @@ A rule or an oracle spends the budget of the grid; ``entropy@1.5`` spends 1.5 in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from ponderttt.config import RulesConfig
 from ponderttt.loop.arm import Arm, Protocol, Signal
 from ponderttt.loop.controls import Lesson
 from ponderttt.loop.programs import ModulePrograms
-from ponderttt.names import CONTROL_METHODS, ORACLE_METHODS, budget_of
+from ponderttt.names import CONTROL_METHODS, ORACLE_METHODS, budget_of, split_method
 from ponderttt.policies.base import Policy
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import Calibration
 
+#: Controls, each of which is named for its lesson.
+_LESSONS: dict[str, Lesson] = {lesson: lesson for lesson in get_args(Lesson) if lesson in CONTROL_METHODS}
 #: Signals of the frozen model that a method decides by; the arm's own loss costs nothing extra.
 _OBSERVES: dict[str, Signal] = {"entropy": "entropy", "reconstruction": "reconstruction"}
 
@@ -48,12 +51,12 @@ def protocol_of(method: str) -> Protocol:
 
 def lesson_of(method: str) -> Lesson:
     """What the updates of a method learn from."""
-    return method if method in CONTROL_METHODS else "chunk"  # type: ignore[return-value]
+    return _LESSONS.get(method, "chunk")
 
 
 def is_oracle(method: str) -> bool:
     """Whether a method looks at what no policy may see, so that it is a search and a replay."""
-    return method.partition("@")[0] in ORACLE_METHODS
+    return split_method(method)[0] in ORACLE_METHODS
 
 
 def policy_for(method: str, spending: Spending) -> Policy:
@@ -75,5 +78,5 @@ def arm_of(
         protocol_of(method),
         seed,
         lesson_of(method),
-        _OBSERVES.get(method.partition("@")[0]),
+        _OBSERVES.get(split_method(method)[0]),
     )

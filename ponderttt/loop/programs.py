@@ -17,6 +17,9 @@ from ponderttt.models.losses import frozen_logits
 #: The frozen vocabulary projection of B chunks; compiled once per shape, whatever the number of arms.
 PROJECT = Program(jax.vmap(frozen_logits, in_axes=(0, None)))
 
+#: Streams share the frozen matrices and have their own logits.
+READOUT_AXES = Readout._make(0 if name == "logits" else None for name in Readout._fields)
+
 
 class ModulePrograms:
     """What the loop runs; see :class:`ponderttt.fast_weights.base.FastWeights` for the methods."""
@@ -30,9 +33,7 @@ class ModulePrograms:
             def run(slow: Any, fast: Fast, chunk: Chunk, readout: Readout) -> Any:
                 bound = getattr(nnx.merge(graph, slow), method)
                 one = lambda f, c, r: bound(f, c, r, *static)  # noqa: E731
-                # Streams share the frozen matrices and have their own logits.
-                axes: Any = Readout(None, 0, None, None)  # type: ignore[arg-type]
-                return jax.vmap(one, in_axes=(0, 0, axes))(fast, chunk, readout)
+                return jax.vmap(one, in_axes=(0, 0, READOUT_AXES))(fast, chunk, readout)
 
             return run
 

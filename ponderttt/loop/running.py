@@ -74,6 +74,7 @@ def run_arms(
     spending = Spending(budget.mean, costs, rules, calibration)
     arms = [arm_of(m, programs, spending, seed) for m in methods if not is_oracle(m)]
     oracles = [m for m in methods if is_oracle(m)]
+    wants_donors = any(arm.lesson == "other_stream" for arm in arms)
     steps: dict[str, list[Step]] = {method: [] for method in methods}
     for begin in range(0, len(streams), streams_per_group):
         members = range(begin, min(begin + streams_per_group, len(streams)))
@@ -81,7 +82,7 @@ def run_arms(
         if kept and kept.exists():
             finished = steps_from_json(kept.read_text())
         else:
-            donors = [donor_of(streams, b) for b in members] if len(streams) > 1 else []
+            donors = [donor_of(streams, b) for b in members] if wants_donors else []
             group = Group([streams[b] for b in members], unembedding, suffix, donors)
             finished = _run_group(arms, oracles, group, programs, spending, seed)
             if kept:

@@ -51,7 +51,7 @@ def policy_of(
     if method == "random":
         return Random(budget, costs)
     if method == "schedule":
-        return Schedule(_scheduled(rules.schedule), costs)
+        return Schedule(tuple(Action[name] for name in rules.schedule), costs)
     if method in ORACLE_METHODS:
         raise ValueError(f"{method} replays a stream and has no policy")
     if method not in CALIBRATED_ON:
@@ -66,13 +66,3 @@ def policy_of(
     if method == "reconstruction":
         return ReconstructionGate(values, budget, costs, shares, rules.ema_step)
     return Percentile(method, values, budget, costs, shares)
-
-
-def _scheduled(names: tuple[str, ...]) -> tuple[Action, ...]:
-    known = [action.name for action in Action]
-    for name in names:
-        if name not in known:
-            raise PonderTTTError(f"rules.schedule holds '{name}'; an action is one of {', '.join(known)}")
-    if not names:
-        raise PonderTTTError("rules.schedule is empty: name at least one action")
-    return tuple(Action[name] for name in names)

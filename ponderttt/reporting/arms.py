@@ -13,16 +13,10 @@ from jaxtyping import Float, Int
 from ponderttt.actions import Action
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.layout import rebuild
+from ponderttt.names import BUDGETED_METHODS, split_method, stated_budget
 from ponderttt.provenance import MANIFEST, digest
 from ponderttt.records import RECORDS, read_records
-from ponderttt.reporting.methods import (
-    BUDGETED,
-    rank_of_fast_weights,
-    rank_of_method,
-    rank_of_protocol,
-    split_method,
-    stated_budget,
-)
+from ponderttt.reporting.methods import rank_of_fast_weights, rank_of_method, rank_of_protocol
 
 if TYPE_CHECKING:
     import pyarrow
@@ -274,7 +268,7 @@ def _budget(method: str, facts: dict[str, Any]) -> Budget | None:
     """From the name, or else the study's own, which every job writes down; fixed schedules are held to none."""
     base, _ = split_method(method)
     own = facts.get("budget")
-    if base not in BUDGETED or own is None:
+    if base not in BUDGETED_METHODS or own is None:
         return None
     return Budget(float(stated_budget(method) or own["mean"]), str(own["unit"]))
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
-from ponderttt.names import CALIBRATED_METHODS
+from ponderttt.names import BUDGETED_METHODS, CALIBRATED_METHODS
 from ponderttt.reporting.arms import Arm
-from ponderttt.reporting.methods import BUDGETED
 from ponderttt.reporting.style import (
     ACTION_COLOURS,
     BLACK,
@@ -56,7 +55,7 @@ def allocation(arms: Sequence[Arm], outputs: Sequence[Path | str]) -> None:
     Raises:
         PonderTTTError: no policy decides anything.
     """
-    panels = _panels(arms, ("schedule", *BUDGETED))
+    panels = _panels(arms, ("schedule", *BUDGETED_METHODS))
     if not panels:
         raise PonderTTTError(
             "no arm follows a rule, so there is no allocation to draw; add one to grid.methods"

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ponderttt.names import CONTROL_METHODS
+from ponderttt.names import CONTROL_METHODS, split_method
 from ponderttt.reporting.arms import Arm, ArmKey, mean_loss
-from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES, split_method
+from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES
 from ponderttt.reporting.rows import FrontierRow
 from ponderttt.statistics import Envelope, StreamResamples, lower_envelope, percentile_interval
 

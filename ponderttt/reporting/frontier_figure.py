@@ -10,8 +10,7 @@ import numpy as np
 
 from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
-from ponderttt.names import CONTROL_METHODS, OTHER_PROTOCOLS
-from ponderttt.reporting.methods import BUDGETED, split_method
+from ponderttt.names import BUDGETED_METHODS, CONTROL_METHODS, OTHER_PROTOCOLS, split_method
 from ponderttt.reporting.rows import FrontierRow, read_frontier, without_control_corpora
 from ponderttt.reporting.style import in_style, look_of_method, panel_grid, save
 from ponderttt.statistics import lower_envelope
@@ -61,7 +60,7 @@ def _panel(panel: Axes, rows: Sequence[FrontierRow]) -> None:
     policies: dict[str, list[FrontierRow]] = {}
     for row in rows:
         policies.setdefault(row.policy, []).append(row)
-    order = ["fixed", *BUDGETED]
+    order = ["fixed", *BUDGETED_METHODS]
     for policy in sorted(policies, key=lambda name: order.index(name) if name in order else len(order)):
         points = policies[policy]
         colour, marker = look_of_method(policy, policies)

@@ -1,39 +1,27 @@
-"""What names say: a method's family and budget, a label's kind of fast weights and context, and their reading order."""
+"""The order in which methods, protocols and fast weights are read, and the families that this needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ponderttt.names import (
+    BUDGETED_METHODS,
     CONTROL_METHODS,
     FIXED_METHODS,
     KINDS,
     ORACLE_METHODS,
     OTHER_PROTOCOLS,
-    RULE_METHODS,
+    split_method,
+    stated_budget,
 )
 
 #: Fixed in advance, whatever is seen: what a rule has to beat at equal cost.
 FIXED_SCHEDULES = (*FIXED_METHODS, "schedule")
-#: Methods that are held to a budget, which a name such as ``entropy@1.5`` may state.
-BUDGETED = (*(method for method in RULE_METHODS if method != "schedule"), *ORACLE_METHODS)
 #: Best first: only the exhaustive search is an upper bound.
 ORACLES = tuple(reversed(ORACLE_METHODS))
 
-_METHOD_ORDER = ("plain", "context", *FIXED_SCHEDULES, *BUDGETED, *CONTROL_METHODS, *OTHER_PROTOCOLS)
+_METHOD_ORDER = ("plain", "context", *FIXED_SCHEDULES, *BUDGETED_METHODS, *CONTROL_METHODS, *OTHER_PROTOCOLS)
 _PROTOCOL_ORDER = ("score_first", *OTHER_PROTOCOLS)
-
-
-def split_method(method: str) -> tuple[str, str]:
-    """Base name and budget suffix: ``entropy@1.5`` is ("entropy", "@1.5"), ``entropy`` is ("entropy", "")."""
-    base, at, budget = method.partition("@")
-    return base, at + budget
-
-
-def stated_budget(method: str) -> float | None:
-    """The budget that a method's name states; ``None`` where it states none."""
-    _, suffix = split_method(method)
-    return float(suffix[1:]) if suffix else None
 
 
 def kind_of(fast_weights: str) -> str:
@@ -48,7 +36,7 @@ def rank_of_method(method: str) -> tuple[int, float, int, str]:
     """
     base, _ = split_method(method)
     place = _place(_METHOD_ORDER, "context" if base.startswith("context_") else base)
-    block = 1 if base in BUDGETED else 0 if place < _METHOD_ORDER.index(BUDGETED[0]) else 2
+    block = 1 if base in BUDGETED_METHODS else 0 if place < _METHOD_ORDER.index(BUDGETED_METHODS[0]) else 2
     return block, stated_budget(method) or 0.0, place, method
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
-from ponderttt.names import CONTROL_METHODS, FIXED_METHODS
+from ponderttt.names import CONTROL_METHODS, FIXED_METHODS, split_method
 from ponderttt.reporting.labels import Label, place_labels
-from ponderttt.reporting.methods import ORACLES, kind_of, split_method
+from ponderttt.reporting.methods import ORACLES, kind_of
 from ponderttt.reporting.rows import (
     FRONTIER,
     FrontierRow,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ponderttt.names import CONTROL_METHODS
+from ponderttt.names import BUDGETED_METHODS, CONTROL_METHODS, split_method
 from ponderttt.reporting.arms import Arm, mean_loss
 from ponderttt.reporting.comparisons import COST_TOLERANCE, Recovery, find, mean_cost, recovery
-from ponderttt.reporting.methods import BUDGETED, FIXED_SCHEDULES, ORACLES, split_method
+from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _of_same_budget(arm: Arm, arms: Sequence[Arm], bases: Sequence[str]) -> Arm 
     """The first of ``bases`` that there is at the arm's budget; without a budget, that of the nearest nominal cost."""
     base, suffix = split_method(arm.key.method)
     for wanted in bases:
-        if base in BUDGETED:
+        if base in BUDGETED_METHODS:
             found = find(arms, arm, arm.key.fast_weights, wanted + suffix)
         else:
             same = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ponderttt.names import CALIBRATED_METHODS
-from ponderttt.reporting.methods import ORACLES, split_method
+from ponderttt.names import CALIBRATED_METHODS, split_method
+from ponderttt.reporting.methods import ORACLES
 from ponderttt.reporting.rows import FrontierRow, SignalRow, TableRow
 from ponderttt.reporting.signals_figure import strongest
 from ponderttt.reporting.statements import delta, labels_of

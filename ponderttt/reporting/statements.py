@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ponderttt.names import CONTROL_METHODS
+from ponderttt.names import BUDGETED_METHODS, CONTROL_METHODS, split_method
 from ponderttt.reporting.figures import decomposition_steps, find_row
-from ponderttt.reporting.methods import BUDGETED, FIXED_SCHEDULES, split_method
+from ponderttt.reporting.methods import FIXED_SCHEDULES
 from ponderttt.reporting.rows import TableRow
 
 
@@ -44,7 +44,7 @@ def what_helped(rows: Sequence[TableRow], fast_weights: str, percent: str) -> It
         yield f"  * {_against_context(skip, context)}"
     for row in rows:
         # Rules have a section of their own, and so have updates that learn from the wrong thing.
-        elsewhere = split_method(row.method)[0] in (*BUDGETED, *CONTROL_METHODS)
+        elsewhere = split_method(row.method)[0] in (*BUDGETED_METHODS, *CONTROL_METHODS)
         if (
             row.fast_weights != fast_weights
             or row.protocol != "score_first"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal, ParamSpec
 
 import numpy as np
 
+from ponderttt.names import split_method
 from ponderttt.provenance import atomic_path
-from ponderttt.reporting.methods import kind_of, split_method
+from ponderttt.reporting.methods import kind_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

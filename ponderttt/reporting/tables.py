@@ -14,11 +14,10 @@ from ponderttt.actions import Action
 from ponderttt.config import StatisticsConfig
 from ponderttt.errors import PonderTTTError
 from ponderttt.mapping import as_mapping
-from ponderttt.names import CALIBRATED_METHODS
+from ponderttt.names import CALIBRATED_METHODS, split_method
 from ponderttt.reporting.arms import Arm, Run, load_arms
 from ponderttt.reporting.comparisons import Difference, difference, mean_cost
 from ponderttt.reporting.frontier import frontier_rows
-from ponderttt.reporting.methods import split_method
 from ponderttt.reporting.references import control_of, costs_the_same, recoveries, references_of
 from ponderttt.reporting.rows import (
     FRONTIER,

@@ -11,6 +11,7 @@ from ponderttt.config import RulesConfig
 from ponderttt.corpus.controls import random_tokens as uniform_tokens
 from ponderttt.corpus.controls import repeated
 from ponderttt.corpus.streams import Stream
+from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk, as_chunk
 from ponderttt.loop.controls import donor_of, shuffle_chunk
 from ponderttt.loop.methods import Spending, arm_of
@@ -90,7 +91,7 @@ def test_learning_from_the_wrong_thing_gains_nothing_where_the_right_thing_gains
 
 def test_a_lone_stream_has_no_other():
     stream = make_stream("a", random_tokens(1, 1))
-    with pytest.raises(ValueError, match="at least two streams"):
+    with pytest.raises(PonderTTTError, match="at least two streams"):
         donor_of([stream], 0)
 
 

@@ -101,7 +101,13 @@ def test_edited_code_runs_its_stage_and_what_follows(
 
 
 def test_a_comment_runs_nothing(study: Study, edited: Edit) -> None:
-    for module in ("provenance.py", "models/llama.py", "corpus/filters.py", "loop/stream.py", "statistics.py"):
+    for module in (
+        "provenance.py",
+        "models/llama.py",
+        "corpus/filters.py",
+        "loop/stream.py",
+        "statistics.py",
+    ):
         edited.append(f"ponderttt/{module}", "\n# A remark.\n")
     edited.append("workflow_scripts/hidden.py", "\n# Another.\n")
     assert study.plan() == {}

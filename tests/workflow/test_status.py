@@ -39,6 +39,14 @@ def test_another_configuration_is_in_the_command(inside: Study) -> None:
     assert report("other.yaml").endswith("snakemake --configfile other.yaml")
 
 
+@pytest.mark.parametrize("stage", ["train", "calibrate"])
+def test_what_failed_before_an_arm_is_why_the_arm_failed(inside: Study, stage: str) -> None:
+    shutil.rmtree(RUNS / "lora/entropy/seed-1")
+    log = Path(f"results/logs/{stage}/tiny/lora/seed-1.log")
+    log.write_text("ponderttt: something broke\n")
+    assert "  failed    test tiny lora/entropy seed 1: something broke" in report("config.yaml").splitlines()
+
+
 @pytest.mark.slow
 def test_deleted_damaged_and_failed_runs_are_made_by_the_command(inside: Study) -> None:
     (RUNS / "lora/skip/seed-1/manifest.json").unlink()
