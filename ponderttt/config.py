@@ -151,7 +151,7 @@ class SuffixConfig:
     #: Of the low-rank change.
     rank: int = 16
     #: In units of F^-½ per element of the matrix (F: inner size of the MLP), for either target.
-    inner_rate: float = 0.01
+    inner_rate: float = 0.02
     #: Share of the chunk, spread evenly, whose loss an update looks at.
     token_share: float = 0.5
     clip_norm: float = 1.0

@@ -80,6 +80,11 @@ def all_cores(wildcards):
     return workflow.cores
 
 
+def half_the_cores(wildcards):
+    """Two jobs whose seconds nobody reads go side by side: one imports and compiles while the other computes."""
+    return max(1, (workflow.cores or 1) // 2)
+
+
 def accelerator(kind):
     """One gpu or tpu for each heavy job where the run has some (--profile gpu, --resources gpu=8), else none."""
 

@@ -16,7 +16,7 @@ rule train:
         f"{RESULTS}/logs/train/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
-    threads: all_cores
+    threads: half_the_cores
     resources:
         mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
         runtime=lambda wildcards: minutes(
