@@ -42,6 +42,8 @@ class Decision(NamedTuple):
     #: NaN where ranks decide nothing.
     rank: Float[Array, ""]
     cuts: Float[Array, " 3"]
+    #: Share of the update that is kept, 0..1; anything but 1 is a soft decision, whose update is paid in full.
+    scale: Float[Array, ""] | float = 1.0
 
 
 class Policy(Protocol):
