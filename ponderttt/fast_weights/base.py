@@ -126,6 +126,20 @@ class FastWeights(nnx.Module, abc.ABC):
             lambda b, a: 2 * b - a if jnp.issubdtype(b.dtype, jnp.floating) else a, before, after
         )
 
+    def blended(self, before: Fast, after: Fast, share: Float[Array, ""]) -> Fast:
+        """Fast weights that keep ``share`` (0..1) of an update: exactly ``before`` at 0 and ``after`` at 1.
+
+        Whole numbers cannot be shared: they are those of ``after`` wherever anything of the update is kept.
+        """
+
+        def leaf(b: Array, a: Array) -> Array:
+            if jnp.issubdtype(b.dtype, jnp.floating):
+                # b + share·(a − b), in the form whose ends carry no rounding.
+                return (1 - share) * b + share * a
+            return jnp.where(share > 0, a, b)
+
+        return jax.tree.map(leaf, before, after)
+
     def score_and_adapt_in_chunk(
         self, fast: Fast, chunk: Chunk, readout: Readout
     ) -> tuple[Float[Array, " T"], Adaptation]:
