@@ -1,0 +1,1 @@
+"""Proximal policy optimisation under a budget: pure functions over [time, environments] arrays."""
