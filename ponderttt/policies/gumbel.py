@@ -58,11 +58,8 @@ def temperature_at(step: int, total: int, config: GateConfig) -> float:
     return config.temperature_start * (config.temperature_end / config.temperature_start) ** cooled
 
 
-def gate_logits(
-    graph: nnx.GraphDef[Gate], weights: Any, normaliser: Normaliser, features: Float[Array, "*B F"]
-) -> Float[Array, "*B 2"]:
+def gate_logits(gate: Gate, normaliser: Normaliser, features: Float[Array, "*B F"]) -> Float[Array, "*B 2"]:
     """What a gate says of raw features: logits of SKIP and UPDATE."""
-    gate = nnx.merge(graph, weights)
     return gate(apply(normaliser, features)[..., : gate.norm.num_features])
 
 
@@ -103,6 +100,7 @@ class SoftGate:
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
         """See :class:`ponderttt.policies.base.Policy`; the score is the share that is kept."""
-        logits = gate_logits(params.graph, params.weights, params.normaliser, observation.features)
+        gate = nnx.merge(params.graph, params.weights)
+        logits = gate_logits(gate, params.normaliser, observation.features)
         share = jax.nn.softmax(logits)[1]
         return without_rank(state, int(Action.UPDATE_1), share)._replace(scale=share)

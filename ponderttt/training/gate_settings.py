@@ -16,7 +16,7 @@ class GateConfig:
     inputs: int = BASE
     #: Passes over the training streams; each stream is one optimiser step.
     epochs: int = 8
-    learning_rate: float = 1e-2
+    learning_rate: float = 3e-3
     #: Of the Gumbel-softmax samples of hard gates: held over ``warmup_share`` of the steps, then lowered geometrically.
     temperature_start: float = 1.0
     temperature_end: float = 0.1

@@ -87,5 +87,5 @@ def test_a_soft_gate_keeps_the_share_that_it_says_of_an_update_paid_in_full(inpu
     np.testing.assert_array_equal(decision.score, decision.scale)
     assert np.asarray(decision.action).tolist() == [Action.UPDATE_1] * 5
     assert np.ptp(expected) > 0.01
-    logits = gate_logits(policy.params.graph, policy.params.weights, normaliser, rows)
+    logits = gate_logits(gate, normaliser, rows)
     np.testing.assert_allclose(jax.nn.softmax(logits)[:, 1], expected, rtol=1e-4)

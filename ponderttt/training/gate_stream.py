@@ -1,0 +1,232 @@
+"""A stream under a gate, as one differentiable program.
+
+Chunk by chunk, as at test time: score, observe, let the gate decide, learn one update and keep of it what the gate says,
+
+    fast ← (1 − g)·fast + g·adapt(fast, chunk),
+
+with g in {0, 1} (``hard``, a straight-through draw) or in 0..1 (``soft``, the probability of UPDATE itself, which is what
+is executed at test time).  The loss of later chunks thus has a gradient in every earlier g.
+
+What the gate observes are facts, through which no gradient flows; backbone and slow weights are constants.  A gradient
+reaches g where the update has real numbers in it: the whole numbers of a memory (which token, how many) have none, so
+that a memory's SKIP is judged by its cost, and its UPDATE by what scaling the new keys would change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from ponderttt.actions import Action
+from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout
+from ponderttt.features import traced
+from ponderttt.features.normalise import Normaliser
+from ponderttt.features.table import NAMES, frozen_index
+from ponderttt.loop.stream_data import StreamLike
+from ponderttt.models.losses import frozen_logits
+from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.policies.gumbel import gate_logits, sample
+from ponderttt.policies.networks import Gate
+from ponderttt.training.gate_settings import GateConfig
+from ponderttt.training.slow_weights import window_chunks
+
+Kind = Literal["hard", "soft"]
+_RECONSTRUCTION_ERROR = frozen_index("reconstruction_error")
+#: Fresh fast weights that reconstruct better than this leave nothing to learn.
+_SMALLEST_ERROR = 1e-6
+
+
+class GateStream(NamedTuple):
+    """One stream of up to N chunks, the missing ones masked altogether."""
+
+    #: With a leading axis of N.
+    chunks: Chunk
+    #: Of the frozen pass, by ``features.table.FROZEN``.
+    features: Float[Array, "N R"]
+    #: Mean frozen loss of each chunk, nats per token.
+    loss_frozen: Float[Array, " N"]
+    #: Chunks that exist.
+    length: Int[Array, ""]
+
+
+class ChunkPlayed(NamedTuple):
+    """Of one chunk; of a chunk that does not exist, zeros."""
+
+    #: Its part of L_CE + ttt_weight · L_TTT.
+    objective: Float[Array, ""]
+    #: Committed loss, nats per token.
+    loss: Float[Array, ""]
+    #: Sum of its tokens' losses, nats.
+    nll: Float[Array, ""]
+    #: Reconstruction error as a share of that of fresh fast weights; 0 for modules that reconstruct nothing.
+    error_left: Float[Array, ""]
+    #: g, the share of the update that was kept.
+    share: Float[Array, ""]
+    #: What the gate saw, raw.
+    features: Float[Array, " F"]
+
+
+class StreamPlayed(NamedTuple):
+    """A stream under a gate."""
+
+    loss: Float[Array, ""]
+    ce: Float[Array, ""]
+    ttt: Float[Array, ""]
+    #: Mean of g.
+    cost: Float[Array, ""]
+    #: Share of chunks with g above ½.
+    update_share: Float[Array, ""]
+    #: With a leading axis of N.
+    chunks: ChunkPlayed
+    #: Fast weights at the end of the stream.
+    fast: Fast
+
+
+class Score(NamedTuple):
+    """What scoring a chunk says, before anything is learned from it."""
+
+    objective: Float[Array, ""]
+    nll: Float[Array, ""]
+    #: As the loop shows it; ``None`` for modules that reconstruct nothing.
+    reconstruction: Float[Array, ""] | None
+    error_left: Float[Array, ""]
+
+
+def gate_stream(stream: StreamLike, size: int) -> GateStream:
+    """A stream of at most ``size`` chunks, on the device."""
+    count = len(stream.hidden)
+    missing = size - count
+    rows, losses = (
+        np.asarray(values, np.float32) for values in (stream.features[:count], stream.loss_frozen[:count])
+    )
+    return GateStream(
+        window_chunks(stream, 0, size),
+        jnp.asarray(np.pad(rows, ((0, missing), (0, 0)))),
+        jnp.asarray(np.pad(losses, (0, missing))),
+        jnp.asarray(count, jnp.int32),
+    )
+
+
+def score_with_gradient(
+    module: FastWeights,
+    fast: Fast,
+    chunk: Chunk,
+    readout: Readout,
+    ce_weight: Float[Array, ""],
+    ttt_weight: Float[Array, ""],
+) -> Score:
+    """Score a chunk; the objective is ``ce_weight`` · Σ nll + ``ttt_weight`` · error left.
+
+    Its gradient in the fast weights is taken at once, while the logits of the chunk exist, and enters as the linear
+    term ⟨gradient, fast − fast⟩, which is 0.  Backward nothing is projected again, and no [T, V] array is kept.
+    """
+    fresh = module.reconstruction(module.reset(), chunk)
+
+    def told(fast: Fast) -> tuple[Float[Array, ""], tuple[Array, Array | None, Array]]:
+        nll = jnp.sum(module.score(fast, chunk, readout))
+        error, left = module.reconstruction(fast, chunk), jnp.zeros(())
+        if error is not None and fresh is not None:
+            left = error / jnp.maximum(fresh, _SMALLEST_ERROR)
+        return ce_weight * nll + ttt_weight * left, (nll, error, left)
+
+    here = jax.lax.stop_gradient(fast)
+    gradient_of = jax.value_and_grad(told, has_aux=True, allow_int=True)
+    (objective, told_more), slopes = gradient_of(here)
+    for slope, leaf, value in zip(*map(jax.tree.leaves, (slopes, fast, here)), strict=True):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            objective += jnp.sum(slope * (leaf - value))
+    return Score(objective, *told_more)
+
+
+def play(
+    module: FastWeights,
+    gate: Gate,
+    normaliser: Normaliser,
+    stream: GateStream,
+    readout: Readout,
+    config: GateConfig,
+    kind: Kind,
+    key: Key[Array, ""],
+    temperature: Float[Array, ""] | float,
+    costs: Sequence[float] = NOMINAL_COSTS,
+) -> StreamPlayed:
+    """One stream under a gate; traceable, and differentiable in the gate.
+
+    Args:
+        module: fast weights with trained slow weights.
+        gate: what decides.
+        normaliser: statistics of the features.
+        stream: see :func:`gate_stream`.
+        readout: frozen matrices, without logits.
+        config: weights of the losses.
+        kind: of the gate.
+        key: of the draws of a hard gate.
+        temperature: of those draws.
+        costs: of the four actions, which the gate sees.
+    """
+    tokens = jnp.maximum(jnp.sum(stream.chunks.mask), 1).astype(jnp.float32)
+    count = stream.length.astype(jnp.float32)
+    price = jnp.asarray(costs, jnp.float32)
+    carried = tuple[Fast, traced.TracedHistory]
+
+    def one_chunk(carry: carried, inputs: tuple[Any, ...]) -> tuple[carried, ChunkPlayed]:
+        (fast, history), (t, chunk, frozen_row, loss_frozen, noise) = carry, inputs
+        read = readout
+        if module.reads == "logits":
+            read = readout._replace(logits=frozen_logits(chunk.hidden, readout.unembedding))
+        score = score_with_gradient(module, fast, chunk, read, 1 / tokens, config.ttt_weight / count)
+        loss = score.nll / jnp.maximum(jnp.sum(chunk.mask), 1)
+        error = score.reconstruction
+        seen = {
+            "loss": loss,
+            "loss_frozen": loss_frozen,
+            # Of modules that reconstruct nothing, the loop shows that of the chunk before.
+            "reconstruction": frozen_row[_RECONSTRUCTION_ERROR] if error is None else error,
+        }
+        row = traced.observe(
+            frozen_row,
+            history,
+            **seen,
+            chunk_index=t,
+            chunks_left=stream.length - t - 1,
+            budget_left=jnp.inf,
+            budget=jnp.inf,
+        )
+        logits = gate_logits(gate, normaliser, jax.lax.stop_gradient(row))
+        if kind == "hard":
+            share = sample(logits, noise, temperature)[1]
+            action = jnp.where(share > 0.5, int(Action.UPDATE_1), int(Action.SKIP))
+        else:
+            share = jax.nn.softmax(logits)[1]
+            action = jnp.asarray(int(Action.UPDATE_1))
+        after = module.blended(fast, module.adapt(fast, chunk, read, 1).fast, share)
+        history = traced.remember(history, **seen, action=action, cost=price[action])
+        played = ChunkPlayed(score.objective, loss, score.nll, score.error_left, share, row)
+        return (after, history), played
+
+    def no_chunk(carry: carried, inputs: tuple[Any, ...]) -> tuple[carried, ChunkPlayed]:
+        zero = jnp.zeros(())
+        return carry, ChunkPlayed(zero, zero, zero, zero, zero, jnp.zeros(len(NAMES)))
+
+    def step(carry: carried, inputs: tuple[Any, ...]) -> tuple[carried, ChunkPlayed]:
+        # Outside of vmap the branch that is not taken costs nothing.
+        return jax.lax.cond(inputs[0] < stream.length, one_chunk, no_chunk, carry, inputs)
+
+    size = len(stream.loss_frozen)
+    each = (jnp.arange(size), stream.chunks, stream.features, stream.loss_frozen, jax.random.split(key, size))
+    (fast, _), played = jax.lax.scan(step, (module.reset(), traced.start()), each)
+    cost = jnp.sum(played.share) / count
+    return StreamPlayed(
+        loss=jnp.sum(played.objective) + config.cost_weight * cost,
+        ce=jnp.sum(played.nll) / tokens,
+        ttt=jnp.sum(played.error_left) / count,
+        cost=cost,
+        update_share=jnp.sum(played.share > 0.5) / count,
+        chunks=played,
+        fast=fast,
+    )
