@@ -27,21 +27,31 @@ from ponderttt.policies.rules import without_rank
 from ponderttt.training.gate_settings import GateConfig
 
 
-def sample(
+def relaxed(
     logits: Float[Array, "*B A"], key: Key[Array, ""], temperature: Float[Array, ""] | float
 ) -> Float[Array, "*B A"]:
-    """A straight-through draw: exactly one-hot forward, the gradient of the relaxation backward.
+    """The relaxation y of a draw.
 
     Args:
         logits: of the actions.
         key: of the Gumbel noise.
         temperature: τ, above 0.
     """
-    noisy = logits + jax.random.gumbel(key, logits.shape)
-    relaxed = jax.nn.softmax(noisy / temperature, axis=-1)
-    hard = jax.nn.one_hot(jnp.argmax(noisy, axis=-1), logits.shape[-1])
+    return jax.nn.softmax((logits + jax.random.gumbel(key, logits.shape)) / temperature, axis=-1)
+
+
+def straight_through(relaxation: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
+    """The draw of a relaxation: exactly one-hot forward, the gradient of the relaxation backward."""
+    hard = jax.nn.one_hot(jnp.argmax(relaxation, axis=-1), relaxation.shape[-1])
     # In this order the two cancel exactly, so that the forward value is 0 or 1 to the bit.
-    return hard + (relaxed - jax.lax.stop_gradient(relaxed))
+    return hard + (relaxation - jax.lax.stop_gradient(relaxation))
+
+
+def sample(
+    logits: Float[Array, "*B A"], key: Key[Array, ""], temperature: Float[Array, ""] | float
+) -> Float[Array, "*B A"]:
+    """A straight-through draw from softmax(logits); arguments as of :func:`relaxed`."""
+    return straight_through(relaxed(logits, key, temperature))
 
 
 def temperature_at(step: int, total: int, config: GateConfig) -> float:

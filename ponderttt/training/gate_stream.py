@@ -7,9 +7,11 @@ Chunk by chunk, as at test time: score, observe, let the gate decide, learn one 
 with g in {0, 1} (``hard``, a straight-through draw) or in 0..1 (``soft``, the probability of UPDATE itself, which is what
 is executed at test time).  The loss of later chunks thus has a gradient in every earlier g.
 
-What the gate observes are facts, through which no gradient flows; backbone and slow weights are constants.  A gradient
-reaches g where the update has real numbers in it: the whole numbers of a memory (which token, how many) have none, so
-that a memory's SKIP is judged by its cost, and its UPDATE by what scaling the new keys would change.
+What the gate observes are facts, through which no gradient flows; backbone and slow weights are constants.
+
+What a memory holds is in whole numbers too (which token, how many), which have no gradient: after a hard SKIP its loss
+says nothing of the update that was not made.  Beside the memory that obeys the draws, a second one therefore keeps
+their relaxations.  Losses, observations and decisions are those of the first; gradients are those of the second.
 """
 
 from __future__ import annotations
@@ -24,13 +26,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from ponderttt.actions import Action
 from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout
+from ponderttt.fast_weights.memory import Memory
 from ponderttt.features import traced
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import NAMES, frozen_index
 from ponderttt.loop.stream_data import StreamLike
 from ponderttt.models.losses import frozen_logits
 from ponderttt.policies.budget import NOMINAL_COSTS
-from ponderttt.policies.gumbel import gate_logits, sample
+from ponderttt.policies.gumbel import gate_logits, relaxed, straight_through
 from ponderttt.policies.networks import Gate
 from ponderttt.training.gate_settings import GateConfig
 from ponderttt.training.slow_weights import window_chunks
@@ -112,35 +115,43 @@ def gate_stream(stream: StreamLike, size: int) -> GateStream:
     )
 
 
-def score_with_gradient(
-    module: FastWeights,
-    fast: Fast,
-    chunk: Chunk,
-    readout: Readout,
-    ce_weight: Float[Array, ""],
-    ttt_weight: Float[Array, ""],
-) -> Score:
-    """Score a chunk; the objective is ``ce_weight`` · Σ nll + ``ttt_weight`` · error left.
+class Weights(NamedTuple):
+    """Of the parts of a chunk's objective."""
 
-    Its gradient in the fast weights is taken at once, while the logits of the chunk exist, and enters as the linear
-    term ⟨gradient, fast − fast⟩, which is 0.  Backward nothing is projected again, and no [T, V] array is kept.
-    """
+    #: Of the sum of its tokens' losses.
+    nll: Float[Array, ""]
+    error_left: Float[Array, ""]
+
+
+def score(module: FastWeights, fast: Fast, chunk: Chunk, readout: Readout, weights: Weights) -> Score:
+    """Score a chunk with fast weights as they stand."""
+    nll = jnp.sum(module.score(fast, chunk, readout))
+    error, left = module.reconstruction(fast, chunk), jnp.zeros(())
     fresh = module.reconstruction(module.reset(), chunk)
+    if error is not None and fresh is not None:
+        left = error / jnp.maximum(fresh, _SMALLEST_ERROR)
+    return Score(weights.nll * nll + weights.error_left * left, nll, error, left)
 
-    def told(fast: Fast) -> tuple[Float[Array, ""], tuple[Array, Array | None, Array]]:
-        nll = jnp.sum(module.score(fast, chunk, readout))
-        error, left = module.reconstruction(fast, chunk), jnp.zeros(())
-        if error is not None and fresh is not None:
-            left = error / jnp.maximum(fresh, _SMALLEST_ERROR)
-        return ce_weight * nll + ttt_weight * left, (nll, error, left)
+
+def score_with_gradient(
+    module: FastWeights, fast: Fast, chunk: Chunk, readout: Readout, weights: Weights
+) -> Score:
+    """:func:`score`, with a gradient of the objective.
+
+    It is taken at once, while the logits of the chunk exist, and enters as the linear term ⟨gradient, fast − fast⟩,
+    which is 0.  Backward nothing is projected again, and no [T, V] array is kept.
+    """
+
+    def told(fast: Fast) -> tuple[Float[Array, ""], Score]:
+        scored = score(module, fast, chunk, readout, weights)
+        return scored.objective, scored
 
     here = jax.lax.stop_gradient(fast)
-    gradient_of = jax.value_and_grad(told, has_aux=True, allow_int=True)
-    (objective, told_more), slopes = gradient_of(here)
+    (objective, scored), slopes = jax.value_and_grad(told, has_aux=True, allow_int=True)(here)
     for slope, leaf, value in zip(*map(jax.tree.leaves, (slopes, fast, here)), strict=True):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             objective += jnp.sum(slope * (leaf - value))
-    return Score(objective, *told_more)
+    return scored._replace(objective=objective)
 
 
 def play(
@@ -172,16 +183,23 @@ def play(
     tokens = jnp.maximum(jnp.sum(stream.chunks.mask), 1).astype(jnp.float32)
     count = stream.length.astype(jnp.float32)
     price = jnp.asarray(costs, jnp.float32)
-    carried = tuple[Fast, traced.TracedHistory]
+    parts = Weights(1 / tokens, config.ttt_weight / count)
+    shadowed = kind == "hard" and isinstance(module, Memory)
+    # Fast weights, those that keep the relaxations if there are two, and the history.
+    carried = tuple[Fast, Fast, traced.TracedHistory]
 
     def one_chunk(carry: carried, inputs: tuple[Any, ...]) -> tuple[carried, ChunkPlayed]:
-        (fast, history), (t, chunk, frozen_row, loss_frozen, noise) = carry, inputs
+        (fast, shadow, history), (t, chunk, frozen_row, loss_frozen, noise) = carry, inputs
         read = readout
         if module.reads == "logits":
             read = readout._replace(logits=frozen_logits(chunk.hidden, readout.unembedding))
-        score = score_with_gradient(module, fast, chunk, read, 1 / tokens, config.ttt_weight / count)
-        loss = score.nll / jnp.maximum(jnp.sum(chunk.mask), 1)
-        error = score.reconstruction
+        scored = score_with_gradient(module, shadow if shadowed else fast, chunk, read, parts)
+        objective = scored.objective
+        if shadowed:
+            scored = score(module, fast, chunk, read, parts)
+            objective = scored.objective + (objective - jax.lax.stop_gradient(objective))
+        loss = scored.nll / jnp.maximum(jnp.sum(chunk.mask), 1)
+        error = scored.reconstruction
         seen = {
             "loss": loss,
             "loss_frozen": loss_frozen,
@@ -199,15 +217,23 @@ def play(
         )
         logits = gate_logits(gate, normaliser, jax.lax.stop_gradient(row))
         if kind == "hard":
-            share = sample(logits, noise, temperature)[1]
+            relaxation = relaxed(logits, noise, temperature)
+            share = straight_through(relaxation)[1]
             action = jnp.where(share > 0.5, int(Action.UPDATE_1), int(Action.SKIP))
         else:
             share = jax.nn.softmax(logits)[1]
             action = jnp.asarray(int(Action.UPDATE_1))
-        after = module.blended(fast, module.adapt(fast, chunk, read, 1).fast, share)
+
+        def learned(fast: Fast, share: Float[Array, ""]) -> Fast:
+            return module.blended(fast, module.adapt(fast, chunk, read, 1).fast, share)
+
+        if shadowed:
+            shadow, fast = learned(shadow, relaxation[1]), learned(fast, jax.lax.stop_gradient(share))
+        else:
+            fast = learned(fast, share)
         history = traced.remember(history, **seen, action=action, cost=price[action])
-        played = ChunkPlayed(score.objective, loss, score.nll, score.error_left, share, row)
-        return (after, history), played
+        played = ChunkPlayed(objective, loss, scored.nll, scored.error_left, share, row)
+        return (fast, shadow, history), played
 
     def no_chunk(carry: carried, inputs: tuple[Any, ...]) -> tuple[carried, ChunkPlayed]:
         zero = jnp.zeros(())
@@ -219,7 +245,9 @@ def play(
 
     size = len(stream.loss_frozen)
     each = (jnp.arange(size), stream.chunks, stream.features, stream.loss_frozen, jax.random.split(key, size))
-    (fast, _), played = jax.lax.scan(step, (module.reset(), traced.start()), each)
+    fresh = module.reset()
+    start = (fresh, fresh if shadowed else (), traced.start())
+    (fast, _, _), played = jax.lax.scan(step, start, each)
     cost = jnp.sum(played.share) / count
     return StreamPlayed(
         loss=jnp.sum(played.objective) + config.cost_weight * cost,

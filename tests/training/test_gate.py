@@ -180,6 +180,15 @@ def test_the_gradient_reaches_every_earlier_decision(name, tiny, unembedding, aw
     assert abs(float(slopes["head"]["bias"][...][1]) / (0.1 * share * (1 - share)) - 1) > 0.1
 
 
+def test_a_memory_learns_what_a_skipped_update_would_have_been_worth(tiny, unembedding, awake_modules):
+    """Whole numbers have no gradient; with no cost to pull, the stream alone says that there is something to gain."""
+    config = GateConfig(cost_weight=0.0, ttt_weight=0.0)
+    plays, given = player(awake_modules["memory"], "hard", config), gate_stream(tiny[1], SIZE)
+    draws = [plays(fresh_gate(), given, unembedding, seed) for seed in range(40)]
+    slopes = next(slopes for played, slopes in draws if not np.asarray(played.chunks.share).any())
+    assert float(jnp.abs(slopes["head"]["bias"][...]).max()) > 1e-4
+
+
 def test_chunks_that_do_not_exist_change_nothing(tiny, unembedding, awake_modules):
     plays = player(awake_modules["memory"], "soft")
     exact, exact_slopes = plays(fresh_gate(), gate_stream(tiny[0], len(tiny[0].hidden)), unembedding)
