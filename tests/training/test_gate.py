@@ -160,6 +160,21 @@ def test_the_decision_executed_is_the_decision_logged(name, tiny, unembedding, a
     assert not tree_close(module.reset(), played.fast)
 
 
+def test_a_soft_gate_in_the_loop_is_the_one_that_was_trained(tiny, unembedding, awake_modules):
+    module, stream, gate = awake_modules["ttt"], tiny[1], fresh_gate()
+    played, _ = player(module, "soft")(gate, gate_stream(stream, SIZE), unembedding)
+    arm = Arm("gate", ModulePrograms(module), SoftGate(gate, NORMALISER), "score_first", 0)
+    steps = run_streams([arm], Group([stream], unembedding))["gate"]
+    np.testing.assert_allclose(played.chunks.share, [step.gate_score for step in steps], rtol=1e-4)
+    np.testing.assert_allclose(played.chunks.loss, [step.loss for step in steps], rtol=1e-5)
+    # Neither all of an update nor nothing: the loss depends on what is kept.
+    whole = run_streams(
+        [Arm("all", arm.programs, Schedule((Action.UPDATE_1,)), "score_first", 0)],
+        Group([stream], unembedding),
+    )["all"]
+    assert abs(steps[-1].loss - whole[-1].loss) > 1e-3
+
+
 def test_the_gradient_reaches_every_earlier_decision(tiny, unembedding, awake_modules):
     """A gate that ignores its inputs has one number, whose slope through all updates a difference quotient has too."""
     plays, given = player(awake_modules["ttt"], "soft"), gate_stream(tiny[1], SIZE)
