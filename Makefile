@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
 TORCH := 2.13.0
+RLAX := 0.1.6
 STUDY ?= config.yaml
 INSTALLED := $(VENV)/.installed
 
@@ -14,10 +15,10 @@ help:
 	@echo "make smoke    a small study for a first look: smoke/paper_table.csv (about 5 minutes)"
 	@echo "make test     the test suite (no torch, no network)"
 	@echo "make prove    the proofs that take minutes"
-	@echo "make parity   compare with the reference implementation in torch ($(PARITY))"
+	@echo "make parity   compare with reference implementations in torch and rlax ($(PARITY))"
 	@echo "make lint     formatting, linters, types"
 	@echo "make status   what is missing or failed, and the command that runs it"
-	@echo "make clean    remove results (results/, smoke/, ci/, frontier/); keeps data/ and $(VENV)"
+	@echo "make clean    remove results (results/, smoke/, ci/, frontier/, learned/); keeps data/ and $(VENV)"
 
 env: $(INSTALLED)
 
@@ -43,12 +44,13 @@ prove: env
 
 parity: env $(PARITY)/.installed
 	$(PARITY)/bin/python tests/models/make_goldens.py --check --cache-dir data/downloads
+	$(PARITY)/bin/python tests/training/ppo/make_goldens.py --check
 
-# The same packages as .venv, and torch beside them; torch is in no other environment.
+# The same packages as .venv, and torch and rlax beside them; they are in no other environment.
 $(PARITY)/.installed: requirements.lock pyproject.toml
 	@test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
 	@$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH)
+	@$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) rlax==$(RLAX)
 	@$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -69,4 +71,4 @@ status: env
 	@$(BIN)/ponderttt status --config $(STUDY)
 
 clean:
-	rm -rf results smoke ci frontier
+	rm -rf results smoke ci frontier learned

@@ -22,21 +22,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
+from setting import VOCABULARY, WIDTH, random_stream
 
 from ponderttt.actions import Action
-from ponderttt.config import FastWeightsConfig, RulesConfig
+from ponderttt.config import RulesConfig
 from ponderttt.fast_weights.build import build
-from ponderttt.features.table import FROZEN
+from ponderttt.fast_weights.settings import FastWeightsConfig
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import READOUT_AXES, ModulePrograms
 from ponderttt.loop.stream import run_streams
-from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.policies.base import Decision, Observation
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.rules import Fixed
 
-TOKENS, WIDTH, VOCABULARY = 512, 576, 49_152
 TARGET = 0.10
 
 
@@ -65,29 +64,6 @@ class Coin:
         return Decision(state, action, nothing, nothing, jnp.full(3, jnp.nan))
 
 
-def stream(number: int, chunks: int) -> StreamChunks:
-    """Random states and targets."""
-    rng = np.random.default_rng(number)
-    shape, ones = (chunks, TOKENS), np.ones(chunks)
-    return StreamChunks(
-        stream_id=str(number),
-        hidden=rng.normal(size=(*shape, WIDTH)).astype(np.float32),
-        targets=rng.integers(0, VOCABULARY, shape, dtype=np.int32),
-        mask=np.ones(shape, bool),
-        entropy=rng.random(shape, dtype=np.float32),
-        nll_frozen=rng.random(shape, dtype=np.float32),
-        loss_frozen=ones,
-        n_bytes=np.full(chunks, TOKENS),
-        flops=0 * ones,
-        seconds=0 * ones,
-        suffix_flops=0 * ones,
-        suffix_seconds=0 * ones,
-        projection_flops=0 * ones,
-        projection_seconds=0 * ones,
-        features=np.zeros((chunks, len(FROZEN))),
-    )
-
-
 def wall_clock(run: Callable[[], object]) -> float:
     """Seconds of one call."""
     begin = time.perf_counter()
@@ -105,7 +81,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=["ttt", "lora"], default="lora")
     options = parser.parse_args()
     unembedding = 0.02 * jax.random.normal(jax.random.key(0), (VOCABULARY, WIDTH))
-    streams = [stream(number, options.chunks) for number in range(options.streams)]
+    streams = [random_stream(number, options.chunks) for number in range(options.streams)]
     module = build(options.kind, WIDTH, FastWeightsConfig(), seed=0)
     programs = ModulePrograms(module)
     spending = Spending(3.0, NOMINAL_COSTS, RulesConfig())

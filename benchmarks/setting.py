@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from ponderttt.features.table import FROZEN
+from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.models import weights
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.llama import LlamaConfig
@@ -20,6 +23,7 @@ from ponderttt.provenance import run_metadata
 
 #: The shape of SmolLM2-135M; speed does not depend on the values of the weights.
 SMOLLM2_135M = LlamaConfig(49152, 30, 576, 9, 3, 64, 1536, 1e5, 1e-5, 8192, True)
+TOKENS, WIDTH, VOCABULARY = 512, SMOLLM2_135M.width, SMOLLM2_135M.vocab_size
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,26 @@ def parse(description: str, rounds: int) -> Setting:
     threads = options.threads or len(cores)
     os.sched_setaffinity(0, cores[-threads:])
     return Setting(options.rounds, threads, options.clock, options.model_dir, options.json)
+
+
+def random_stream(number: int, chunks: int) -> StreamChunks:
+    """Random states, features and targets in the shapes of SmolLM2-135M, as the frozen pass would leave them."""
+    rng = np.random.default_rng(number)
+    shape, ones = (chunks, TOKENS), np.ones(chunks)
+    return StreamChunks(
+        stream_id=str(number),
+        hidden=rng.normal(size=(*shape, WIDTH)).astype(np.float32),
+        targets=rng.integers(0, VOCABULARY, shape, dtype=np.int32),
+        mask=np.ones(shape, bool),
+        entropy=rng.random(shape, dtype=np.float32),
+        nll_frozen=rng.random(shape, dtype=np.float32),
+        loss_frozen=ones,
+        n_bytes=np.full(chunks, TOKENS),
+        flops=0 * ones,
+        seconds=0 * ones,
+        suffix_flops=0 * ones,
+        suffix_seconds=0 * ones,
+        projection_flops=0 * ones,
+        projection_seconds=0 * ones,
+        features=rng.normal(size=(chunks, len(FROZEN))),
+    )

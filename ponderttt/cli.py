@@ -18,6 +18,27 @@ if TYPE_CHECKING:
     from ponderttt.loop.stream_data import Step
 
 
+class _PolicyName(click.ParamType[str]):
+    """A method that needs no training, or the folder of a trained policy."""
+
+    name = "policy"
+    _KNOWN = (*FIXED_METHODS, *RULE_METHODS)
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value.lower() in self._KNOWN:
+            return value.lower()
+        if not Path(value).is_dir():
+            self.fail(
+                f"{value!r} is not one of {', '.join(self._KNOWN)}, nor the folder of a trained policy",
+                param,
+                ctx,
+            )
+        return value
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(self._KNOWN)}|FOLDER]"
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def commands() -> None:
@@ -46,10 +67,11 @@ def commands() -> None:
 @click.option(
     "--policy",
     "method",
-    type=click.Choice([*FIXED_METHODS, *RULE_METHODS], case_sensitive=False),
+    type=_PolicyName(),
     default="update_1",
     show_default=True,
-    help="What decides after each chunk: always the same action, or a rule that holds the budget.",
+    help="What decides after each chunk: always the same action, a rule that holds the budget, or the folder of a "
+    "trained policy (results/policies/…/seed-0).",
 )
 @click.option(
     "--budget",
@@ -79,7 +101,8 @@ def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
                 f"--fast-weights none has nothing to update; use --policy skip instead of {options['method']}"
             )
         options["method"] = "skip"
-    if options["budget"] is not None and options["method"] not in SPENDING_RULES:
+    named = options["method"] in (*FIXED_METHODS, *RULE_METHODS)
+    if options["budget"] is not None and named and options["method"] not in SPENDING_RULES:
         raise PonderTTTError(
             f"--policy {options['method']} holds no budget; leave --budget out, or choose one of {', '.join(SPENDING_RULES)}"
         )
@@ -96,7 +119,7 @@ def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
             )
         click.echo(
             f"{step.chunk_index:>5} {step.n_tokens:>6} {step.loss:>8.4f} {step.loss_frozen:>8.4f}  "
-            f"{step.action.name:<8} {step.seconds:>8.3f}  {step.stream_id}{_why(step, options['method'])}"
+            f"{step.action.name:<8} {step.seconds:>8.3f}  {step.stream_id}{_why(step, options['method'] if named else 'score')}"
         )
 
 
@@ -109,7 +132,7 @@ def _as_json(step: Step) -> dict[str, Any]:
 def _why(step: Step, method: str) -> str:
     """The signal against what it had to reach; nothing where nothing was looked at."""
     if step.gate_rank is None or step.gate_cuts is None:
-        return ""
+        return "" if step.gate_score is None else f"  ({method} {step.gate_score:.3f})"
     signal = "drew" if step.gate_score is None else f"{method} {step.gate_score:.3f}, rank"
     # An update whose interval is empty could not be taken, or not without missing the budget.
     starts = [*step.gate_cuts, 1.0]

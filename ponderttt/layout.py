@@ -13,10 +13,13 @@ from pathlib import Path
 from ponderttt.config import Experiment, GridConfig
 from ponderttt.names import (
     CALIBRATED_METHODS,
+    LEARNED_METHODS,
     ORACLE_METHODS,
     RULE_METHODS,
     kind_and_context,
     methods_of,
+    split_method,
+    trained_as,
 )
 from ponderttt.provenance import MANIFEST
 from ponderttt.records import RECORDS
@@ -77,6 +80,16 @@ class Layout:
     ) -> str:
         """Records of the trained adapter at 0 updates on the training corpus: what rules know beforehand."""
         return f"{self.results}/calibration/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
+
+    def policy(
+        self,
+        model: str = "{model}",
+        fast_weights: str = "{fast_weights}",
+        policy: str = "{policy}",
+        seed: int | str = "{seed}",
+    ) -> str:
+        """A learned policy of one trained module."""
+        return f"{self.results}/policies/{model}/{fast_weights}/{policy}/seed-{seed}/{MANIFEST}"
 
     def run(
         self,
@@ -145,6 +158,12 @@ def methods_on(grid: GridConfig, fast_weights: str, control: bool) -> list[str]:
     return [m for m in methods if m in ("skip", "update_1", "update_4")] if control else methods
 
 
+def policies_on(grid: GridConfig, fast_weights: str, control: bool) -> list[str]:
+    """The learned policies that the arms on a corpus need, each named as it is trained."""
+    methods = methods_on(grid, fast_weights, control)
+    return list(dict.fromkeys(trained_as(m) for m in methods if split_method(m)[0] in LEARNED_METHODS))
+
+
 def seeds_on(grid: GridConfig, control: bool) -> tuple[int, ...]:
     """The seeds of the arms on a corpus: the first on a control."""
     return grid.seeds[:1] if control else grid.seeds
@@ -164,6 +183,7 @@ def figure_names(methods: Sequence[str]) -> list[str]:
         "seed_dots": updates and "skip" in methods,
         "decomposition": {"skip", "update_1", "transductive"} <= set(methods),
         "training_curves": True,
+        "policy_curves": any(split_method(method)[0] == "ppo" for method in methods),
     }
     return [name for name, wants in wanted.items() if wants]
 

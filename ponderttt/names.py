@@ -16,13 +16,23 @@ SPENDING_RULES = tuple(method for method in RULE_METHODS if method != "schedule"
 #: Those that place a signal among its values on training streams.
 CALIBRATED_METHODS = ("entropy", "loss", "reconstruction", "adaptive")
 ORACLE_METHODS = ("greedy_oracle", "exhaustive_oracle")
-#: All that spend ``grid.budget``, or one that their name states, such as ``entropy@1.5``.
-BUDGETED_METHODS = (*SPENDING_RULES, *ORACLE_METHODS)
+#: Policies that are trained on training streams.
+LEARNED_METHODS = ("regression", "gumbel_hard", "gumbel_soft", "ppo")
+#: All that spend ``grid.budget``, or one that their name states, such as ``entropy@1.5``; ``gumbel_soft`` makes one update
+#: after every chunk, of which it keeps a share.
+BUDGETED_METHODS = (*SPENDING_RULES, *ORACLE_METHODS, "regression", "gumbel_hard", "ppo")
 #: UPDATE_1 that learns from the wrong thing; what an update is worth must vanish or turn under them.
 CONTROL_METHODS = ("shuffled", "sign_flipped", "other_stream")
 OTHER_PROTOCOLS = ("in_chunk", "transductive")
-#: Methods (arms without a trained policy) that the workflow can run, see docs/design.md.
-METHODS = (*FIXED_METHODS, *RULE_METHODS, *ORACLE_METHODS, *CONTROL_METHODS, *OTHER_PROTOCOLS)
+#: Methods that the workflow can run, see docs/design.md.
+METHODS = (
+    *FIXED_METHODS,
+    *RULE_METHODS,
+    *LEARNED_METHODS,
+    *ORACLE_METHODS,
+    *CONTROL_METHODS,
+    *OTHER_PROTOCOLS,
+)
 
 KINDS = ("ttt", "lora", "suffix", "memory")
 #: ``{kind}`` or ``{kind}+context_{n}``: on top of a backbone that sees n preceding chunks.
@@ -40,9 +50,19 @@ def kind_and_context(fast_weights: str) -> tuple[str, int]:
 
 
 def split_method(method: str) -> tuple[str, str]:
-    """The name without its budget, and the suffix that states it: ("entropy", "@1.5"), or ("entropy", "")."""
-    base, at, budget = method.partition("@")
-    return base, at + budget
+    """The method alone, and the suffix that states its budget: ("entropy", "@1.5"), or ("ppo", "") of ``ppo-myopic``."""
+    name, at, budget = method.partition("@")
+    return name.partition("-")[0], at + budget
+
+
+def without_budget(method: str) -> str:
+    """The method with its variant, at any budget: ``ppo-myopic`` of ``ppo-myopic@2``."""
+    return method.partition("@")[0]
+
+
+def variant_of(method: str) -> str | None:
+    """What a learned method was trained with instead of the study's settings: a name of ``learned.variants``."""
+    return without_budget(method).partition("-")[2] or None
 
 
 def stated_budget(method: str) -> float | None:
@@ -56,6 +76,11 @@ def budget_of(method: str, budget: float) -> tuple[str, float]:
     return split_method(method)[0], stated_budget(method) or budget
 
 
+def trained_as(method: str) -> str:
+    """The name under which the policy of a learned method is trained: ``ppo`` learns for one budget, others for any."""
+    return method if split_method(method)[0] == "ppo" else without_budget(method)
+
+
 def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
     """The methods that make sense for a kind of fast weights: only TTT can be read inside a chunk."""
     kind, _ = kind_and_context(fast_weights)
@@ -63,11 +88,21 @@ def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
 
 
 def check_method(method: str) -> None:
-    """Raise ConfigError unless ``method`` is one of :data:`METHODS`, without a budget."""
+    """Raise ConfigError unless ``method`` is one of :data:`METHODS`, with a budget (``entropy@2``) only if it spends one."""
     name, suffix = split_method(method)
     if name not in METHODS:
         raise ConfigError(unknown("grid.methods", name, METHODS))
-    if suffix:
+    if variant_of(method) and name not in LEARNED_METHODS:
+        raise ConfigError(f"grid.methods holds {method}; {name} is not trained, so it has no variant")
+    if suffix and name not in BUDGETED_METHODS:
+        raise ConfigError(f"grid.methods holds {method}; {name} holds no budget, so name it without")
+    try:
+        budget = stated_budget(method)
+    except ValueError:
+        raise ConfigError(f"grid.methods holds {method}; a budget is a number, as in {name}@2") from None
+    if budget is not None and not 1.0 < budget < 12.0:
         raise ConfigError(
-            f"grid.methods holds {method}; budgets other than grid.budget go into grid.more_budgets: [{suffix[1:] or '1.5'}]"
+            f"grid.methods holds {method}; a mean cost lies between 1 (SKIP) and 12 (UPDATE_4), both excluded"
         )
+    if suffix and f"@{budget:g}" != suffix:
+        raise ConfigError(f"grid.methods holds {method}; write its budget as @{budget:g}")

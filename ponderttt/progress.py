@@ -26,6 +26,7 @@ TYPICAL_SECONDS: Mapping[str, float] = {
     "hidden": 83,
     "train": 51,
     "calibrate": 16,
+    "policy": 200,
     "arms_ttt": 82,
     "arms_lora": 230,
     "arms_suffix": 322,

@@ -45,13 +45,14 @@ def arm_status(run: Run, layout: Layout) -> ArmStatus:
 
 
 def last_failure(run: Run, layout: Layout) -> str | None:
-    """The error with which the job of an arm, or the calibration or training before it, ended; ``None`` if neither did."""
+    """The error with which the job of an arm, or a policy, calibration or training before it, ended; ``None`` if neither did."""
     results = Path(layout.results)
     logs = [results / "logs" / "plain" / run.corpus / run.model / f"{run.method}.log"]
     if run.fast_weights != "none":
         tail = Path(run.model) / run.fast_weights / f"seed-{run.seed}.log"
         logs = [results / "logs" / "arms" / run.corpus / tail, results / "logs" / "calibrate" / tail]
-        logs.append(results / "logs" / "train" / tail)
+        policies = results / "logs" / "policy" / run.model / run.fast_weights
+        logs += [*sorted(policies.glob(f"*/seed-{run.seed}.log")), results / "logs" / "train" / tail]
     for log in logs:
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         found = next((line for line in reversed(lines) if line.startswith("ponderttt: ")), None)

@@ -48,7 +48,7 @@ rule calibrate:
         f"{RESULTS}/logs/calibrate/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/calibrate/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
-    threads: half_the_cores
+    threads: all_cores
     resources:
         mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
         runtime=lambda wildcards: minutes(chunk_count(GRID.train_corpus)),
@@ -82,6 +82,10 @@ for control, fast_weights in ARM_RULES:
             signals=[
                 path.replace("manifest.json", "records.parquet")
                 for path in calibration_for(fast_weights, control)
+            ],
+            policies=[
+                LAYOUT.policy(fast_weights=fast_weights, policy=policy)
+                for policy in policies_on(GRID, fast_weights, control)
             ],
         output:
             records=[

@@ -9,7 +9,12 @@ from snakemake.utils import validate
 
 from ponderttt.config import ConfigError, Experiment
 from ponderttt.mapping import as_mapping, from_mapping
-from ponderttt.names import CALIBRATED_METHODS, kind_and_context, split_method
+from ponderttt.names import (
+    CALIBRATED_METHODS,
+    kind_and_context,
+    split_method,
+    variant_of,
+)
 from ponderttt.corpus.packages import select_packages
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective
@@ -22,6 +27,7 @@ from ponderttt.layout import (
     figure_names,
     grid_runs,
     methods_on,
+    policies_on,
 )
 
 try:
@@ -158,6 +164,21 @@ def calibration_for(fast_weights, control):
     wanted = methods_on(GRID, fast_weights, control)
     needed = any(split_method(method)[0] in CALIBRATED_METHODS for method in wanted)
     return [LAYOUT.calibration(fast_weights=fast_weights)] if needed else []
+
+
+def learned_settings(policy):
+    """The settings that the training of one policy reads; of the others the defaults stand."""
+    method, settings = split_method(policy)[0], CONFIG["learned"]
+    if variant_of(policy):
+        settings = settings["variants"][variant_of(policy)]
+    part = {"regression": "regression", "ppo": "ppo"}.get(method, "gate")
+    return {key: settings[key] for key in ("features", "leave_out", "sequences", part)}
+
+
+def needs_calibration(policy):
+    """Whether a policy starts as a copy of a rule that looks at a signal."""
+    start = EXPERIMENT.learned.of(variant_of(policy)).ppo.warm_start
+    return split_method(policy)[0] == "ppo" and start in CALIBRATED_METHODS
 
 
 def keeps_split(corpus, context):

@@ -9,6 +9,17 @@ TRAINING_LOGS = [
     for seed in GRID.seeds
 ]
 
+POLICY_LOGS = [
+    LAYOUT.policy(model, fast_weights, policy, seed).replace(
+        "manifest.json", "log.jsonl"
+    )
+    for model in GRID.models
+    for fast_weights in GRID.fast_weights
+    for policy in policies_on(GRID, fast_weights, control=False)
+    if split_method(policy)[0] == "ppo"
+    for seed in GRID.seeds
+]
+
 
 rule table:
     input:
@@ -67,6 +78,7 @@ rule figures:
         manifests=RUN_MANIFESTS,
         records=RUN_RECORDS,
         logs=TRAINING_LOGS,
+        policies=POLICY_LOGS,
     output:
         **{
             name: [

@@ -16,7 +16,7 @@ rule train:
         f"{RESULTS}/logs/train/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
-    threads: half_the_cores
+    threads: all_cores
     resources:
         mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
         runtime=lambda wildcards: minutes(
@@ -32,3 +32,53 @@ rule train:
         checkpoints=LAYOUT.checkpoints,
     script:
         "../workflow_scripts/train.py"
+
+
+# A learned policy of one trained module and seed, from training streams alone.
+rule policy:
+    input:
+        model=LAYOUT.model(),
+        chunks=LAYOUT.chunks(corpus=GRID.train_corpus),
+        hidden=lambda wildcards: LAYOUT.hidden(
+            wildcards.model, GRID.train_corpus, context_under(wildcards.fast_weights)
+        ),
+        training=LAYOUT.training(),
+        weights=LAYOUT.training().replace("manifest.json", "slow_weights.safetensors"),
+        calibration=lambda wildcards: (
+            [
+                LAYOUT.calibration(
+                    wildcards.model, wildcards.fast_weights, wildcards.seed
+                )
+            ]
+            if needs_calibration(wildcards.policy)
+            else []
+        ),
+    output:
+        manifest=LAYOUT.policy(),
+        policy=LAYOUT.policy().replace("manifest.json", "policy.safetensors"),
+        log=LAYOUT.policy().replace("manifest.json", "log.jsonl"),
+    log:
+        f"{RESULTS}/logs/policy/{{model}}/{{fast_weights}}/{{policy}}/seed-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/policy/{{model}}/{{fast_weights}}/{{policy}}/seed-{{seed}}.tsv"
+    wildcard_constraints:
+        policy=r"[a-z_]+(-\w+)?(@[\d.]+)?",
+    threads: half_the_cores
+    resources:
+        mem_mb=lambda wildcards: 6000 + state_mb(GRID.train_corpus),
+        runtime=lambda wildcards: minutes(chunk_count(GRID.train_corpus) * 20),
+        gpu=accelerator("gpu"),
+        tpu=accelerator("tpu"),
+    params:
+        code=code("policy"),
+        model=lambda wildcards: CONFIG["models"][wildcards.model],
+        settings=lambda wildcards: settings_of(wildcards.fast_weights),
+        budget=GRID.budget,
+        budget_unit=GRID.budget_unit,
+        rules=lambda wildcards: (
+            CONFIG["rules"] if wildcards.policy.startswith("ppo") else {}
+        ),
+        learned=lambda wildcards: learned_settings(wildcards.policy),
+        checkpoints=LAYOUT.checkpoints,
+    script:
+        "../workflow_scripts/policy.py"

@@ -130,6 +130,37 @@ def test_a_rule_without_its_calibration_is_one_line(run, code, tmp_path, monkeyp
     assert "make table" in line
 
 
+@pytest.fixture
+def policy(tmp_path):
+    """A policy trained for a memory on nothing that exists."""
+    from ponderttt.policies.trained import save_policy
+    from tiny_policies import learned_policies
+
+    facts = {"fast_weights": "memory", "budget": {"mean": 3.5}, "model_digest": "m", "module_digest": "w"}
+    save_policy(learned_policies()["ppo"], tmp_path / "policy", facts, [])
+    return str(tmp_path / "policy")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            ("--fast-weights", "lora"),
+            "trained for memory, not for lora; use --fast-weights memory --context-chunks 0",
+        ),
+        (("--budget", "5"), "trained for a budget of 3.5, so leave --budget out or train one for 5"),
+    ],
+)
+def test_a_policy_that_was_trained_for_something_else_is_one_line(run, code, policy, options, says):
+    line = one_line(run("score", code, "--config", STUDY, "--policy", policy, *options))
+    assert says in line
+
+
+def test_a_folder_without_a_policy_is_one_line(run, code, tmp_path):
+    line = one_line(run("score", code, "--config", STUDY, "--policy", str(tmp_path)))
+    assert "missing, so" in line
+
+
 @pytest.mark.parametrize(
     ("step", "reason"),
     [
@@ -139,6 +170,7 @@ def test_a_rule_without_its_calibration_is_one_line(run, code, tmp_path, monkeyp
         ),
         ({"gate_rank": 0.1, "gate_cuts": (0.5, 0.5, 0.5)}, "  (drew 0.10; UPDATE_4 from 0.50)"),
         ({"gate_rank": 0.1, "gate_cuts": (1.0, 1.0, 1.0)}, "  (drew 0.10; nothing left to spend)"),
+        ({"gate_score": 0.25}, "  (entropy 0.250)"),
         ({}, ""),
     ],
 )

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ponderttt.config import Experiment, GridConfig, TrainingConfig, load
 from ponderttt.errors import ConfigError
+from ponderttt.layout import policies_on
 from ponderttt.mapping import as_mapping, from_mapping
-from ponderttt.names import budget_of, kind_and_context
+from ponderttt.names import budget_of, kind_and_context, split_method, trained_as, variant_of
 from ponderttt.provenance import digest
 
 SMALL: dict[str, Any] = {
@@ -307,7 +308,16 @@ def test_a_further_budget_is_a_further_arm_of_what_spends():
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("grid.methods", ["skip", "entropy@2"], "go into grid.more_budgets: [2]"),
+        ("grid.methods", ["skip", "schedule@2"], "schedule holds no budget, so name it without"),
+        ("grid.methods", ["skip", "entropy@two"], "a budget is a number, as in entropy@2"),
+        ("grid.methods", ["skip", "entropy@2.0"], "write its budget as @2"),
+        ("grid.methods", ["skip", "entropy@12"], "a mean cost lies between 1 (SKIP) and 12"),
+        ("grid.methods", ["skip", "entropy", "entropy@3"], "whose budget is one of the grid's"),
+        ("grid.methods", ["skip", "entropy-odd"], "entropy is not trained, so it has no variant"),
+        ("grid.methods", ["skip", "ppo-odd"], "learned.variants: unknown 'odd'"),
+        ("learned", {"leave_out": ["cod"]}, "leave_out: unknown 'cod'; did you mean 'code'?"),
+        ("learned", {"variants": {"a b": {}}}, "has a name of other characters"),
+        ("learned", {"ppo": {"warm_start": "ppo"}}, "ppo warm_start: unknown 'ppo'"),
         ("grid.more_budgets", [3.0], "which is grid.budget: name it once"),
         ("grid.more_budgets", [12.0], "grid.more_budgets holds 12.0"),
         ("grid.fast_weights", ["suffix+context_1"], "see one chunk at a time"),
@@ -319,3 +329,17 @@ def test_a_further_budget_is_a_further_arm_of_what_spends():
 )
 def test_a_rule_or_a_control_that_cannot_be_is_named(path, value, says):
     assert says in refusal(changed(path, value))
+
+
+def test_a_learned_method_has_a_variant_and_a_budget_and_is_trained_under_a_name_of_its_own():
+    experiment = changed("learned", {"variants": {"myopic": {"ppo": {"gamma": 0.0}}}})
+    experiment["grid"]["methods"] = ["skip", "ppo", "ppo-myopic@2", "gumbel_hard@2", "random@2"]
+    experiment = from_mapping(Experiment, experiment)
+    assert experiment.learned.of("myopic").ppo.gamma == 0.0
+    assert experiment.learned.of(None).ppo.gamma == 0.99
+    methods = experiment.grid.methods
+    assert [split_method(m) for m in methods[1:3]] == [("ppo", ""), ("ppo", "@2")]
+    assert [variant_of(m) for m in methods[1:]] == [None, "myopic", None, None]
+    # PPO learns for a budget, a gate for any.
+    assert [trained_as(m) for m in methods[1:4]] == ["ppo", "ppo-myopic@2", "gumbel_hard"]
+    assert policies_on(experiment.grid, "lora", False) == ["ppo", "ppo-myopic@2", "gumbel_hard"]

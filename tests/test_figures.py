@@ -20,6 +20,7 @@ from ponderttt.reporting.figures import decomposition, seed_dots
 from ponderttt.reporting.frontier_figure import frontier
 from ponderttt.reporting.labels import Label, place_labels
 from ponderttt.reporting.pareto import pareto
+from ponderttt.reporting.policy_curves import policy_curves, read_policy_log
 from ponderttt.reporting.rows import read_signals
 from ponderttt.reporting.signals_figure import signals, strongest
 from ponderttt.reporting.stream_gain import gain_along_stream, gain_curve
@@ -99,7 +100,7 @@ def test_every_figure_is_drawn_as_picture_and_as_vectors(results: tuple[Path, li
     ]
     outputs: dict[str, list[Path]] = {name: [root / f"{name}.png"] for name in names}
     outputs["pareto"] += [root / "pareto.svg", root / "pareto.pdf"]
-    make_figures(root / "paper_table.csv", root / "seeds.csv", folders, logs, CODE, STATISTICS, outputs)
+    make_figures(root / "paper_table.csv", root / "seeds.csv", folders, logs, [], CODE, STATISTICS, outputs)
     for name in names:
         assert (root / f"{name}.png").read_bytes().startswith(PNG)
     assert (root / "pareto.svg").read_text().startswith("<?xml")
@@ -116,7 +117,7 @@ def test_figures_of_decisions_are_drawn_where_rules_decide(rules: tuple[Path, li
     ]
     assert len(names) == 5
     outputs: dict[str, list[Path]] = {name: [root / f"{name}.svg"] for name in names}
-    make_figures(root / "paper_table.csv", root / "seeds.csv", folders, [], CODE, STATISTICS, outputs)
+    make_figures(root / "paper_table.csv", root / "seeds.csv", folders, [], [], CODE, STATISTICS, outputs)
     for name in names:
         text = (root / f"{name}.svg").read_text()
         # Letters are paths, what they say stands in comments.
@@ -254,3 +255,35 @@ def test_a_damaged_training_log_is_an_error_that_names_the_line(
     log.write_text(text)
     with pytest.raises(CorruptFileError, match=message):
         read_training_log(log)
+
+
+def write_policy_log(root: Path, fast_weights: str, seed: int, **changes: float) -> Path:
+    log = root / "policies" / "tiny" / fast_weights / "ppo" / f"seed-{seed}" / "log.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {
+            **dict.fromkeys(("p", "i", "d", "lambda", "entropy", "approx_kl", "clipfrac"), 0.1),
+            **dict.fromkeys(("explained_variance", "cost_explained_variance"), 0.5),
+            **dict.fromkeys(("share_skip", "share_update_1", "share_update_2", "share_update_4"), 0.25),
+            **{"iteration": number, "reward": 0.01 * number, "cost": 3.0, "limit": 3.5},
+            **changes,
+        }
+        for number in range(1, 6)
+    ]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return log
+
+
+def test_the_training_of_policies_is_drawn_for_each_kind_with_its_seeds(tmp_path: Path) -> None:
+    logs = [write_policy_log(tmp_path, kind, seed) for kind in ("lora", "memory") for seed in (0, 1)]
+    policy_curves(logs, [tmp_path / "curves.png"])
+    assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
+    assert [line["iteration"] for line in read_policy_log(logs[0])] == [1, 2, 3, 4, 5]
+
+
+def test_a_damaged_log_of_a_policy_is_named(tmp_path: Path) -> None:
+    log = write_policy_log(tmp_path, "lora", 0, reward=float("nan"))
+    with pytest.raises(CorruptFileError, match=r"log\.jsonl:1: not a line of a log of PPO\. Rebuild it"):
+        policy_curves([log], [tmp_path / "curves.png"])
+    with pytest.raises(PonderTTTError, match="the grid has no method ppo"):
+        policy_curves([], [tmp_path / "curves.png"])

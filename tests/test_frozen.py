@@ -8,18 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from ponderttt.config import (
-    FastWeightsConfig,
-    LoRAConfig,
-    MemoryConfig,
-    RulesConfig,
-    SuffixConfig,
-    TTTConfig,
-)
+from ponderttt.config import RulesConfig
 from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
+from ponderttt.fast_weights.settings import (
+    FastWeightsConfig,
+    LoRAConfig,
+    MemoryConfig,
+    SuffixConfig,
+    TTTConfig,
+)
 from ponderttt.frozen import FrozenModel, open_frozen_pass, run_frozen_pass
 from ponderttt.loop.methods import Spending, arm_of, protocol_of
 from ponderttt.loop.page import Group
@@ -35,6 +35,7 @@ from ponderttt.policies.calibration import calibrate
 from ponderttt.scoring import score_stream
 from ponderttt.step_records import frozen_steps
 from tiny_llama import tiny_llama
+from tiny_policies import learned_policies
 
 CHUNK, VOCABULARY = 32, 96
 CONFIG = tiny_llama(vocab_size=VOCABULARY, max_context=3 * CHUNK)
@@ -120,7 +121,7 @@ def programs():
     return {kind: ModulePrograms(awake(kind)) for kind in KINDS}
 
 
-SPENDING = Spending(3.0, NOMINAL_COSTS, RulesConfig(), CALIBRATION)
+SPENDING = Spending(3.0, NOMINAL_COSTS, RulesConfig(), CALIBRATION, learned_policies())
 
 
 def steps_of(

@@ -234,3 +234,29 @@ def test_a_budget_in_flops_is_checked_in_flops(tmp_path: Path) -> None:
     row = table_of(folders)["ttt", "entropy@1.2"]
     assert row.budget == 1.2
     assert row.budget_error == pytest.approx(1.1 / 1.2 - 1)
+
+
+def test_a_learned_policy_is_compared_with_the_best_rule_of_its_budget(tmp_path: Path) -> None:
+    losses = {
+        "skip": 2.0,
+        "entropy": 1.8,
+        "loss": 1.7,
+        "entropy@2": 1.9,
+        "schedule": 1.2,
+        "ppo": 1.65,
+        "gumbel_hard@2": 1.95,
+        "gumbel_soft": 1.6,
+    }
+    folders = [write_run(tmp_path, "none", "plain", 0, lambda s, c, k: 3.0, tokens=TOKENS)]
+    for method, loss in losses.items():
+        act = (lambda s, c: Action.SKIP) if method == "skip" else update
+        folders.append(
+            write_run(tmp_path, "ttt", method, 0, lambda s, c, k, loss=loss: loss, tokens=TOKENS, action=act)
+        )
+    rows = table_of(folders)
+    ppo, gate, soft = (rows["ttt", method] for method in ("ppo", "gumbel_hard@2", "gumbel_soft"))
+    assert (ppo.best_rule, gate.best_rule, soft.best_rule) == ("loss", "entropy@2", None)
+    assert ppo.delta_vs_rule == pytest.approx(-0.05)
+    assert gate.delta_vs_rule == pytest.approx(0.05)
+    assert soft.delta_vs_rule is None
+    assert rows["ttt", "entropy"].delta_vs_rule is None

@@ -7,9 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ponderttt.config import FastWeightsConfig, LoRAConfig, MemoryConfig, SuffixConfig, TTTConfig
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
+from ponderttt.fast_weights.settings import (
+    FastWeightsConfig,
+    LoRAConfig,
+    MemoryConfig,
+    SuffixConfig,
+    TTTConfig,
+)
 from ponderttt.features.table import FROZEN, frozen_index
 from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.models.llama import block_shapes

@@ -8,7 +8,8 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import FastWeightsConfig, ModelConfig, RulesConfig
+    from ponderttt.config import ModelConfig, RulesConfig
+    from ponderttt.fast_weights.settings import FastWeightsConfig
     from ponderttt.jobs.arms import ArmSettings, folders, score_arms, score_plain
     from ponderttt.jobs.stages import records_code
     from ponderttt.loop.running import Budget
@@ -54,6 +55,7 @@ with job(snakemake.log[0], snakemake.threads) as progress:
             hidden_dir,
             Path(inputs.training).parent,
             Path(inputs.calibration[0]).parent if inputs.get("calibration") else None,
+            {Path(path).parts[-3]: Path(path).parent for path in inputs.get("policies", [])},
             {"skip": Path(snakemake.output.manifest).parent}
             if calibrating
             else folders(snakemake.output.manifests),

@@ -17,6 +17,7 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.input.seeds,
         [Path(path).parent for path in snakemake.input.manifests],
         list(snakemake.input.logs),
+        list(snakemake.input.policies),
         snakemake.params.records_code,
         from_mapping(StatisticsConfig, snakemake.params.statistics, "statistics"),
         {name: list(snakemake.output[name]) for name in snakemake.params.names},

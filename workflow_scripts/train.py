@@ -8,7 +8,8 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import FastWeightsConfig, ModelConfig, TrainingConfig
+    from ponderttt.config import ModelConfig, TrainingConfig
+    from ponderttt.fast_weights.settings import FastWeightsConfig
     from ponderttt.jobs.train import train
     from ponderttt.mapping import from_mapping
     from ponderttt.names import kind_and_context

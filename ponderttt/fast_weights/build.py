@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ponderttt.config import FastWeightsConfig
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import FastWeights
+from ponderttt.fast_weights.settings import FastWeightsConfig
 from ponderttt.names import KINDS
 from ponderttt.provenance import atomic_path
 from ponderttt.seeds import named_key

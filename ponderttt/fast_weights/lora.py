@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from ponderttt.config import LoRAConfig
 from ponderttt.fast_weights.base import (
     Adaptation,
     Chunk,
@@ -27,6 +26,7 @@ from ponderttt.fast_weights.base import (
     masked_mean,
 )
 from ponderttt.fast_weights.gradient_steps import Descent, begin, gradient_steps, opposite
+from ponderttt.fast_weights.settings import LoRAConfig
 from ponderttt.models.losses import corrected_cross_entropy
 
 

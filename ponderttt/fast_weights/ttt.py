@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from ponderttt.config import TTTConfig
 from ponderttt.fast_weights.base import Adaptation, Chunk, HiddenCorrection, Readout, masked_mean
+from ponderttt.fast_weights.settings import TTTConfig
 
 NORM_EPSILON = 1e-6
 #: Largest norm of one token's gradient [k_s; 1]ᵀ g_s, in units of the head width, with which it grows.  Typical

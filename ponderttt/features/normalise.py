@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.features.table import NAMES
+from ponderttt.features.table import FEATURES, NAMES
 
 #: Normalised features are clipped to ± this, so that an odd chunk cannot drown the others.
 CLIP = 5.0
@@ -45,6 +45,18 @@ def fit(features: Float[np.ndarray, "M F"]) -> Normaliser:
     mean, spread = rows.mean(axis=0), rows.std(axis=0)
     constant = spread <= _CONSTANT * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
     return Normaliser(mean, np.where(constant, 1.0, spread))
+
+
+def blind(normaliser: Normaliser, groups: Collection[str]) -> Normaliser:
+    """Statistics under which every feature of some groups is 0, whatever it is."""
+    hidden = np.array([feature.group in groups for feature in FEATURES])
+    return Normaliser(normaliser.mean, np.where(hidden, np.inf, normaliser.scale))
+
+
+def on_device(normaliser: Normaliser) -> Normaliser:
+    """The same statistics as float32 arrays of jax."""
+    mean, scale = (jnp.asarray(part, jnp.float32) for part in normaliser)
+    return Normaliser(mean, scale)  # type: ignore[arg-type]
 
 
 def apply(normaliser: Normaliser, features: Float[Array, "*B F"]) -> Float[Array, "*B F"]:

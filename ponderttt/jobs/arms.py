@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ponderttt.config import FastWeightsConfig, ModelConfig, RulesConfig
-from ponderttt.errors import CorruptFileError
-from ponderttt.fast_weights.build import build, load_slow_weights
+from ponderttt.config import ModelConfig
 from ponderttt.features.table import NAMES, index
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
-from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, inputs_digest, open_inputs
+from ponderttt.jobs.inputs import CACHE_FOLDER, inputs_digest, open_inputs
+from ponderttt.jobs.modules import ArmSettings, open_module
 from ponderttt.layout import plain_method, rebuild
 from ponderttt.loop.methods import protocol_of
-from ponderttt.loop.running import Budget, run_arms
+from ponderttt.loop.running import run_arms
 from ponderttt.mapping import as_mapping
-from ponderttt.names import kind_and_context
 from ponderttt.policies.calibration import Calibration, calibrate
-from ponderttt.provenance import MANIFEST, read_manifest
+from ponderttt.policies.trained import open_policy
+from ponderttt.provenance import MANIFEST
 from ponderttt.records import read_records
 from ponderttt.step_records import frozen_steps, write_steps
-
-
-@dataclass(frozen=True)
-class ArmSettings:
-    """What the records of a trained module depend on besides its inputs.
-
-    Attributes:
-        fast_weights: its name in the grid, such as ``memory+context_1``.
-        config: settings of all kinds.
-        seed: of the trained module and of random decisions.
-        budget: of the rules and oracles.
-        rules: settings of the rules.
-    """
-
-    fast_weights: str
-    config: FastWeightsConfig
-    seed: int
-    budget: Budget
-    rules: RulesConfig
-
-    @property
-    def kind(self) -> str:
-        """The kind, without context."""
-        return kind_and_context(self.fast_weights)[0]
 
 
 def score_arms(
@@ -60,6 +35,7 @@ def score_arms(
     hidden_dir: Path | str,
     training_dir: Path | str,
     calibration_dir: Path | str | None,
+    policy_dirs: Mapping[str, Path | str],
     output_dirs: Mapping[str, Path | str],
     checkpoint_root: Path | str,
     stage_digest: str,
@@ -78,6 +54,7 @@ def score_arms(
         hidden_dir: its frozen pass, with the context that the fast weights are on top of.
         training_dir: the trained slow weights.
         calibration_dir: records of the same module on training streams, for rules that look at signals.
+        policy_dirs: name of a learned policy → its folder.
         output_dirs: method → folder of its records.
         checkpoint_root: folder of all checkpoints.
         stage_digest: of the code that makes records.
@@ -88,35 +65,35 @@ def score_arms(
     compilation_cache(Path(model_dir).parents[1] / CACHE_FOLDER)
     kind, seed = settings.kind, settings.seed
     inputs = open_inputs(model, model_dir, chunks_dir, hidden_dir, kind)
-    again = rebuild(Path(training_dir) / MANIFEST)
-    trained = read_manifest(training_dir, TRAINING, again)["facts"]
-    own = as_mapping(getattr(settings.config, kind))
-    if trained["settings"] != own or trained["model_digest"] != inputs.model_digest:
-        raise CorruptFileError(
-            f"{training_dir}: trained with other settings or on another model. Rebuild it: {again}"
-        )
-    module = load_slow_weights(
-        build(kind, inputs.width, settings.config, seed, inputs.shape),
-        Path(training_dir) / SLOW_WEIGHTS,
-        again,
-    )
-    needed = [training_dir] if calibration_dir is None else [training_dir, calibration_dir]
+    opened = open_module(settings, inputs, training_dir)
+    needed = [training_dir, *policy_dirs.values()]
+    if calibration_dir is not None:
+        needed.append(calibration_dir)
+    learned = {
+        name: open_policy(
+            folder,
+            rebuild(Path(folder) / MANIFEST),
+            model_digest=inputs.model_digest,
+            module_digest=opened.digest,
+        )[0]
+        for name, folder in policy_dirs.items()
+    }
     facts = {
         "stage_digest": stage_digest,
-        "fast_weights": own,
+        "fast_weights": opened.settings,
         "budget": asdict(settings.budget),
         "rules": as_mapping(settings.rules),
         "seed": seed,
         "inputs": inputs.inputs | inputs_digest(*needed),
         "model_digest": inputs.model_digest,
-        "trained_by": trained["stage_digest"],
+        "trained_by": opened.trained_by,
         "threads": threads,
     }
     methods = list(output_dirs)
     name = f"{purpose}-{names['corpus']}-{names['model']}-{settings.fast_weights}-seed-{seed}"
     with checkpoints_of(checkpoint_root, name, facts | {"methods": methods}) as checkpoints:
         steps = run_arms(
-            module,
+            opened.module,
             inputs.streams,
             inputs.unembedding,
             methods,
@@ -125,6 +102,7 @@ def score_arms(
             suffix=inputs.suffix,
             rules=settings.rules,
             calibration=None if calibration_dir is None else calibration_of(calibration_dir),
+            learned=learned,
             checkpoints=checkpoints,
             progress=progress,
         )

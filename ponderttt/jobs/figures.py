@@ -11,6 +11,7 @@ from ponderttt.reporting.decisions_figure import allocation, calibration
 from ponderttt.reporting.figures import decomposition, seed_dots
 from ponderttt.reporting.frontier_figure import frontier
 from ponderttt.reporting.pareto import pareto
+from ponderttt.reporting.policy_curves import policy_curves
 from ponderttt.reporting.rows import FRONTIER, SIGNALS, table_manifest
 from ponderttt.reporting.signals_figure import signals
 from ponderttt.reporting.stream_gain import gain_along_stream
@@ -22,6 +23,7 @@ def make_figures(
     seeds: Path | str,
     run_folders: Sequence[Path | str],
     training_logs: Sequence[Path | str],
+    policy_logs: Sequence[Path | str],
     records_code: str,
     statistics: StatisticsConfig,
     outputs: Mapping[str, Sequence[Path | str]],
@@ -33,6 +35,7 @@ def make_figures(
         seeds: ``seeds.csv``.
         run_folders: every arm and seed of the grid.
         training_logs: ``log.jsonl`` of every trained adapter.
+        policy_logs: ``log.jsonl`` of every policy that PPO trained.
         records_code: the stage digest that all records must carry.
         statistics: of the bands along the stream.
         outputs: figure → its files, one for each format.
@@ -51,6 +54,7 @@ def make_figures(
         "seed_dots": lambda files: seed_dots(table, seeds, files),
         "decomposition": lambda files: decomposition(table, files),
         "training_curves": lambda files: training_curves(training_logs, files),
+        "policy_curves": lambda files: policy_curves(policy_logs, files),
     }
     for name, files in outputs.items():
         draw[name](files)

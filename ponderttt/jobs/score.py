@@ -6,22 +6,31 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ponderttt import config
+from ponderttt.config import RulesConfig
 from ponderttt.corpus.filters import EXTENSIONS
 from ponderttt.corpus.folders import read_folder
 from ponderttt.corpus.streams import Document, build_stream
 from ponderttt.errors import PonderTTTError
 from ponderttt.layout import Layout, rebuild
-from ponderttt.names import CALIBRATED_METHODS
-from ponderttt.provenance import MANIFEST
+from ponderttt.names import (
+    BUDGETED_METHODS,
+    CALIBRATED_METHODS,
+    FIXED_METHODS,
+    RULE_METHODS,
+    kind_and_context,
+    stated_budget,
+)
+from ponderttt.provenance import MANIFEST, sha256_file
 
 if TYPE_CHECKING:
     from ponderttt.fast_weights.base import FastWeights
     from ponderttt.loop.methods import Spending
     from ponderttt.loop.stream_data import Step
     from ponderttt.models.backbone import Backbone
+    from ponderttt.policies.trained import Trained
 
 #: A larger file is data more often than code; it is named and left out.
 MAX_FILE_BYTES = 1 << 20
@@ -87,7 +96,7 @@ class Request:
 
     Attributes:
         kind: of the fast weights; ``none`` is the plain backbone.
-        method: what decides after each chunk: a fixed action or a rule.
+        method: what decides after each chunk: a fixed action, a rule, or the folder of a trained policy.
         budget: of a rule, mean nominal cost per chunk; ``None`` is the configuration's.
         config_path: the configuration that names models and settings.
         model_name: a model of it.
@@ -128,11 +137,15 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
 
     experiment = config.load(request.config_path)
     read = {path: read_documents(path, notice) for path in paths}
-    spending = _spending(experiment, request)
+    trained = None if request.method in (*FIXED_METHODS, *RULE_METHODS) else _open_trained(request)
+    spending = _spending(experiment, request) if trained is None else _learned_spending(request, *trained)
+    method = request.method if trained is None else trained[0].name
     backbone = open_model(experiment, request.model_name, notice)
     check_context(backbone.config.max_context, experiment.chunk_size, request.context_chunks)
     compilation_cache(Path(experiment.data_dir) / ".jax_cache")
     module = None if request.kind == "none" else _module(experiment, request, backbone, notice)
+    if trained is not None:
+        _check_fits(trained[1], experiment, request, backbone)
     suffix = suffix_weights(backbone) if request.kind == "suffix" else None
     assert backbone.tokenizer is not None
     model = FrozenModel(backbone)
@@ -142,7 +155,7 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
         if stream is None or not stream.n_chunks:
             raise PonderTTTError(f"{path}: too short to score; at least two tokens are needed")
         yield from score_stream(
-            model, stream, module, request.method, spending, request.context_chunks, suffix, request.seed
+            model, stream, module, method, spending, request.context_chunks, suffix, request.seed
         )
 
 
@@ -183,6 +196,54 @@ def _spending(experiment: config.Experiment, request: Request) -> Spending:
     # A budget that no actions have is refused before the model is read.
     policy_for(request.method, spending)
     return spending
+
+
+def _open_trained(request: Request) -> tuple[Trained, dict[str, Any]]:
+    """A trained policy, for the fast weights that were asked for."""
+    from ponderttt.policies.trained import open_policy
+
+    trained, facts = open_policy(request.method, rebuild(Path(request.method) / MANIFEST))
+    if facts["fast_weights"] != _name(request):
+        kind, context = kind_and_context(facts["fast_weights"])
+        raise PonderTTTError(
+            f"--policy {request.method}: trained for {facts['fast_weights']}, not for {_name(request)}; use "
+            f"--fast-weights {kind} --context-chunks {context}"
+        )
+    return trained, facts
+
+
+def _learned_spending(request: Request, trained: Trained, facts: dict[str, Any]) -> Spending:
+    """The budget of a trained policy: what was asked for, or what it was trained with."""
+    from ponderttt.loop.methods import Spending, policy_for
+    from ponderttt.policies.budget import NOMINAL_COSTS
+
+    own = stated_budget(trained.name) or float(facts["budget"]["mean"])
+    if request.budget is not None and trained.method not in BUDGETED_METHODS:
+        raise PonderTTTError(
+            f"--policy {request.method}: {trained.method} holds no budget; leave --budget out"
+        )
+    if request.budget is not None and trained.method == "ppo" and request.budget != own:
+        raise PonderTTTError(
+            f"--policy {request.method}: trained for a budget of {own:g}, so leave --budget out or train one for "
+            f"{request.budget:g} (grid.methods: [ppo@{request.budget:g}])"
+        )
+    spending = Spending(request.budget or own, NOMINAL_COSTS, RulesConfig(), None, {trained.name: trained})
+    policy_for(trained.name, spending)
+    return spending
+
+
+def _check_fits(
+    facts: dict[str, Any], experiment: config.Experiment, request: Request, backbone: Backbone
+) -> None:
+    """Refuse a policy that was trained on another model or another trained module."""
+    from ponderttt.policies.trained import check_facts
+
+    layout = Layout.of(experiment)
+    default = Path(layout.training(request.model_name, _name(request), request.seed)).parent
+    weights = request.slow_weights or default / "slow_weights.safetensors"
+    digest = sha256_file(weights) if weights.is_file() else "untrained"
+    again = rebuild(Path(request.method) / MANIFEST)
+    check_facts(request.method, facts, again, model_digest=backbone.digest, module_digest=digest)
 
 
 def _module(

@@ -16,6 +16,7 @@ ENTRY_MODULES: dict[str, tuple[str, ...]] = {
     "control_chunks": ("ponderttt.jobs.control_chunks",),
     "hidden": ("ponderttt.jobs.hidden",),
     "train": ("ponderttt.jobs.train",),
+    "policy": ("ponderttt.jobs.policy",),
     "arms": ("ponderttt.jobs.arms",),
     "table": ("ponderttt.jobs.table",),
     "figures": ("ponderttt.jobs.figures",),

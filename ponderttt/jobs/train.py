@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ponderttt.config import FastWeightsConfig, ModelConfig, TrainingConfig
+from ponderttt.config import ModelConfig, TrainingConfig
 from ponderttt.fast_weights.build import build, save_slow_weights
+from ponderttt.fast_weights.settings import FastWeightsConfig
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, open_inputs, split_validation

@@ -5,22 +5,36 @@ A rule or an oracle spends the budget of the grid; ``entropy@1.5`` spends 1.5 in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import get_args
 
 from ponderttt.config import RulesConfig
+from ponderttt.errors import PonderTTTError
 from ponderttt.loop.arm import Arm, Protocol, Signal
 from ponderttt.loop.controls import Lesson
 from ponderttt.loop.programs import ModulePrograms
-from ponderttt.names import CONTROL_METHODS, ORACLE_METHODS, budget_of, split_method
+from ponderttt.names import (
+    CONTROL_METHODS,
+    LEARNED_METHODS,
+    ORACLE_METHODS,
+    budget_of,
+    split_method,
+    trained_as,
+)
 from ponderttt.policies.base import Policy
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import Calibration
+from ponderttt.policies.trained import Trained
 
 #: Controls, each of which is named for its lesson.
 _LESSONS: dict[str, Lesson] = {lesson: lesson for lesson in get_args(Lesson) if lesson in CONTROL_METHODS}
 #: Signals of the frozen model that a method decides by; the arm's own loss costs nothing extra.
-_OBSERVES: dict[str, Signal] = {"entropy": "entropy", "reconstruction": "reconstruction"}
+_OBSERVES: dict[str, Signal] = {
+    "entropy": "entropy",
+    "reconstruction": "reconstruction",
+    **dict.fromkeys(LEARNED_METHODS, "features"),
+}
 
 
 @dataclass(frozen=True)
@@ -32,12 +46,14 @@ class Spending:
         costs: of the four actions, in the unit of the budget.
         rules: their settings.
         calibration: signals of training streams; ``None`` where no method needs it.
+        learned: trained policies by :func:`ponderttt.names.trained_as`.
     """
 
     budget: float
     costs: tuple[float, ...]
     rules: RulesConfig
     calibration: Calibration | None = None
+    learned: Mapping[str, Trained] = field(default_factory=dict)
 
 
 def protocol_of(method: str) -> Protocol:
@@ -60,8 +76,18 @@ def is_oracle(method: str) -> bool:
 
 
 def policy_for(method: str, spending: Spending) -> Policy:
-    """The policy of a method that is not an oracle."""
+    """The policy of a method that is not an oracle.
+
+    Raises:
+        PonderTTTError: a learned policy that was not trained, a rule without its calibration, a budget that cannot be met.
+    """
     name, budget = budget_of(method, spending.budget)
+    if name in LEARNED_METHODS:
+        if trained_as(method) not in spending.learned:
+            raise PonderTTTError(
+                f"the method '{method}' is learned, and no policy was trained: train it first"
+            )
+        return spending.learned[trained_as(method)].policy(budget, spending.costs)
     return policy_of(
         name, budget=budget, costs=spending.costs, calibration=spending.calibration, rules=spending.rules
     )

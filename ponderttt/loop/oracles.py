@@ -54,7 +54,10 @@ class _Walk:
         """Fast weights after an action on chunk t."""
         if not action.steps:
             return past, fast
-        page, key = self.group.page(t), (id(self.arm.programs), (past,), self.arm.lesson_name, (action,))
+        page, key = (
+            self.group.page(t),
+            (id(self.arm.programs), (past,), self.arm.lesson_name, (action,), None),
+        )
         adapted = page.once(key, lambda: adapt(self.arm, fast, [action], page))
         return (*past, (self.arm.lesson_name, t, int(action))), adapted.fast
 

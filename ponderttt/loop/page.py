@@ -85,6 +85,11 @@ class Page:
                 return Cost(flops, seconds)
         return Cost(flops + stream.projection_flops[t], seconds + stream.projection_seconds[t])
 
+    @property
+    def projection_seconds(self) -> float:
+        """What the shared projection took, if it was made."""
+        return 0.0 if self._projected is None else self._projected.seconds
+
     def release(self) -> None:
         """Let go of the logits, which are made again if they are asked for."""
         self._projected = None

@@ -49,6 +49,7 @@ class ModulePrograms:
         self.in_chunk = Program(batched("score_and_adapt_in_chunk"))
         self.adapt = {action: Program(batched("adapt", action.steps)) for action in Action if action.steps}
         self.flipped = jax.jit(jax.vmap(module.flipped))
+        self.blended = jax.jit(jax.vmap(module.blended))
 
         def slow_basis(slow: Any, unembedding: Float[Array, "V D"]) -> Float[Array, "V R"]:
             merged = nnx.merge(graph, slow)

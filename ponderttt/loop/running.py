@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from ponderttt.names import budget_of
 from ponderttt.policies.budget import budget_tables
 from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.rules import Schedule
+from ponderttt.policies.trained import Trained
 from ponderttt.provenance import atomic_path
 from ponderttt.step_records import steps_from_json, steps_to_json
 from ponderttt.training.checkpoints import Checkpoints
@@ -47,6 +48,7 @@ def run_arms(
     suffix: Any = None,
     rules: RulesConfig = RulesConfig(),  # noqa: B008 (frozen)
     calibration: Calibration | None = None,
+    learned: Mapping[str, Trained] | None = None,
     streams_per_group: int = 1,
     checkpoints: Checkpoints | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -65,13 +67,14 @@ def run_arms(
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
         rules: settings of the rules.
         calibration: signals of training streams, for rules that look at one.
+        learned: trained policies, for learned methods.
         streams_per_group: how many streams advance together.
         checkpoints: where finished groups are kept.
         progress: called with (streams done, streams in all).
     """
     programs = ModulePrograms(module)
     costs = action_costs(programs, streams, unembedding, suffix, budget.unit)
-    spending = Spending(budget.mean, costs, rules, calibration)
+    spending = Spending(budget.mean, costs, rules, calibration, learned or {})
     arms = [arm_of(m, programs, spending, seed) for m in methods if not is_oracle(m)]
     oracles = [m for m in methods if is_oracle(m)]
     wants_donors = any(arm.lesson == "other_stream" for arm in arms)

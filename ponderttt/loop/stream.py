@@ -31,6 +31,7 @@ from ponderttt.loop.arm import Arm, ArmState, Decided, decide, initial_state
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream_data import Step
+from ponderttt.policies.base import Decision
 
 
 class Outcome(NamedTuple):
@@ -102,7 +103,9 @@ def iterate_streams(arms: Sequence[Arm], group: Group) -> Iterator[tuple[str, St
                 cost = arm.policy.costs[outcome.actions[i]]
                 state.spent[b] += cost
                 if outcome.actions[i].steps:
-                    state.past[b] = (*state.past[b], (arm.lesson_name, t, int(outcome.actions[i])))
+                    kept = kept_shares(outcome.decided.decision)
+                    lesson = arm.lesson_name if kept is None else f"{arm.lesson_name}*{kept[i]!r}"
+                    state.past[b] = (*state.past[b], (lesson, t, int(outcome.actions[i])))
                 state.history[b] = remember(
                     state.history[b],
                     loss=float(outcome.loss[i]),
@@ -122,9 +125,10 @@ def _score_first(arm: Arm, state: ArmState, page: Page) -> Outcome:
     loss = _mean_loss(nll, page)
     decided = decide(arm, state, page, loss)
     actions = [Action(int(a)) for a in np.asarray(decided.decision.action)]
+    kept = kept_shares(decided.decision)
     adapted = page.once(
-        (id(programs), past, arm.lesson_name, tuple(actions)),
-        lambda: adapt(arm, state.fast, actions, page),
+        (id(programs), past, arm.lesson_name, tuple(actions), kept),
+        lambda: adapt(arm, state.fast, actions, page, kept),
     )
     return _outcome(nll, loss, decided, adapted, decided.reconstruction, scored, page)
 
@@ -188,8 +192,19 @@ def score(programs: ModulePrograms, fast: Fast, page: Page) -> Measured:
     return programs.score(programs.slow, fast, page.chunk(programs), page.readout(programs))
 
 
-def adapt(arm: Arm, fast: Fast, actions: list[Action], page: Page) -> Adapted:
-    """Gather the streams of each action, run its compiled program, scatter back; SKIP runs nothing."""
+def kept_shares(decision: Decision) -> tuple[float, ...] | None:
+    """Of each stream's update the share that is kept; ``None`` where all keep all of it."""
+    shares = np.atleast_1d(np.asarray(decision.scale, np.float64))
+    return None if (shares == 1.0).all() else tuple(shares.tolist())
+
+
+def adapt(
+    arm: Arm, fast: Fast, actions: list[Action], page: Page, kept: tuple[float, ...] | None = None
+) -> Adapted:
+    """Gather the streams of each action, run its compiled program, scatter back; SKIP runs nothing.
+
+    ``kept`` is the share of each stream's update that stays: the update is made and paid in full.
+    """
     size = len(actions)
     steps, inner_loss = np.zeros(size, int), np.full(size, np.nan)
     flops, seconds = np.zeros(size), np.zeros(size)
@@ -205,6 +220,9 @@ def adapt(arm: Arm, fast: Fast, actions: list[Action], page: Page) -> Adapted:
         after = ran.value.fast
         if arm.lesson == "sign_flipped":
             after = arm.programs.flipped(before, after)
+        if kept is not None:
+            shares = jnp.asarray([kept[i] for i in bucket], jnp.float32)
+            after = arm.programs.blended(before, after, shares)
         fast = put(fast, bucket, size, after)
         steps[bucket], inner_loss[bucket] = ran.value.steps, ran.value.inner_loss
         flops[bucket], seconds[bucket] = ran.flops / len(bucket), ran.seconds / len(bucket)

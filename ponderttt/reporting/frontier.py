@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ponderttt.names import CONTROL_METHODS, split_method
+from ponderttt.names import CONTROL_METHODS, split_method, without_budget
 from ponderttt.reporting.arms import Arm, ArmKey, mean_loss
 from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES
 from ponderttt.reporting.rows import FrontierRow
@@ -25,7 +25,7 @@ def policy_of_method(method: str) -> str:
     base, _ = split_method(method)
     if base in FIXED_SCHEDULES:
         return FIXED
-    return "context" if base == "plain" or base.startswith("context_") else base
+    return "context" if base == "plain" or base.startswith("context_") else without_budget(method)
 
 
 class Area(NamedTuple):

@@ -20,7 +20,15 @@ FIXED_SCHEDULES = (*FIXED_METHODS, "schedule")
 #: Best first: only the exhaustive search is an upper bound.
 ORACLES = tuple(reversed(ORACLE_METHODS))
 
-_METHOD_ORDER = ("plain", "context", *FIXED_SCHEDULES, *BUDGETED_METHODS, *CONTROL_METHODS, *OTHER_PROTOCOLS)
+_METHOD_ORDER = (
+    "plain",
+    "context",
+    *FIXED_SCHEDULES,
+    "gumbel_soft",
+    *BUDGETED_METHODS,
+    *CONTROL_METHODS,
+    *OTHER_PROTOCOLS,
+)
 _PROTOCOL_ORDER = ("score_first", *OTHER_PROTOCOLS)
 
 

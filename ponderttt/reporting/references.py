@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ponderttt.names import BUDGETED_METHODS, CONTROL_METHODS, split_method
+from ponderttt.names import (
+    BUDGETED_METHODS,
+    CALIBRATED_METHODS,
+    CONTROL_METHODS,
+    LEARNED_METHODS,
+    split_method,
+)
 from ponderttt.reporting.arms import Arm, mean_loss
 from ponderttt.reporting.comparisons import COST_TOLERANCE, Recovery, find, mean_cost, recovery
 from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES
@@ -30,6 +36,8 @@ class References:
     #: Fixed schedules at the arm's own counted FLOPs and measured seconds.
     fixed_flops: Arm | None
     fixed_seconds: Arm | None
+    #: For a learned policy the rule of lowest loss at the same budget; chosen on these very streams, so hard to beat.
+    rule: Arm | None
 
 
 def control_of(fast_weights: str) -> tuple[str, str]:
@@ -55,7 +63,17 @@ def references_of(arm: Arm, arms: Sequence[Arm]) -> References:
         update_1=find(arms, arm, arm.key.fast_weights, "update_1") if base in CONTROL_METHODS else None,
         fixed_flops=fixed_at_cost_of(arm, arms, "flops") if decides else None,
         fixed_seconds=fixed_at_cost_of(arm, arms, "seconds") if decides else None,
+        rule=_best_rule(arm, arms) if base in LEARNED_METHODS else None,
     )
+
+
+def _best_rule(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    """The rule that follows a signal with the lowest loss among those held to the budget of a learned policy."""
+    base, suffix = split_method(arm.key.method)
+    if base not in BUDGETED_METHODS:
+        return None
+    found = [find(arms, arm, arm.key.fast_weights, rule + suffix) for rule in CALIBRATED_METHODS]
+    return min((rule for rule in found if rule is not None), key=mean_loss, default=None)
 
 
 def _of_same_budget(arm: Arm, arms: Sequence[Arm], bases: Sequence[str]) -> Arm | None:

@@ -80,6 +80,10 @@ class TableRow:
     delta_vs_fixed_seconds: float | None
     delta_vs_fixed_seconds_ci_low: float | None
     delta_vs_fixed_seconds_ci_high: float | None
+    delta_vs_rule: float | None
+    delta_vs_rule_ci_low: float | None
+    delta_vs_rule_ci_high: float | None
+    best_rule: str | None
     update_rate: float
     share_skip: float
     share_update_1: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ponderttt.names import CALIBRATED_METHODS, split_method
+from ponderttt.names import CALIBRATED_METHODS, LEARNED_METHODS, split_method
 from ponderttt.reporting.methods import ORACLES
 from ponderttt.reporting.rows import FrontierRow, SignalRow, TableRow
 from ponderttt.reporting.signals_figure import strongest
@@ -23,13 +23,13 @@ _TOP = 5
 
 
 def rules_of(rows: Sequence[TableRow], fast_weights: str) -> list[TableRow]:
-    """The rules that follow a signal, at every budget."""
+    """The rules that follow a signal and the learned policies, at every budget."""
     return [
         row
         for row in rows
         if row.fast_weights == fast_weights
         and row.protocol == "score_first"
-        and split_method(row.method)[0] in CALIBRATED_METHODS
+        and split_method(row.method)[0] in (*CALIBRATED_METHODS, *LEARNED_METHODS)
     ]
 
 
@@ -96,6 +96,12 @@ def rule_section(rows: Sequence[TableRow], fast_weights: str, confidence: float)
     yield ""
     for name, reference in REFERENCES:
         yield f"* {claim(rules, name, reference, confidence)}"
+    learned = [row for row in rules if split_method(row.method)[0] in LEARNED_METHODS]
+    if learned:
+        yield (
+            "* Learned policies. "
+            f"{claim(learned, 'delta_vs_rule', 'the best rule of the same budget', confidence)}"
+        )
     oracles = [
         row
         for row in rows
@@ -144,7 +150,7 @@ def area_section(rows: Sequence[FrontierRow], fast_weights: str, confidence: flo
             continue
         yield f"#### {fast_weights}: over budgets, against {words}"
         yield ""
-        rules = [row for row in policies.values() if row.policy in CALIBRATED_METHODS]
+        rules = [row for row in policies.values() if row.policy in (*CALIBRATED_METHODS, *LEARNED_METHODS)]
         if rules:
             yield f"* {claim(rules, 'area_vs_random', 'random decisions', confidence, names='policy')}"
             yield f"* {claim(rules, 'area_vs_fixed', 'fixed schedules', confidence, names='policy')}"

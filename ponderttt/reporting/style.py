@@ -44,6 +44,10 @@ _METHODS = {
     "loss": (GREEN, "s"),
     "reconstruction": (ORANGE, "D"),
     "adaptive": (PURPLE, "v"),
+    "regression": (ORANGE, "P"),
+    "gumbel_hard": (PURPLE, "h"),
+    "gumbel_soft": (PURPLE, "H"),
+    "ppo": (GREEN, "p"),
     "greedy_oracle": (VERMILLION, "*"),
     "exhaustive_oracle": (VERMILLION, "P"),
 }

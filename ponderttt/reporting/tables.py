@@ -168,6 +168,7 @@ def _row(
     context = versus(references.context_1)
     random = versus(references.random if _comparable(arm, references.random, notes) else None)
     update = versus(references.update_1)
+    rule = versus(references.rule)
     fixed = {name: versus(getattr(references, f"fixed_{name}")) for name in ("flops", "seconds")}
     from_skip, from_random = recoveries(arm, references)
     notes.extend(dict.fromkeys(r.note for r in (from_skip, from_random) if r.note))
@@ -201,6 +202,9 @@ def _row(
         "delta_vs_update_1": update.delta if update else None,
         **_ends("delta_vs_update_1_", update.interval if update else None),
         **_against_fixed(fixed),
+        "delta_vs_rule": rule.delta if rule else None,
+        **_ends("delta_vs_rule_", rule.interval if rule else None),
+        "best_rule": references.rule.key.method if references.rule else None,
         "update_rate": float((measures["steps"] > 0).mean()),
         **{f"share_{action.name.lower()}": float((measures["action"] == action).mean()) for action in Action},
         "rank_gap": _rank_gap(arm),

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 
 from ponderttt.fast_weights.base import FastWeights, Readout
 from ponderttt.features.normalise import Normaliser
+from ponderttt.features.table import BASE
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream_data import StreamLike
 from ponderttt.policies.budget import NOMINAL_COSTS
@@ -55,6 +56,7 @@ def train_gate(
     checkpoints: Checkpoints,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
     costs: Sequence[float] = NOMINAL_COSTS,
+    inputs: int = BASE,
 ) -> tuple[Gate, Log]:
     """Train a gate, one optimiser step for each stream and epoch.
 
@@ -69,6 +71,7 @@ def train_gate(
         checkpoints: an entered :class:`Checkpoints`; training goes on from its newest one.
         progress: called with (steps done, steps in all, loss).
         costs: of the four actions, which the gate sees as in the loop.
+        inputs: how many features it sees, the first of the table.
 
     Returns:
         The trained gate and the log, one mapping for each step: the parts of the loss (``ce``, ``ttt``, ``cost``) before
@@ -76,7 +79,7 @@ def train_gate(
     """
     order = _order(len(streams), config.epochs, seed)
     size = max(len(stream.hidden) for stream in streams)
-    gate_graph, weights = nnx.split(Gate(config.inputs, rngs=nnx.Rngs(named_key(seed, "gate"))))
+    gate_graph, weights = nnx.split(Gate(inputs, rngs=nnx.Rngs(named_key(seed, "gate"))))
     # Made once where it is slow: the product of the module's basis with the vocabulary.
     readout = ModulePrograms(module).readout(readout.unembedding, None, readout.suffix)
     graph, slow = nnx.split(module)

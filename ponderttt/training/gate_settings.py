@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ponderttt.errors import ConfigError
-from ponderttt.features.table import BASE, FEATURES
 
 
 @dataclass(frozen=True)
 class GateConfig:
     """Training of the binary gate through the stream: L_CE + ``ttt_weight``·L_TTT + ``cost_weight``·L_cost."""
 
-    #: Features that the gate sees: the base set, or all.
-    inputs: int = BASE
     #: Passes over the training streams; each stream is one optimiser step.
     epochs: int = 8
     learning_rate: float = 3e-3
@@ -27,8 +24,6 @@ class GateConfig:
     checkpoint_every_steps: int = 10
 
     def __post_init__(self) -> None:
-        if self.inputs not in (BASE, len(FEATURES)):
-            raise ConfigError(f"inputs is {self.inputs}; a gate sees {BASE} features or all {len(FEATURES)}")
         for key in ("epochs", "checkpoint_every_steps"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}; it is at least 1")

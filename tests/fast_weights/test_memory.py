@@ -13,12 +13,12 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponderttt.config import MemoryConfig
 from ponderttt.costs import count_flops
 from ponderttt.errors import ConfigError
 from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.build import slow_weights
 from ponderttt.fast_weights.memory import Memory, MemoryFast
+from ponderttt.fast_weights.settings import MemoryConfig
 from tiny_streams import CHUNK, VOCABULARY, WIDTH
 
 #: A memory is read without the vocabulary.

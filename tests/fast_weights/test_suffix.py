@@ -15,10 +15,10 @@ import pytest
 from flax import nnx
 from jaxtyping import Array
 
-from ponderttt.config import SuffixConfig
 from ponderttt.costs import count_flops
 from ponderttt.errors import ConfigError, PonderTTTError
 from ponderttt.fast_weights.base import Chunk, Readout
+from ponderttt.fast_weights.settings import SuffixConfig
 from ponderttt.fast_weights.suffix import Full, LowRank, SuffixAdapter
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.llama import LlamaConfig

@@ -10,7 +10,7 @@ import pytest
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.features import normalise
-from ponderttt.features.table import NAMES
+from ponderttt.features.table import FEATURES, NAMES
 
 
 @pytest.fixture
@@ -70,3 +70,11 @@ def test_a_feature_that_is_not_finite_is_named(training: np.ndarray) -> None:
 def test_no_chunk_is_an_error() -> None:
     with pytest.raises(PonderTTTError, match="no chunk"):
         normalise.fit(np.zeros((0, len(NAMES))))
+
+
+def test_a_policy_does_not_see_the_groups_that_are_left_out(training: np.ndarray) -> None:
+    seen = np.asarray(normalise.apply(normalise.blind(normalise.fit(training), ["code"]), training))
+    hidden = np.array([feature.group == "code" for feature in FEATURES])
+    assert hidden.sum() == 8
+    assert (seen[:, hidden] == 0).all()
+    assert (np.ptp(seen[:, ~hidden], axis=0) > 0).sum() >= (~hidden).sum() - 1

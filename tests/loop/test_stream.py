@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.config import FastWeightsConfig, LoRAConfig, RulesConfig, TrainingConfig, TTTConfig
+from ponderttt.config import RulesConfig, TrainingConfig
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
+from ponderttt.fast_weights.settings import FastWeightsConfig, LoRAConfig, TTTConfig
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.methods import Spending, arm_of, protocol_of
 from ponderttt.loop.page import Group
@@ -27,6 +28,7 @@ from ponderttt.policies.calibration import calibrate
 from ponderttt.policies.rules import Fixed
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.slow_weights import train_slow_weights
+from tiny_policies import learned_policies
 from tiny_streams import CHUNK, VOCABULARY, WIDTH, fresh, make_stream, random_tokens, suffix_block
 
 #: Oracles look ahead, so that their choices depend on what comes; see test_oracles.py.
@@ -40,6 +42,7 @@ CALIBRATION = calibrate(
     }
 )
 CHANGED_CHUNK, CHANGED_TOKEN = 1, 30
+LEARNED = learned_policies()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def programs(awake_modules):
 
 
 def spending(budget: float) -> Spending:
-    return Spending(budget, NOMINAL_COSTS, RulesConfig(), CALIBRATION)
+    return Spending(budget, NOMINAL_COSTS, RulesConfig(), CALIBRATION, LEARNED)
 
 
 def group_of(streams, unembedding) -> Group:
@@ -67,7 +70,13 @@ def run(
 
 def run_all(module: FastWeights, streams, unembedding, methods: Sequence[str], **options):
     """:func:`run_arms` with what every tiny module needs."""
-    given = {"budget": Budget(3.0), "seed": 0, "suffix": suffix_block(), "calibration": CALIBRATION}
+    given = {
+        "budget": Budget(3.0),
+        "seed": 0,
+        "suffix": suffix_block(),
+        "calibration": CALIBRATION,
+        "learned": LEARNED,
+    }
     return run_arms(module, streams, unembedding, methods, **{**given, **options})
 
 

@@ -14,6 +14,7 @@ from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import calibrate
 from ponderttt.policies.gates import Adaptive, Percentile, ReconstructionGate
 from ponderttt.policies.rules import Fixed, Random, Schedule
+from tiny_policies import learned_policies
 
 FLOPS = (1.0, 1.041, 1.082, 1.164)
 CALIBRATION = calibrate({"entropy": [1.0, 2.0], "loss": [2.0, 3.0], "reconstruction": [0.1, 0.2]})
@@ -50,7 +51,11 @@ def test_a_method_has_its_policy_with_the_settings_of_the_config(method, policy)
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in ORACLE_METHODS])
 def test_every_method_decides_something_that_a_record_can_hold(method, seen):
-    policy = build(method, budget=3.0, costs=NOMINAL_COSTS)
+    learned = learned_policies()
+    costs = NOMINAL_COSTS
+    policy = (
+        learned[method].policy(3.0, costs) if method in learned else build(method, budget=3.0, costs=costs)
+    )
     decision = jax.jit(policy.decide)(policy.params, policy.init(), seen, jax.random.key(0))
     assert 0 <= int(decision.action) < 4
     assert decision.cuts.shape == (3,)

@@ -39,7 +39,7 @@ CONFIG: dict[str, Any] = {
     "grid": {
         "models": ["tiny"],
         "fast_weights": ["lora"],
-        "methods": ["skip", "update_1", "entropy", "transductive"],
+        "methods": ["skip", "update_1", "entropy", "regression", "transductive"],
         "seeds": [0, 1],
         "train_corpus": "learn",
         "eval_corpora": ["test"],

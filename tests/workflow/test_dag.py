@@ -6,7 +6,7 @@ from edits import Edit
 from study import Study
 
 REPORTING = {"table": 1, "figures": 1}
-FROM_TRAINING = {"train": 2, "calibrate": 2, "arms_lora": 2, **REPORTING}
+FROM_TRAINING = {"train": 2, "calibrate": 2, "policy": 2, "arms_lora": 2, **REPORTING}
 FROM_SHARDS = {"shards": 2, "chunks": 2, "hidden": 2, "plain": 1, **FROM_TRAINING}
 CODE = "\n_LINE_FOR_A_TEST = 1\n"
 
@@ -20,13 +20,21 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
     [
         pytest.param(
             {"grid__seeds": [0, 1, 7]},
-            {"train": 1, "calibrate": 1, "arms_lora": 1, **REPORTING},
+            {"train": 1, "calibrate": 1, "policy": 1, "arms_lora": 1, **REPORTING},
             id="seed added",
         ),
         pytest.param({"grid__seeds": [0]}, REPORTING, id="seed removed"),
         pytest.param({"statistics__bootstrap_samples": 200}, REPORTING, id="bootstrap samples"),
         pytest.param({"training__epochs": 2}, FROM_TRAINING, id="epochs"),
-        pytest.param({"grid__budget": 4.0}, {"arms_lora": 2, **REPORTING}, id="budget"),
+        pytest.param({"grid__budget": 4.0}, {"policy": 2, "arms_lora": 2, **REPORTING}, id="budget"),
+        pytest.param(
+            {"learned": {"regression": {"penalties": [10.0]}}},
+            {"policy": 2, "arms_lora": 2, **REPORTING},
+            id="the setting of a learned policy",
+        ),
+        pytest.param(
+            {"learned": {"ppo": {"iterations": 7}}}, {}, id="the setting of a policy that is not in the grid"
+        ),
         pytest.param({"rules__ema_step": 0.2}, {"arms_lora": 2, **REPORTING}, id="a rule's setting"),
         pytest.param(
             {"grid__fast_weights": ["lora", "memory+context_1"]},
@@ -35,6 +43,7 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
                 "plain": 1,
                 "train": 2,
                 "calibrate": 2,
+                "policy": 2,
                 "arms_memory_context_1": 2,
                 **REPORTING,
             },
@@ -61,6 +70,7 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
                 "plain": 1,
                 "train": 4,
                 "calibrate": 4,
+                "policy": 4,
                 "arms_lora": 2,
                 "arms_suffix": 2,
                 **REPORTING,
@@ -89,6 +99,7 @@ def test_spelling_out_a_default_runs_nothing(study: Study) -> None:
     [
         ("ponderttt/statistics.py", REPORTING),
         ("ponderttt/training/slow_weights.py", FROM_TRAINING),
+        ("ponderttt/training/regression.py", {"policy": 2, "arms_lora": 2, **REPORTING}),
         ("ponderttt/corpus/filters.py", FROM_SHARDS),
         ("workflow_scripts/table.py", REPORTING),
     ],

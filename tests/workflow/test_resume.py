@@ -49,16 +49,18 @@ def job_of(controller: int, log: Path) -> psutil.Process | None:
     return None
 
 
-def steps_of(study: Study, seed: int) -> Iterator[int]:
+def steps_of(study: Study, seed: int, job: str = "train-tiny-lora") -> Iterator[int]:
     """Finished checkpoints of a seed's training."""
-    for folder in (study.folder / "results/.checkpoints").glob(f"train-tiny-lora-seed-{seed}-*/steps/*"):
+    for folder in (study.folder / "results/.checkpoints").glob(f"{job}-seed-{seed}-*/steps/*"):
         if folder.name.isdigit():
             yield int(folder.name)
 
 
-def wait_for_step(study: Study, seed: int, step: int, controller: subprocess.Popen[str]) -> None:
+def wait_for_step(
+    study: Study, seed: int, step: int, controller: subprocess.Popen[str], job: str = "train-tiny-lora"
+) -> None:
     deadline = time.monotonic() + 240
-    while max(steps_of(study, seed), default=0) < step:
+    while max(steps_of(study, seed, job), default=0) < step:
         assert controller.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -92,6 +94,41 @@ def test_a_killed_seed_resumes_and_equals_an_uninterrupted_run(long_study: Study
     ran = study.run("--force", WEIGHTS.format(killed))
     assert ran.returncode == 0, ran.stderr
     assert sha256_file(study.folder / WEIGHTS.format(killed)) == resumed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["ppo", "gumbel_hard"])
+def test_a_killed_training_of_a_policy_ends_with_the_policy_of_an_uninterrupted_one(
+    policy: str, copied_study: Study
+) -> None:
+    study, name = copied_study, f"policy-tiny-lora-{policy}"
+    study.configure(
+        grid__methods=["skip", policy],
+        grid__seeds=[0],
+        learned={
+            "sequences": 2,
+            "ppo": {"iterations": 40, "rollout": 16, "environments": 2, "checkpoint_every": 1},
+            "gate": {"epochs": 20, "checkpoint_every_steps": 1},
+        },
+    )
+    target = f"results/policies/tiny/lora/{policy}/seed-0/policy.safetensors"
+    controller = start(study, target)
+    wait_for_step(study, 0, 5, controller, name)
+    job = job_of(controller.pid, study.folder / f"results/logs/policy/tiny/lora/{policy}/seed-0.log")
+    assert job is not None
+    job.send_signal(signal.SIGKILL)
+    controller.communicate(timeout=300)
+    assert controller.returncode == 1
+    reached = max(steps_of(study, 0, name))
+    assert reached >= 5 and not (study.folder / target).exists()
+
+    assert study.plan(target) == {"policy": 1}
+    ran = study.run(target)
+    assert ran.returncode == 0, ran.stderr
+    resumed = sha256_file(study.folder / target)
+    ran = study.run("--force", target)
+    assert ran.returncode == 0, ran.stderr
+    assert sha256_file(study.folder / target) == resumed
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def inside(copied_study: Study, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 def test_a_finished_study_names_its_table(inside: Study) -> None:
     assert report("config.yaml").splitlines() == [
-        "9 of 9 arms and seeds are finished in results",
+        "11 of 11 arms and seeds are finished in results",
         "",
         "The table is results/paper_table.csv.",
     ]
@@ -29,7 +29,7 @@ def test_a_finished_study_names_its_table(inside: Study) -> None:
 def test_what_was_never_run_is_listed(inside: Study) -> None:
     inside.configure(results_dir="elsewhere")
     lines = report("config.yaml").splitlines()
-    assert lines[0] == "0 of 9 arms and seeds are finished in elsewhere"
+    assert lines[0] == "0 of 11 arms and seeds are finished in elsewhere"
     assert "  missing   test tiny lora/update_1 seed 1" in lines
     assert lines[-1] == "To run what is missing: snakemake"
 
@@ -39,10 +39,10 @@ def test_another_configuration_is_in_the_command(inside: Study) -> None:
     assert report("other.yaml").endswith("snakemake --configfile other.yaml")
 
 
-@pytest.mark.parametrize("stage", ["train", "calibrate"])
+@pytest.mark.parametrize("stage", ["train/tiny/lora", "calibrate/tiny/lora", "policy/tiny/lora/regression"])
 def test_what_failed_before_an_arm_is_why_the_arm_failed(inside: Study, stage: str) -> None:
     shutil.rmtree(RUNS / "lora/entropy/seed-1")
-    log = Path(f"results/logs/{stage}/tiny/lora/seed-1.log")
+    log = Path(f"results/logs/{stage}/seed-1.log")
     log.write_text("ponderttt: something broke\n")
     assert "  failed    test tiny lora/entropy seed 1: something broke" in report("config.yaml").splitlines()
 
@@ -56,7 +56,7 @@ def test_deleted_damaged_and_failed_runs_are_made_by_the_command(inside: Study) 
     log = Path("results/logs/train/tiny/lora/seed-0.log")
     log.write_text("ponderttt: something broke\n")
     text = report("config.yaml")
-    assert text.startswith("6 of 9")
+    assert text.startswith("8 of 11")
     assert "missing   test tiny lora/skip seed 1" in text
     assert "failed    test tiny lora/update_1 seed 0: something broke" in text
     assert f"damaged   test tiny none/plain seed 0: {damaged}: its sha256 differs" in text
@@ -65,4 +65,4 @@ def test_deleted_damaged_and_failed_runs_are_made_by_the_command(inside: Study) 
     for part in command.split(" && "):
         ran = inside.run(*shlex.split(part)[1:])
         assert ran.returncode == 0, ran.stderr
-    assert report("config.yaml").startswith("9 of 9")
+    assert report("config.yaml").startswith("11 of 11")

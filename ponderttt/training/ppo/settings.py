@@ -5,21 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ponderttt.errors import ConfigError
+from ponderttt.mapping import unknown
+from ponderttt.names import RULE_METHODS
 
 
 @dataclass(frozen=True)
 class PidConfig:
     """Of :mod:`ponderttt.training.ppo.pid`; errors are relative to the limit: 0.1 is a tenth above it."""
 
-    proportional: float = 0.1
-    integral: float = 0.01
-    derivative: float = 0.05
+    proportional: float = 0.5
+    integral: float = 0.05
+    derivative: float = 0.25
     #: Share of the old value that the smoothed error and the smoothed cost keep at each iteration.
     smoothing: float = 0.95
     #: The derivative is the rise of the smoothed cost over so many iterations.
     derivative_span: int = 10
     #: The summed error stays between 0 and this: times ``integral``, the most that it can add to λ.
-    integral_max: float = 500.0
+    integral_max: float = 100.0
     lambda_max: float = 5.0
 
     def __post_init__(self) -> None:
@@ -59,8 +61,8 @@ class PPOConfig:
     pid: PidConfig = field(default_factory=PidConfig)
     #: Budget of the first iteration, from which it goes linearly to the real one at half of the iterations.
     budget_curriculum_start: float | None = None
-    #: Rule whose decisions the policy is first taught to copy.
-    warm_start: str | None = None
+    #: Rule whose decisions the policy is first taught to copy; ``random`` starts on budget and knows nothing else.
+    warm_start: str | None = "random"
     #: Iterations between two checkpoints.
     checkpoint_every: int = 5
 
@@ -77,6 +79,8 @@ class PPOConfig:
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
             _check(f"ppo {name}", value, 0 <= value <= 1, "between 0 and 1")
+        if self.warm_start is not None and self.warm_start not in RULE_METHODS:
+            raise ConfigError(unknown("ppo warm_start", self.warm_start, RULE_METHODS))
         if self.value_clip is not None:
             _check("ppo value_clip", self.value_clip, self.value_clip > 0, "greater than 0, or null")
         if self.rollout * self.environments % self.minibatches:

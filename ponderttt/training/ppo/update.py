@@ -61,11 +61,22 @@ class Stats(NamedTuple):
 
 
 def optimiser(config: PPOConfig, learning_rate: float | Float[Array, ""]) -> optax.GradientTransformation:
-    """Adam after clipping of the gradient norm; ``learning_rate`` is not part of its state and may be traced."""
+    """Adam after clipping of the gradient norm; ``learning_rate`` is not part of its state and may be traced.
+
+    Actor and critics are clipped apart: they share no weights, and critics that are far off would leave the actor none.
+    """
+    clip = optax.clip_by_global_norm(config.grad_clip)
     return optax.chain(
-        optax.clip_by_global_norm(config.grad_clip),
+        optax.partition({"actor": clip, "critics": clip}, _parts),
         optax.scale_by_adam(eps=ADAM_EPSILON),
         optax.scale(-learning_rate),
+    )
+
+
+def _parts(params: Any) -> Any:
+    """``actor`` or ``critics`` for each parameter of an :class:`ponderttt.policies.networks.ActorCritic`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "actor" if path[0].key in ("actor", "policy") else "critics", params
     )
 
 

@@ -1,0 +1,166 @@
+"""Stage ``policy``: a learned policy of one trained module and seed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ponderttt.config import ModelConfig
+from ponderttt.features import normalise
+from ponderttt.jobs.arms import calibration_of
+from ponderttt.jobs.checkpointing import checkpoints_of
+from ponderttt.jobs.entry import Progress, compilation_cache
+from ponderttt.jobs.inputs import CACHE_FOLDER, FrozenInputs, inputs_digest, open_inputs
+from ponderttt.jobs.modules import ArmSettings, open_module
+from ponderttt.learning import Learning
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.running import action_costs
+from ponderttt.mapping import as_mapping
+from ponderttt.names import split_method, stated_budget
+from ponderttt.policies.budget import budget_tables
+from ponderttt.policies.build import policy_of
+from ponderttt.policies.learned import GatePolicy, Linear, RegressionPolicy, without_budget
+from ponderttt.policies.trained import Trained, save_policy
+from ponderttt.training.checkpoints import Checkpoints
+from ponderttt.training.gate import train_gate
+from ponderttt.training.ppo.train import train_ppo
+from ponderttt.training.regression import fit_ridge
+from ponderttt.training.visits import Visits, visit
+from ponderttt.training.world import World
+
+
+def train_policy(
+    model: ModelConfig,
+    policy: str,
+    settings: ArmSettings,
+    learned: Learning,
+    model_dir: Path | str,
+    chunks_dir: Path | str,
+    hidden_dir: Path | str,
+    training_dir: Path | str,
+    calibration_dir: Path | str | None,
+    output_dir: Path | str,
+    checkpoint_root: Path | str,
+    stage_digest: str,
+    threads: int,
+    progress: Progress,
+) -> None:
+    """Write ``results/policies/{model}/{fast_weights}/{policy}/seed-{seed}/``; goes on from a checkpoint.
+
+    Args:
+        model: dtype and split of the backbone, for hidden states that were not kept.
+        policy: a learned method, with its budget where it is trained for another one than the grid's.
+        settings: of the fast weights, the seed and the budget.
+        learned: settings of training.
+        model_dir: the converted model.
+        chunks_dir: the training corpus in chunks.
+        hidden_dir: its frozen pass, with the context that the fast weights are on top of.
+        training_dir: the trained slow weights.
+        calibration_dir: signals of training streams, for a start as a rule that looks at one.
+        output_dir: folder of the policy.
+        checkpoint_root: folder of all checkpoints.
+        stage_digest: of the code; checkpoints of another version are not used.
+        threads: for the manifest.
+        progress: of the job.
+    """
+    output = Path(output_dir)
+    compilation_cache(Path(model_dir).parents[1] / CACHE_FOLDER)
+    inputs = open_inputs(model, model_dir, chunks_dir, hidden_dir, settings.kind)
+    opened = open_module(settings, inputs, training_dir)
+    facts: dict[str, Any] = {
+        "policy": policy,
+        "fast_weights": settings.fast_weights,
+        "settings": as_mapping(learned),
+        "seed": settings.seed,
+        "budget": asdict(settings.budget),
+        "inputs": inputs.inputs
+        | inputs_digest(training_dir, *([calibration_dir] if calibration_dir else [])),
+        "model_digest": inputs.model_digest,
+        "module_digest": opened.digest,
+        "stage_digest": stage_digest,
+        "threads": threads,
+    }
+    name = "-".join(("policy", *output.parts[-4:]))
+    with checkpoints_of(checkpoint_root, name, facts) as checkpoints:
+        trained, log = _train(
+            policy, opened.module, inputs, settings, learned, calibration_dir, checkpoints, progress
+        )
+        facts["training_streams"] = sorted(stream.stream_id for stream in inputs.streams)
+        save_policy(trained, output, facts, log)
+
+
+def _train(
+    policy: str,
+    module: Any,
+    inputs: FrozenInputs,
+    settings: ArmSettings,
+    learned: Learning,
+    calibration_dir: Path | str | None,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> tuple[Trained, list[dict[str, Any]]]:
+    method, count = split_method(policy)[0], learned.features
+    programs = ModulePrograms(module)
+    world = World(programs, inputs.streams, inputs.unembedding, inputs.suffix)
+    costs = action_costs(programs, inputs.streams, inputs.unembedding, inputs.suffix, settings.budget.unit)
+    budget = stated_budget(policy) or settings.budget.mean
+
+    visits = visit(
+        world,
+        budget_tables(costs, budget),
+        costs,
+        learned.sequences,
+        settings.seed,
+        with_gains=method == "regression",
+        shown_budget=budget if method == "ppo" else np.inf,
+        progress=lambda done, total: progress(done, total, "random sequences"),
+    )
+    normaliser = normalise.blind(normalise.fit(visits.features), learned.leave_out)
+    if method == "ppo":
+        teacher = None
+        if learned.ppo.warm_start:
+            signals = None if calibration_dir is None else calibration_of(calibration_dir)
+            teacher = policy_of(
+                learned.ppo.warm_start, budget=budget, costs=costs, calibration=signals, rules=settings.rules
+            )
+        arguments = (world, normaliser, count, learned.ppo, budget, costs, settings.seed, checkpoints)
+        network, shares, log = train_ppo(*arguments, teacher, learned.sequences, progress)
+        return Trained(policy, normaliser, network, shares=shares), log
+    if method == "regression":
+        seen = np.asarray(_seen(visits, normaliser, count), np.float64)
+        fitted = fit_ridge(seen, visits.gain, visits.stream, learned.regression.penalties)
+        line = Linear(
+            jnp.asarray(fitted.coefficients, jnp.float32), jnp.asarray(fitted.intercept, jnp.float32)
+        )
+        scores = RegressionPolicy.score_of(line, jnp.asarray(seen, jnp.float32))
+        numbers = {
+            "chunks": len(visits.gain),
+            "mean_gain": float(visits.gain.mean()),
+            "penalty": fitted.penalty,
+            "explained_on_streams_left_out": fitted.explained,
+        }
+        return Trained(policy, normaliser, line, tuple(np.asarray(scores, float).tolist())), [numbers]
+    gate, log = train_gate(
+        module,
+        inputs.streams,
+        inputs.readout,
+        normaliser,
+        learned.gate,
+        "soft" if method == "gumbel_soft" else "hard",
+        settings.seed,
+        checkpoints,
+        lambda done, total, loss: progress(done, total, f"loss {loss:.3f}"),
+        costs,
+        count,
+    )
+    scores = GatePolicy.score_of(gate, _seen(visits, normaliser, count))
+    return Trained(policy, normaliser, gate, tuple(np.asarray(scores, float).tolist())), log
+
+
+def _seen(visits: Visits, normaliser: normalise.Normaliser, count: int) -> Any:
+    features = without_budget(jnp.asarray(visits.features, jnp.float32))
+    return normalise.apply(normaliser, features)[:, :count]

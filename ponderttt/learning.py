@@ -1,0 +1,69 @@
+"""Settings of learned policies: the part ``learned`` of the experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ponderttt.errors import ConfigError
+from ponderttt.features.table import FEATURES
+from ponderttt.mapping import unknown
+from ponderttt.training.gate_settings import GateConfig
+from ponderttt.training.ppo.settings import PPOConfig
+
+
+@dataclass(frozen=True)
+class RegressionConfig:
+    """Ridge regression of the gain of an update."""
+
+    #: To choose from, by leaving out streams.
+    penalties: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+
+    def __post_init__(self) -> None:
+        if not self.penalties or min(self.penalties) <= 0:
+            raise ConfigError(
+                f"learned.regression.penalties is {list(self.penalties)}; name at least one, greater than 0"
+            )
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How one policy is trained on training streams."""
+
+    #: Features that a policy sees: the base set, or all.
+    features: Literal[32, 64] = 32
+    #: Groups of the table of features that it does not see.
+    leave_out: tuple[str, ...] = ()
+    #: Random sequences through each training stream, which set the scale of features and the percentiles of scores.
+    sequences: int = 4
+    regression: RegressionConfig = RegressionConfig()
+    gate: GateConfig = GateConfig()  # noqa: RUF009 (frozen)
+    ppo: PPOConfig = PPOConfig()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        if self.sequences < 1:
+            raise ConfigError(f"sequences is {self.sequences}; it is at least 1")
+        groups = list(dict.fromkeys(feature.group for feature in FEATURES))
+        for group in self.leave_out:
+            if group not in groups:
+                raise ConfigError(unknown("leave_out", group, groups))
+
+
+@dataclass(frozen=True)
+class LearnedConfig(Learning):
+    """How all policies are trained, and by name what is trained otherwise: ``ppo-{variant}`` in ``grid.methods``.
+
+    A variant states all that is not a default; it takes nothing from the study's own settings.
+    """
+
+    variants: dict[str, Learning] = field(default_factory=dict)
+
+    def of(self, variant: str | None) -> Learning:
+        """The settings of a variant, or the study's own."""
+        return self if variant is None else self.variants[variant]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.variants:
+            if not name.replace("_", "").isalnum():
+                raise ConfigError(f"the variant '{name}' has a name of other characters than a-z, 0-9 and _")

@@ -1,0 +1,177 @@
+"""A trained policy as a file, and the policy that it becomes under a budget.
+
+The folder of a trained policy has its arrays and a manifest, whose facts say what it was trained on: the backbone, the
+trained module, the table of features.  It is refused elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.features.normalise import Normaliser
+from ponderttt.features.table import FEATURES
+from ponderttt.names import split_method
+from ponderttt.policies.base import Policy
+from ponderttt.policies.gumbel import SoftGate
+from ponderttt.policies.learned import ActorPolicy, GatePolicy, Linear, RegressionPolicy, inputs_of
+from ponderttt.policies.networks import ActorCritic, Gate
+from ponderttt.provenance import MANIFEST, atomic_path, digest, read_manifest, write_manifest
+
+KIND, ARRAYS, LOG = "policy", "policy.safetensors", "log.jsonl"
+_NETWORK = "network."
+
+
+def features_digest() -> str:
+    """Of the definitions of all features, in their order."""
+    return digest([[feature.name, feature.definition] for feature in FEATURES])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves.
+
+    Attributes:
+        name: as :func:`ponderttt.names.trained_as` has it: the learned method, its variant, of PPO the budget if it is its own.
+        normaliser: of all features.
+        network: a :class:`Linear`, a :class:`Gate` or an :class:`ActorCritic`.
+        calibration: scores of chunks of training streams, for policies that rank a score.
+        shares: of the four actions in training, for an actor.
+    """
+
+    name: str
+    normaliser: Normaliser
+    network: Any
+    calibration: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """The learned method."""
+        return split_method(self.name)[0]
+
+    def policy(self, budget: float, costs: tuple[float, ...]) -> Policy:
+        """The policy under a budget: mean cost per chunk, in the unit of ``costs``."""
+        if self.method == "regression":
+            return RegressionPolicy(self.network, self.normaliser, self.calibration, budget, costs)
+        if self.method == "gumbel_hard":
+            return GatePolicy(self.network, self.normaliser, self.calibration, budget, costs)
+        if self.method == "gumbel_soft":
+            return SoftGate(self.network, self.normaliser, costs)
+        return ActorPolicy(self.network, self.normaliser, self.shares, budget, costs)
+
+
+def save_policy(
+    trained: Trained, folder: Path | str, facts: Mapping[str, Any], log: list[dict[str, Any]]
+) -> None:
+    """Write the folder of a trained policy, its manifest last."""
+    import json
+
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    arrays = {
+        "mean": trained.normaliser.mean,
+        "scale": trained.normaliser.scale,
+        "calibration": np.asarray(trained.calibration, np.float32),
+        "shares": np.asarray(trained.shares, np.float64),
+        **{f"{_NETWORK}{name}": value for name, value in _parameters(trained.network).items()},
+    }
+    with atomic_path(folder / ARRAYS) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary)
+    with atomic_path(folder / LOG) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in log))
+    facts = {
+        **facts,
+        "policy": trained.name,
+        "inputs": inputs_of(trained.network),
+        "features_digest": features_digest(),
+    }
+    write_manifest(folder, KIND, {ARRAYS: None, LOG: len(log)}, facts)
+
+
+def open_policy(folder: Path | str, rebuild: str, **expected: Any) -> tuple[Trained, dict[str, Any]]:
+    """A trained policy and the facts of its manifest.
+
+    Args:
+        folder: of :func:`save_policy`.
+        rebuild: the command that trains it, for messages.
+        expected: ``model_digest`` and ``module_digest``, where they are known.
+
+    Raises:
+        CorruptFileError: a file is missing or damaged.
+        PonderTTTError: it was trained for something else; the message says for what.
+    """
+    from safetensors.numpy import load_file
+
+    folder = Path(folder)
+    facts = read_manifest(folder, KIND, rebuild)["facts"]
+    check_facts(folder, facts, rebuild, features_digest=features_digest(), **expected)
+    stored: dict[str, np.ndarray] = load_file(folder / ARRAYS)
+    parameters = {
+        name.removeprefix(_NETWORK): value for name, value in stored.items() if name.startswith(_NETWORK)
+    }
+    try:
+        normaliser = Normaliser(stored["mean"].astype(np.float64), stored["scale"].astype(np.float64))
+        network = _network(split_method(facts["policy"])[0], int(facts["inputs"]), parameters)
+        calibration = tuple(float(score) for score in stored["calibration"])
+        shares = tuple(float(share) for share in stored["shares"])
+    except (KeyError, ValueError) as error:
+        raise CorruptFileError(
+            f"{folder / ARRAYS}: not the arrays of {facts['policy']} ({error}). Rebuild it: {rebuild}"
+        ) from None
+    return Trained(facts["policy"], normaliser, network, calibration, shares), facts
+
+
+def check_facts(folder: Path | str, facts: Mapping[str, Any], rebuild: str, **expected: Any) -> None:
+    """Refuse a policy that was trained on something else.
+
+    Raises:
+        PonderTTTError: a fact differs from what is expected; the message says which.
+    """
+    for name, value in expected.items():
+        if facts.get(name) != value:
+            raise PonderTTTError(
+                f"{folder}: this policy was trained {_OTHER[name]}. Train one for this: {rebuild}"
+            )
+
+
+#: What it means that a fact differs.
+_OTHER = {
+    "features_digest": "on another version of the features",
+    "model_digest": "on another model",
+    "module_digest": "with another trained module of fast weights",
+}
+
+
+def _parameters(network: Any) -> dict[str, np.ndarray]:
+    if isinstance(network, Linear):
+        return {name: np.asarray(value, np.float32) for name, value in network._asdict().items()}
+    flat = nnx.to_flat_state(nnx.state(network, nnx.Param))
+    return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
+
+
+def _network(method: str, inputs: int, parameters: Mapping[str, np.ndarray]) -> Any:
+    if method == "regression":
+        if set(parameters) != set(Linear._fields) or parameters["coefficients"].shape != (inputs,):
+            raise ValueError("other parameters than a linear score has")
+        return Linear(**{field: jnp.asarray(value) for field, value in parameters.items()})
+    network = (ActorCritic if method == "ppo" else Gate)(inputs, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(network)
+    flat = nnx.to_flat_state(state)
+    names = {".".join(map(str, path)): variable[...].shape for path, variable in flat}
+    if names != {field: value.shape for field, value in parameters.items()}:
+        raise ValueError("other parameters than the network has")
+    filled = [
+        (path, variable.replace(jnp.asarray(parameters[".".join(map(str, path))]))) for path, variable in flat
+    ]
+    return nnx.merge(graph, nnx.from_flat_state(filled))

@@ -1,0 +1,203 @@
+"""Trajectories of a policy over training streams, several side by side: what reinforcement learning learns from.
+
+Environments go over the same streams in the same order, so that a chunk is opened and projected once for all of them;
+they differ in what was drawn.  What a policy is shown is what the loop shows, by the same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ponderttt.actions import Action
+from ponderttt.features.loop import History, observe, remember, start
+from ponderttt.features.table import FEATURES, frozen_index
+from ponderttt.policies.base import Observation, Policy
+from ponderttt.seeds import named_key
+from ponderttt.training.world import Read, Updates, World
+
+_ENTROPY_MEAN = frozen_index("entropy_mean")
+
+
+class Choice(NamedTuple):
+    """What a policy does in E environments."""
+
+    action: Int[np.ndarray, " E"]
+    log_prob: Float[np.ndarray, " E"]
+    #: Estimates of the discounted reward and cost that are to come.
+    value: Float[np.ndarray, " E"]
+    cost_value: Float[np.ndarray, " E"]
+
+
+class Rollout(NamedTuple):
+    """N steps of E environments."""
+
+    #: Raw, in the order of ``features.table.NAMES``.
+    features: Float[np.ndarray, "N E F"]
+    action: Int[np.ndarray, "N E"]
+    log_prob: Float[np.ndarray, "N E"]
+    value: Float[np.ndarray, "N E"]
+    cost_value: Float[np.ndarray, "N E"]
+    #: Loss of the frozen backbone on the next chunk minus the committed loss there, nats per token; 0 at the end of a stream.
+    reward: Float[np.ndarray, "N E"]
+    #: In multiples of SKIP.
+    cost: Float[np.ndarray, "N E"]
+    #: Whether the stream ended with this chunk.
+    end: Bool[np.ndarray, "N E"]
+    #: Of what follows step N; means nothing where the last step was an end.
+    last: Choice
+
+
+class Episode:
+    """One stream under way.
+
+    Args:
+        world: of the streams.
+        stream: which one.
+        budget: mean cost per chunk that the policy is told of, in multiples of SKIP; infinite is none.
+        costs: of the four actions.
+    """
+
+    def __init__(self, world: World, stream: int, budget: float, costs: Sequence[float]) -> None:
+        self.world, self.stream, self.budget, self.costs = world, stream, budget, costs
+        self.length = world.length(stream)
+        self.t = 0
+        self.updates: Updates = ()
+        self.spent = 0.0
+        self._history: History = start()
+
+    @property
+    def read(self) -> Read:
+        """What reading the chunk under way shows."""
+        return self.world.read(self.stream, self.t, self.updates)
+
+    def observe(self) -> Float[np.ndarray, " F"]:
+        """The features of the chunk under way."""
+        read, stream = self.read, self.world.streams[self.stream]
+        row: Float[np.ndarray, " F"] = observe(
+            stream.features[self.t],
+            self._history,
+            loss=read.loss,
+            loss_frozen=self.world.loss_frozen(self.stream, self.t),
+            reconstruction=read.reconstruction,
+            chunk_index=self.t,
+            chunks_left=self.length - self.t - 1,
+            budget_left=float(np.float32(self.budget * self.length - self.spent)),
+            budget=self.budget,
+        )
+        return row
+
+    def observation(self, features: Float[np.ndarray, " F"]) -> Observation:
+        """What a policy of the loop is shown of the chunk under way."""
+        read, stream = self.read, self.world.streams[self.stream]
+        as_array = lambda value: jnp.asarray(value, jnp.float32)  # noqa: E731
+        return Observation(
+            chunk_index=jnp.asarray(self.t),
+            chunks_left=jnp.asarray(self.length - self.t - 1),
+            loss=as_array(read.loss),
+            loss_frozen=as_array(self.world.loss_frozen(self.stream, self.t)),
+            entropy=as_array(stream.features[self.t][_ENTROPY_MEAN]),
+            reconstruction=as_array(read.reconstruction),
+            budget_left=as_array(self.budget * self.length - self.spent),
+            features=as_array(features),
+        )
+
+    def act(self, action: Action) -> bool:
+        """Learn, and go on to the next chunk; whether the stream has ended."""
+        read = self.read
+        self._history = remember(
+            self._history,
+            loss=read.loss,
+            loss_frozen=self.world.loss_frozen(self.stream, self.t),
+            reconstruction=read.reconstruction,
+            action=int(action),
+            cost=self.costs[action],
+        )
+        self.spent += self.costs[action]
+        self.updates = self.world.learn(self.stream, self.t, self.updates, action)
+        self.t += 1
+        return self.t == self.length
+
+    def reward(self) -> float:
+        """What the updates so far are worth on the chunk under way: frozen minus committed loss, nats per token."""
+        return self.world.loss_frozen(self.stream, self.t) - self.read.loss
+
+
+def demonstrate(
+    world: World, policy: Policy, budget: float, costs: Sequence[float], seed: int, number: int = 0
+) -> tuple[Float[np.ndarray, "M F"], Int[np.ndarray, " M"]]:
+    """The features of every chunk that a policy comes to, once through each stream, and its actions there.
+
+    ``number`` tells demonstrations of a random policy apart.
+    """
+    features, actions = [], []
+    for stream in range(len(world.streams)):
+        episode, state, ended = Episode(world, stream, budget, costs), policy.init(), False
+        while not ended:
+            row = episode.observe()
+            key = named_key(seed, "demonstration", number, world.streams[stream].stream_id, episode.t)
+            decision = policy.decide(policy.params, state, episode.observation(row), key)
+            state, action = decision.state, Action(int(decision.action))
+            features.append(row)
+            actions.append(int(action))
+            ended = episode.act(action)
+    return np.array(features), np.array(actions)
+
+
+def rollout(
+    world: World,
+    choose: Callable[[Float[np.ndarray, "E F"], int], Choice],
+    order: Sequence[int],
+    *,
+    steps: int,
+    environments: int,
+    budget: float,
+    costs: Sequence[float],
+) -> Rollout:
+    """``steps`` chunks in each of E environments; one trajectory per stream, the next of ``order`` when it ends.
+
+    Args:
+        world: of the streams.
+        choose: from the features of E chunks and the number of the step to a :class:`Choice`.
+        order: streams, gone over again from the start if they end before the steps do.
+        steps: N.
+        environments: E.
+        budget: mean cost per chunk, in multiples of SKIP.
+        costs: of the four actions.
+    """
+    place = 0
+    episodes = [Episode(world, order[place], budget, costs) for _ in range(environments)]
+    shape = (steps, environments)
+    features = np.empty((*shape, len(FEATURES)))
+    reward, cost, end = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+    choices = []
+    for n in range(steps):
+        features[n] = [episode.observe() for episode in episodes]
+        choices.append(choose(features[n], n))
+        for e, episode in enumerate(episodes):
+            action = Action(int(choices[-1].action[e]))
+            cost[n, e] = costs[action]
+            end[n, e] = episode.act(action)
+        # All environments are at the same chunk of the same stream, so they end together.
+        if end[n].all():
+            place = (place + 1) % len(order)
+            episodes = [Episode(world, order[place], budget, costs) for _ in range(environments)]
+        else:
+            reward[n] = [episode.reward() for episode in episodes]
+    last = choose(np.array([episode.observe() for episode in episodes]), steps)
+    stacked = Choice(*(np.stack(field) for field in zip(*choices, strict=True)))
+    return Rollout(
+        features,
+        stacked.action,
+        stacked.log_prob,
+        stacked.value,
+        stacked.cost_value,
+        reward,
+        cost,
+        end,
+        last,
+    )

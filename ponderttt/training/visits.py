@@ -1,0 +1,87 @@
+"""Chunks of training streams that random sequences of a budget lead to, with what an update would gain there.
+
+They set the scale of the features, the percentiles of learned scores, and the gains that a regression learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from ponderttt.actions import Action
+from ponderttt.policies.budget import BudgetTables, action_at, cuts
+from ponderttt.training.rollouts import Episode
+from ponderttt.training.world import Updates, World
+
+
+class Visits(NamedTuple):
+    """Chunks that random sequences led to."""
+
+    #: Raw.
+    features: Float[np.ndarray, "M F"]
+    #: Of UPDATE_1, nats per token summed over later chunks; NaN where it was not asked for.
+    gain: Float[np.ndarray, " M"]
+    stream: Int[np.ndarray, " M"]
+
+
+def random_actions(tables: BudgetTables, length: int, rng: np.random.Generator) -> list[Action]:
+    """A random sequence of actions whose total is exactly the budget of a stream."""
+    left = int(np.floor(float(tables.units_per_chunk) * length + 1e-3))
+    units, actions = np.asarray(tables.units), []
+    for t in range(length):
+        starts = cuts(tables, jnp.asarray(left), jnp.asarray(length - t - 1))
+        actions.append(Action(int(action_at(jnp.asarray(rng.random(), jnp.float32), starts))))
+        left -= int(units[actions[-1]])
+    return actions
+
+
+def visit(
+    world: World,
+    tables: BudgetTables,
+    costs: Sequence[float],
+    sequences: int,
+    seed: int,
+    *,
+    with_gains: bool = False,
+    shown_budget: float = np.inf,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Visits:
+    """Go through each stream by random sequences, and measure gains on the way if asked to.
+
+    Args:
+        world: of training streams.
+        tables: of the budget that sequences spend.
+        costs: of the four actions.
+        sequences: for each stream.
+        seed: of the sequences.
+        with_gains: whether gains are measured.
+        shown_budget: mean cost per chunk that features tell of; infinite for a policy that is trained without a budget.
+        progress: called with (streams done, streams in all).
+    """
+    features, owners = [], []
+    gains: list[float] = []
+    for stream in range(len(world.streams)):
+        rng = np.random.default_rng([seed, stream])
+        paths = [random_actions(tables, world.length(stream), rng) for _ in range(sequences)]
+        episodes = [Episode(world, stream, shown_budget, costs) for _ in paths]
+        # Updates without and with UPDATE_1 on a chunk that was visited; a chunk is open once for all of them.
+        pairs: list[tuple[Updates, Updates]] = []
+        saved: list[float] = []
+        for t in range(world.length(stream)):
+            for place, (without, updated) in enumerate(pairs):
+                saved[place] += world.read(stream, t, without).loss - world.read(stream, t, updated).loss
+            for episode, path in zip(episodes, paths, strict=True):
+                features.append(episode.observe())
+                owners.append(stream)
+                if with_gains:
+                    updated = world.learn(stream, t, episode.updates, Action.UPDATE_1)
+                    pairs.append((episode.updates, updated))
+                    saved.append(0.0)
+                episode.act(path[t])
+        gains += saved if with_gains else [np.nan] * (sequences * world.length(stream))
+        progress(stream + 1, len(world.streams))
+    return Visits(np.array(features), np.array(gains), np.array(owners))

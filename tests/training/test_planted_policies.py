@@ -1,0 +1,132 @@
+"""Where one feature tells which chunks' update pays, the regression and PPO find it; where none pays, PPO skips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from planted import CHUNKS, PlantedWeights, planted_stream, worth
+from ponderttt.actions import Action
+from ponderttt.features import normalise
+from ponderttt.loop.arm import Arm
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.stream import run_streams
+from ponderttt.loop.stream_data import StreamChunks
+from ponderttt.policies.base import Policy
+from ponderttt.policies.budget import NOMINAL_COSTS, budget_tables
+from ponderttt.policies.learned import ActorPolicy, Linear, RegressionPolicy, without_budget
+from ponderttt.policies.rules import Random
+from ponderttt.training.checkpoints import Checkpoints
+from ponderttt.training.ppo.settings import PidConfig, PPOConfig
+from ponderttt.training.ppo.train import train_ppo
+from ponderttt.training.regression import fit_ridge
+from ponderttt.training.visits import visit
+from ponderttt.training.world import World
+
+LEARNING = [planted_stream(f"train {seed}", seed) for seed in range(10)]
+HELD_OUT = [planted_stream(f"held out {seed}", 100 + seed) for seed in range(10)]
+UNEMBEDDING = jnp.zeros((5, 2))
+PROGRAMS = ModulePrograms(PlantedWeights())
+STEPS = np.array([action.steps for action in Action])
+UNITS = np.array([action.nominal_cost for action in Action], int) - 1
+
+
+def best(stream: StreamChunks, budget: float) -> float:
+    """What the best actions of exactly this mean cost take off the mean loss, by dynamic programming."""
+    total = round((budget - 1) * CHUNKS)
+    value = np.full(total + 1, -np.inf)
+    value[0] = 0.0
+    for gain in worth(stream):
+        moved = np.full((len(Action), total + 1), -np.inf)
+        for action in Action:
+            moved[action, UNITS[action] :] = value[: total + 1 - UNITS[action]] + STEPS[action] * gain
+        value = moved.max(axis=0)
+    return float(value[total])
+
+
+def achieved(policy: Policy, streams: Sequence[StreamChunks], seed: int = 0) -> float:
+    """What a policy takes off the mean loss of streams, in the loop."""
+    arm = Arm("learned", PROGRAMS, policy, "score_first", seed, observes="features")
+    steps = run_streams([arm], Group(streams, UNEMBEDDING))["learned"]
+    return float(np.mean([step.loss_frozen - step.loss for step in steps]))
+
+
+def against_the_oracle(policy: Policy, budget: float) -> float:
+    """Share of the oracle's gain over random decisions of the same budget, on streams that nothing was trained on."""
+    oracle = float(np.mean([best(stream, budget) for stream in HELD_OUT]))
+    chance = float(np.mean([achieved(Random(budget), HELD_OUT, seed) for seed in range(5)]))
+    return (achieved(policy, HELD_OUT) - chance) / (oracle - chance)
+
+
+def test_the_regression_comes_within_5_percent_of_the_oracle():
+    world = World(PROGRAMS, LEARNING, UNEMBEDDING)
+    budget = 2.0
+    visits = visit(world, budget_tables(NOMINAL_COSTS, budget), NOMINAL_COSTS, 4, 0, with_gains=True)
+    normaliser = normalise.fit(visits.features)
+    seen = normalise.apply(normaliser, without_budget(jnp.asarray(visits.features, jnp.float32)))[:, :32]
+    fitted = fit_ridge(np.asarray(seen), visits.gain, visits.stream, (0.1, 1.0, 10.0, 100.0))
+    assert fitted.explained > 0.6
+    line = Linear(jnp.asarray(fitted.coefficients), jnp.asarray(fitted.intercept))
+    scores = tuple(np.asarray(RegressionPolicy.score_of(line, seen), float).tolist())
+    assert against_the_oracle(RegressionPolicy(line, normaliser, scores, budget), budget) > 0.95
+
+
+def train(streams: Sequence[StreamChunks], config: PPOConfig, budget: float, folder: Path):
+    world = World(PROGRAMS, streams, UNEMBEDDING)
+    visits = visit(world, budget_tables(NOMINAL_COSTS, budget), NOMINAL_COSTS, 4, 0, shown_budget=budget)
+    normaliser = normalise.fit(visits.features)
+    with Checkpoints(folder, "ppo", {}) as checkpoints:
+        network, shares, log = train_ppo(world, normaliser, 32, config, budget, NOMINAL_COSTS, 0, checkpoints)
+    return ActorPolicy(network, normaliser, shares, budget), log
+
+
+@pytest.mark.slow
+def test_ppo_comes_within_5_percent_of_the_oracle(tmp_path):
+    config = PPOConfig(iterations=150, learning_rate=3e-3, pid=PidConfig(1.0, 0.1, 0.5), warm_start=None)
+    policy, log = train(LEARNING, config, 3.0, tmp_path)
+    last = log[-10:]
+    assert np.mean([line["cost"] for line in last]) == pytest.approx(3.0, rel=0.1)
+    assert against_the_oracle(policy, 3.0) > 0.95
+
+
+@pytest.mark.slow
+def test_ppo_skips_where_no_update_pays(tmp_path):
+    never = [planted_stream(f"never {seed}", seed, pays=-0.1) for seed in range(6)]
+    config = PPOConfig(iterations=60, learning_rate=3e-3, warm_start=None)
+    _, log = train(never, config, 3.0, tmp_path)
+    assert np.mean([line["share_skip"] for line in log[-5:]]) > 0.95
+
+
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path):
+    config = PPOConfig(iterations=6, rollout=16, environments=4, checkpoint_every=2)
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_five(done: int, total: int, what: str) -> None:
+        if done == 5:
+            raise Stop
+
+    def run(folder: Path, progress=lambda done, total, what: None):
+        world = World(PROGRAMS, LEARNING[:3], UNEMBEDDING)
+        visits = visit(world, budget_tables(NOMINAL_COSTS, 3.0), NOMINAL_COSTS, 2, 0, shown_budget=3.0)
+        normaliser = normalise.fit(visits.features)
+        with Checkpoints(folder, "ppo", {}) as checkpoints:
+            return train_ppo(
+                world, normaliser, 32, config, 3.0, NOMINAL_COSTS, 0, checkpoints, Random(3.0), 2, progress
+            )
+
+    whole, shares, _ = run(tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(tmp_path / "parts", stop_after_five)
+    resumed, resumed_shares, log = run(tmp_path / "parts")
+    assert [line["iteration"] for line in log] == [1, 2, 3, 4, 5, 6]
+    assert resumed_shares == shares
+    for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        assert np.array_equal(one, two)

@@ -1,0 +1,43 @@
+"""Rule ``policy``."""
+
+from pathlib import Path
+from typing import Any
+
+from ponderttt.jobs.entry import job
+
+snakemake: Any
+
+with job(snakemake.log[0], snakemake.threads) as progress:
+    from ponderttt.config import ModelConfig, RulesConfig
+    from ponderttt.fast_weights.settings import FastWeightsConfig
+    from ponderttt.jobs.modules import ArmSettings
+    from ponderttt.jobs.policy import train_policy
+    from ponderttt.learning import Learning
+    from ponderttt.loop.running import Budget
+    from ponderttt.mapping import from_mapping
+    from ponderttt.names import kind_and_context
+
+    params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
+    kind, _ = kind_and_context(wildcards.fast_weights)
+    train_policy(
+        from_mapping(ModelConfig, params.model, "models"),
+        wildcards.policy,
+        ArmSettings(
+            wildcards.fast_weights,
+            from_mapping(FastWeightsConfig, {kind: params.settings}, "fast_weights"),
+            int(wildcards.seed),
+            Budget(params.budget, params.budget_unit),
+            from_mapping(RulesConfig, params.rules, "rules"),
+        ),
+        from_mapping(Learning, params.learned, "learned"),
+        Path(inputs.model).parent,
+        Path(inputs.chunks).parent,
+        Path(inputs.hidden).parent,
+        Path(inputs.training).parent,
+        Path(inputs.calibration[0]).parent if inputs.calibration else None,
+        Path(snakemake.output.manifest).parent,
+        checkpoint_root=params.checkpoints,
+        stage_digest=params.code,
+        threads=snakemake.threads,
+        progress=progress,
+    )
