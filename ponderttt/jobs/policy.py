@@ -11,6 +11,7 @@ import numpy as np
 
 from ponderttt.config import ModelConfig
 from ponderttt.features import normalise
+from ponderttt.features.table import FEATURES
 from ponderttt.jobs.arms import calibration_of
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
@@ -28,7 +29,7 @@ from ponderttt.policies.trained import Trained, save_policy
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.gate import train_gate
 from ponderttt.training.ppo.train import train_ppo
-from ponderttt.training.regression import fit_ridge
+from ponderttt.training.regression import fit_ridge, group_importance
 from ponderttt.training.visits import Visits, visit
 from ponderttt.training.world import World
 
@@ -137,11 +138,14 @@ def _train(
             jnp.asarray(fitted.coefficients, jnp.float32), jnp.asarray(fitted.intercept, jnp.float32)
         )
         scores = RegressionPolicy.score_of(line, jnp.asarray(seen, jnp.float32))
+        groups = [feature.group for feature in FEATURES[:count]]
+        importance = group_importance(seen, visits.gain, visits.stream, groups, fitted.penalty, settings.seed)
         numbers = {
             "chunks": len(visits.gain),
             "mean_gain": float(visits.gain.mean()),
             "penalty": fitted.penalty,
             "explained_on_streams_left_out": fitted.explained,
+            "lost_without": importance,
         }
         return Trained(policy, normaliser, line, tuple(np.asarray(scores, float).tolist())), [numbers]
     gate, log = train_gate(

@@ -49,3 +49,44 @@ def fit_ridge(
         penalties[best],
         1 - errors[best] / max(spread, 1e-12),
     )
+
+
+def group_importance(
+    inputs: Float[np.ndarray, "M n"],
+    gains: Float[np.ndarray, " M"],
+    streams: Int[np.ndarray, " M"],
+    groups: Sequence[str],
+    penalty: float,
+    seed: int,
+    repeats: int = 20,
+) -> dict[str, float]:
+    """How much less is explained of a stream left out when the features of one group are shuffled among its chunks.
+
+    Permutation importance (Breiman 2001) of whole groups, since features of a group stand in for each other.  Shares of
+    the variance of the gains; about 0 for a group that tells nothing, below 0 for one that misleads.
+
+    Args:
+        inputs: normalised features.
+        gains: what they should tell.
+        streams: of each chunk.
+        groups: of each feature.
+        penalty: of the regression.
+        seed: of the shuffles.
+        repeats: shuffles for each stream and group.
+    """
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.default_rng(seed)
+    lost = dict.fromkeys(groups, 0.0)
+    for stream in np.unique(streams):
+        out = streams == stream
+        line = Ridge(alpha=penalty).fit(inputs[~out], gains[~out])
+        plain = float(np.sum(np.square(gains[out] - line.predict(inputs[out]))))
+        for group in lost:
+            columns = np.array([other == group for other in groups])
+            for _ in range(repeats):
+                shuffled = inputs[out].copy()
+                shuffled[:, columns] = rng.permutation(shuffled[:, columns])
+                lost[group] += float(np.sum(np.square(gains[out] - line.predict(shuffled)))) - plain
+    total = repeats * float(np.sum(np.square(gains - gains.mean())))
+    return {group: error / max(total, 1e-12) for group, error in lost.items()}

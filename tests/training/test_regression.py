@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ponderttt.training.regression import fit_ridge
+from ponderttt.training.regression import fit_ridge, group_importance
 
 
 def test_the_solution_is_the_one_worked_by_hand():
@@ -34,3 +34,14 @@ def test_what_is_explained_is_judged_on_streams_left_out():
     inputs = np.eye(6)[streams]
     gains = np.random.default_rng(1).normal(size=6)[streams]
     assert fit_ridge(inputs, gains, streams, [0.1]).explained < 0.1
+
+
+def test_shuffling_what_tells_costs_all_and_shuffling_noise_nothing():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(120, 4))
+    streams = np.repeat(np.arange(6), 20)
+    gains = 3 * inputs[:, 0]
+    lost = group_importance(inputs, gains, streams, ["told", "noise", "noise", "noise"], 0.1, 0)
+    # A shuffled feature is independent of the gain: the error is that of both.
+    assert lost["told"] == pytest.approx(2.0, rel=0.15)
+    assert abs(lost["noise"]) < 0.01
