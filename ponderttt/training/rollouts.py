@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -135,12 +136,13 @@ def demonstrate(
     ``number`` tells demonstrations of a random policy apart.
     """
     features, actions = [], []
+    decide = jax.jit(policy.decide)
     for stream in range(len(world.streams)):
         episode, state, ended = Episode(world, stream, budget, costs), policy.init(), False
         while not ended:
             row = episode.observe()
             key = named_key(seed, "demonstration", number, world.streams[stream].stream_id, episode.t)
-            decision = policy.decide(policy.params, state, episode.observation(row), key)
+            decision = decide(policy.params, state, episode.observation(row), key)
             state, action = decision.state, Action(int(decision.action))
             features.append(row)
             actions.append(int(action))
