@@ -27,7 +27,6 @@ from setting import VOCABULARY, WIDTH, random_stream
 from ponderttt.actions import Action
 from ponderttt.config import RulesConfig
 from ponderttt.fast_weights.build import build
-from ponderttt.fast_weights.settings import FastWeightsConfig
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import READOUT_AXES, ModulePrograms
@@ -35,6 +34,7 @@ from ponderttt.loop.stream import run_streams
 from ponderttt.policies.base import Decision, Observation
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.rules import Fixed
+from ponderttt.settings.fast_weights import FastWeightsConfig
 
 TARGET = 0.10
 

@@ -16,13 +16,13 @@ import numpy as np
 from setting import VOCABULARY, WIDTH, random_stream
 
 from ponderttt.fast_weights.build import build
-from ponderttt.fast_weights.settings import FastWeightsConfig
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import BASE, FEATURES
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.settings.fast_weights import FastWeightsConfig
+from ponderttt.settings.ppo import PPOConfig
 from ponderttt.training.checkpoints import Checkpoints
-from ponderttt.training.ppo.settings import PPOConfig
 from ponderttt.training.ppo.train import train_ppo
 from ponderttt.training.world import World
 

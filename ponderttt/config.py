@@ -8,8 +8,6 @@ from typing import Literal
 
 from ponderttt.actions import Action
 from ponderttt.errors import ConfigError
-from ponderttt.fast_weights.settings import FastWeightsConfig
-from ponderttt.learning import LearnedConfig
 from ponderttt.mapping import from_mapping, unknown
 from ponderttt.names import (
     BUDGETED_METHODS,
@@ -19,6 +17,8 @@ from ponderttt.names import (
     stated_budget,
     variant_of,
 )
+from ponderttt.settings.fast_weights import FastWeightsConfig
+from ponderttt.settings.learning import LearnedConfig
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,6 @@ from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
-from ponderttt.fast_weights.settings import (
-    FastWeightsConfig,
-    LoRAConfig,
-    MemoryConfig,
-    SuffixConfig,
-    TTTConfig,
-)
 from ponderttt.frozen import FrozenModel, open_frozen_pass, run_frozen_pass
 from ponderttt.loop.methods import Spending, arm_of, protocol_of
 from ponderttt.loop.page import Group
@@ -33,6 +26,13 @@ from ponderttt.names import METHODS, ORACLE_METHODS, methods_of
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate
 from ponderttt.scoring import score_stream
+from ponderttt.settings.fast_weights import (
+    FastWeightsConfig,
+    LoRAConfig,
+    MemoryConfig,
+    SuffixConfig,
+    TTTConfig,
+)
 from ponderttt.step_records import frozen_steps
 from tiny_llama import tiny_llama
 from tiny_policies import learned_policies

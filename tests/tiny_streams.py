@@ -9,17 +9,17 @@ from flax import nnx
 
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
-from ponderttt.fast_weights.settings import (
+from ponderttt.features.table import FROZEN, frozen_index
+from ponderttt.loop.stream_data import StreamChunks
+from ponderttt.models.llama import block_shapes
+from ponderttt.models.suffix import SuffixWeights
+from ponderttt.settings.fast_weights import (
     FastWeightsConfig,
     LoRAConfig,
     MemoryConfig,
     SuffixConfig,
     TTTConfig,
 )
-from ponderttt.features.table import FROZEN, frozen_index
-from ponderttt.loop.stream_data import StreamChunks
-from ponderttt.models.llama import block_shapes
-from ponderttt.models.suffix import SuffixWeights
 from tiny_llama import tiny_llama
 
 VOCABULARY, WIDTH, CHUNK = 64, 32, 48

@@ -9,12 +9,12 @@ snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
     from ponderttt.config import ModelConfig, RulesConfig
-    from ponderttt.fast_weights.settings import FastWeightsConfig
     from ponderttt.jobs.arms import ArmSettings, folders, score_arms, score_plain
     from ponderttt.jobs.stages import records_code
     from ponderttt.loop.running import Budget
     from ponderttt.mapping import from_mapping
     from ponderttt.names import kind_and_context
+    from ponderttt.settings.fast_weights import FastWeightsConfig
 
     params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
     model = from_mapping(ModelConfig, params.model, "models")

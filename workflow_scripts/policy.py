@@ -9,13 +9,13 @@ snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
     from ponderttt.config import ModelConfig, RulesConfig
-    from ponderttt.fast_weights.settings import FastWeightsConfig
     from ponderttt.jobs.modules import ArmSettings
     from ponderttt.jobs.policy import train_policy
-    from ponderttt.learning import Learning
     from ponderttt.loop.running import Budget
     from ponderttt.mapping import from_mapping
     from ponderttt.names import kind_and_context
+    from ponderttt.settings.fast_weights import FastWeightsConfig
+    from ponderttt.settings.learning import Learning
 
     params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
     kind, _ = kind_and_context(wildcards.fast_weights)

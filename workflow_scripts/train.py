@@ -9,10 +9,10 @@ snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
     from ponderttt.config import ModelConfig, TrainingConfig
-    from ponderttt.fast_weights.settings import FastWeightsConfig
     from ponderttt.jobs.train import train
     from ponderttt.mapping import from_mapping
     from ponderttt.names import kind_and_context
+    from ponderttt.settings.fast_weights import FastWeightsConfig
 
     params, (kind, _) = snakemake.params, kind_and_context(snakemake.wildcards.fast_weights)
     train(

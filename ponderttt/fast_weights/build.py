@@ -11,10 +11,10 @@ from flax import nnx
 
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import FastWeights
-from ponderttt.fast_weights.settings import FastWeightsConfig
 from ponderttt.names import KINDS
 from ponderttt.provenance import atomic_path
 from ponderttt.seeds import named_key
+from ponderttt.settings.fast_weights import FastWeightsConfig
 
 if TYPE_CHECKING:
     from ponderttt.models.llama import LlamaConfig

@@ -26,8 +26,8 @@ from ponderttt.fast_weights.base import (
     masked_mean,
 )
 from ponderttt.fast_weights.gradient_steps import Descent, begin, gradient_steps, opposite
-from ponderttt.fast_weights.settings import LoRAConfig
 from ponderttt.models.losses import corrected_cross_entropy
+from ponderttt.settings.fast_weights import LoRAConfig
 
 
 class LoRAMatrices(NamedTuple):

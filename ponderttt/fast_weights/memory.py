@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
-from ponderttt.fast_weights.settings import MemoryConfig
+from ponderttt.settings.fast_weights import MemoryConfig
 
 #: Similarity of what is not there, and probability of what was not found; finite, so that gradients stay so.
 _ABSENT, _NOTHING = -1e30, 1e-37

@@ -22,10 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
 from ponderttt.fast_weights.gradient_steps import Descent, begin, gradient_steps, opposite
-from ponderttt.fast_weights.settings import SuffixConfig
 from ponderttt.models.llama import LlamaConfig, rms_norm
 from ponderttt.models.losses import frozen_logits, linear_cross_entropy
 from ponderttt.models.suffix import SuffixWeights, before_down_projection, run_block
+from ponderttt.settings.fast_weights import SuffixConfig
 
 
 class LowRank(NamedTuple):

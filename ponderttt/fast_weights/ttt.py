@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from ponderttt.fast_weights.base import Adaptation, Chunk, HiddenCorrection, Readout, masked_mean
-from ponderttt.fast_weights.settings import TTTConfig
+from ponderttt.settings.fast_weights import TTTConfig
 
 NORM_EPSILON = 1e-6
 #: Largest norm of one token's gradient [k_s; 1]ᵀ g_s, in units of the head width, with which it grows.  Typical

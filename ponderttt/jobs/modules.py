@@ -10,13 +10,13 @@ from ponderttt.config import RulesConfig
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build, load_slow_weights
-from ponderttt.fast_weights.settings import FastWeightsConfig
 from ponderttt.jobs.inputs import SLOW_WEIGHTS, TRAINING, FrozenInputs
 from ponderttt.layout import rebuild
 from ponderttt.loop.running import Budget
 from ponderttt.mapping import as_mapping
 from ponderttt.names import kind_and_context
 from ponderttt.provenance import MANIFEST, read_manifest
+from ponderttt.settings.fast_weights import FastWeightsConfig
 
 
 @dataclass(frozen=True)

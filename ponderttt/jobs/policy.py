@@ -17,7 +17,6 @@ from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, FrozenInputs, inputs_digest, open_inputs
 from ponderttt.jobs.modules import ArmSettings, open_module
-from ponderttt.learning import Learning
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.running import action_costs
 from ponderttt.mapping import as_mapping
@@ -26,6 +25,7 @@ from ponderttt.policies.budget import budget_tables
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.learned import GatePolicy, Linear, RegressionPolicy, without_budget
 from ponderttt.policies.trained import Trained, save_policy
+from ponderttt.settings.learning import Learning
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.gate import train_gate
 from ponderttt.training.ppo.train import train_ppo

@@ -10,12 +10,12 @@ import numpy as np
 
 from ponderttt.config import ModelConfig, TrainingConfig
 from ponderttt.fast_weights.build import build, save_slow_weights
-from ponderttt.fast_weights.settings import FastWeightsConfig
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, open_inputs, split_validation
 from ponderttt.mapping import as_mapping
 from ponderttt.provenance import MANIFEST, atomic_path, write_manifest
+from ponderttt.settings.fast_weights import FastWeightsConfig
 from ponderttt.training.slow_weights import train_slow_weights
 
 LOG = "log.jsonl"

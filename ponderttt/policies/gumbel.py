@@ -24,7 +24,7 @@ from ponderttt.policies.base import Decision, Observation
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.networks import Gate
 from ponderttt.policies.rules import without_rank
-from ponderttt.training.gate_settings import GateConfig
+from ponderttt.settings.gate import GateConfig
 
 
 def relaxed(

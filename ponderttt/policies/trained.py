@@ -87,7 +87,7 @@ def save_policy(
         **{f"{_NETWORK}{name}": value for name, value in _parameters(trained.network).items()},
     }
     with atomic_path(folder / ARRAYS) as temporary:
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary)
+        save_file({name: np.array(value, order="C") for name, value in arrays.items()}, temporary)
     with atomic_path(folder / LOG) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in log))
     facts = {

@@ -270,7 +270,8 @@ def _read(path: Path, kind: type[R]) -> list[R]:
 
 def _parse(kind: Any, text: str) -> Any:
     if isinstance(kind, types.UnionType):
-        return float(text) if text else None
+        inner = next(part for part in typing.get_args(kind) if part is not type(None))
+        return inner(text) if text else None
     return text == "true" if kind is bool else kind(text)
 
 

@@ -32,8 +32,8 @@ from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.gumbel import temperature_at
 from ponderttt.policies.networks import Gate
 from ponderttt.seeds import named_key
+from ponderttt.settings.gate import GateConfig
 from ponderttt.training.checkpoints import Checkpoints
-from ponderttt.training.gate_settings import GateConfig
 from ponderttt.training.gate_stream import GateStream, Kind, StreamPlayed, gate_stream, play
 from ponderttt.training.slow_weights import Log
 
@@ -65,7 +65,7 @@ def train_gate(
         streams: of the training split.
         readout: the frozen matrices that a chunk is read with, never changed; without logits.
         normaliser: statistics of the features over training streams.
-        config: see :class:`ponderttt.training.gate_settings.GateConfig`.
+        config: see :class:`ponderttt.settings.gate.GateConfig`.
         kind: ``hard`` decides SKIP or UPDATE_1, ``soft`` the share of UPDATE_1 that is kept.
         seed: of the gate's initial weights, the order of streams and the draws.
         checkpoints: an entered :class:`Checkpoints`; training goes on from its newest one.

@@ -35,7 +35,7 @@ from ponderttt.models.losses import frozen_logits
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.gumbel import gate_logits, relaxed, straight_through
 from ponderttt.policies.networks import Gate
-from ponderttt.training.gate_settings import GateConfig
+from ponderttt.settings.gate import GateConfig
 from ponderttt.training.slow_weights import window_chunks
 
 Kind = Literal["hard", "soft"]

@@ -18,7 +18,7 @@ from ponderttt.errors import ConfigError
 from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.build import slow_weights
 from ponderttt.fast_weights.memory import Memory, MemoryFast
-from ponderttt.fast_weights.settings import MemoryConfig
+from ponderttt.settings.fast_weights import MemoryConfig
 from tiny_streams import CHUNK, VOCABULARY, WIDTH
 
 #: A memory is read without the vocabulary.

@@ -18,11 +18,11 @@ from jaxtyping import Array
 from ponderttt.costs import count_flops
 from ponderttt.errors import ConfigError, PonderTTTError
 from ponderttt.fast_weights.base import Chunk, Readout
-from ponderttt.fast_weights.settings import SuffixConfig
 from ponderttt.fast_weights.suffix import Full, LowRank, SuffixAdapter
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.llama import LlamaConfig
 from ponderttt.models.suffix import SuffixWeights, run_suffix, suffix_weights
+from ponderttt.settings.fast_weights import SuffixConfig
 from tiny_streams import tree_close
 
 MODEL = LlamaConfig(61, 3, 32, 4, 2, 8, 48, 1e4, 1e-5, 512, True)

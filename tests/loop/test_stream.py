@@ -13,7 +13,6 @@ from ponderttt.actions import Action
 from ponderttt.config import RulesConfig, TrainingConfig
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
-from ponderttt.fast_weights.settings import FastWeightsConfig, LoRAConfig, TTTConfig
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.methods import Spending, arm_of, protocol_of
 from ponderttt.loop.page import Group
@@ -26,6 +25,7 @@ from ponderttt.names import KINDS, METHODS, ORACLE_METHODS, methods_of
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate
 from ponderttt.policies.rules import Fixed
+from ponderttt.settings.fast_weights import FastWeightsConfig, LoRAConfig, TTTConfig
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.slow_weights import train_slow_weights
 from tiny_policies import learned_policies

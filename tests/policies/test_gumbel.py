@@ -17,7 +17,7 @@ from ponderttt.features.table import FEATURES
 from ponderttt.policies.gumbel import SoftGate, gate_logits, sample, temperature_at
 from ponderttt.policies.networks import Gate
 from ponderttt.seeds import named_key
-from ponderttt.training.gate_settings import GateConfig
+from ponderttt.settings.gate import GateConfig
 
 KEYS = jax.random.split(jax.random.key(0), 4000)
 MANY = jax.jit(jax.vmap(sample, in_axes=(None, 0, None)))

@@ -26,9 +26,9 @@ from ponderttt.policies.gumbel import SoftGate, gate_logits
 from ponderttt.policies.networks import Gate
 from ponderttt.policies.rules import Schedule, without_rank
 from ponderttt.seeds import named_key
+from ponderttt.settings.gate import GateConfig
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.gate import train_gate
-from ponderttt.training.gate_settings import GateConfig
 from ponderttt.training.gate_stream import gate_stream, play
 from tiny_streams import make_stream, random_tokens, tree_close
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ponderttt.training.ppo.settings import PidConfig
+from ponderttt.settings.ppo import PidConfig
 
 
 class PidState(NamedTuple):

@@ -22,12 +22,12 @@ from ponderttt.features.normalise import Normaliser, apply
 from ponderttt.policies.base import Policy
 from ponderttt.policies.networks import ActorCritic
 from ponderttt.seeds import named_key
+from ponderttt.settings.ppo import PPOConfig
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.ppo import pid
 from ponderttt.training.ppo.advantages import gae, normalise
 from ponderttt.training.ppo.clone import clone
 from ponderttt.training.ppo.losses import combined_advantage
-from ponderttt.training.ppo.settings import PPOConfig
 from ponderttt.training.ppo.update import Batch, log_probs, optimiser, update
 from ponderttt.training.rollouts import Choice, Rollout, demonstrate, rollout
 from ponderttt.training.world import World

@@ -16,8 +16,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ponderttt.errors import PonderTTTError
+from ponderttt.settings.ppo import PPOConfig
 from ponderttt.training.ppo import losses
-from ponderttt.training.ppo.settings import PPOConfig
 
 #: Of Adam: large beside the usual 1e-8, so that rarely used weights take no wild steps.
 ADAM_EPSILON = 1e-5

@@ -14,9 +14,9 @@ from flax import nnx
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.networks import ActorCritic
 from ponderttt.seeds import named_key
+from ponderttt.settings.ppo import PPOConfig
 from ponderttt.training.ppo import losses
 from ponderttt.training.ppo.advantages import gae, normalise
-from ponderttt.training.ppo.settings import PPOConfig
 from ponderttt.training.ppo.update import Batch, Stats, optimiser, update
 
 TIME, ENVIRONMENTS, INPUTS = 16, 8, 4

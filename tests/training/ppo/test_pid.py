@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ponderttt.settings.ppo import PidConfig
 from ponderttt.training.ppo.pid import PidState, PidTerms, start, step
-from ponderttt.training.ppo.settings import PidConfig
 
 USUAL = PidConfig()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ponderttt.errors import ConfigError
-from ponderttt.training.ppo.settings import PidConfig, PPOConfig
+from ponderttt.settings.ppo import PidConfig, PPOConfig
 
 
 def test_rates_and_weights_go_linearly_to_their_last_values():

@@ -12,8 +12,8 @@ import pytest
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.seeds import named_key
+from ponderttt.settings.ppo import PidConfig
 from ponderttt.training.ppo import losses, pid
-from ponderttt.training.ppo.settings import PidConfig
 from ponderttt.training.ppo.update import log_probs, update
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 from ponderttt.errors import ConfigError
 from ponderttt.features.table import FEATURES
 from ponderttt.mapping import unknown
-from ponderttt.training.gate_settings import GateConfig
-from ponderttt.training.ppo.settings import PPOConfig
+from ponderttt.settings.gate import GateConfig
+from ponderttt.settings.ppo import PPOConfig
 
 
 @dataclass(frozen=True)

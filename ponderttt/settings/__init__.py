@@ -1,0 +1,1 @@
+"""Settings of the parts of an experiment, free of what they set up."""
