@@ -12,7 +12,7 @@ import click
 from ponderttt import __version__
 from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
-from ponderttt.names import FIXED_METHODS, KINDS, RULE_METHODS, SPENDING_RULES
+from ponderttt.names import KINDS, NAMED_POLICIES, SPENDING_RULES
 
 if TYPE_CHECKING:
     from ponderttt.loop.stream_data import Step
@@ -22,21 +22,20 @@ class _PolicyName(click.ParamType[str]):
     """A method that needs no training, or the folder of a trained policy."""
 
     name = "policy"
-    _KNOWN = (*FIXED_METHODS, *RULE_METHODS)
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value.lower() in self._KNOWN:
+        if value.lower() in NAMED_POLICIES:
             return value.lower()
         if not Path(value).is_dir():
             self.fail(
-                f"{value!r} is not one of {', '.join(self._KNOWN)}, nor the folder of a trained policy",
+                f"{value!r} is not one of {', '.join(NAMED_POLICIES)}, nor the folder of a trained policy",
                 param,
                 ctx,
             )
         return value
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return f"[{'|'.join(self._KNOWN)}|FOLDER]"
+        return f"[{'|'.join(NAMED_POLICIES)}|FOLDER]"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -101,7 +100,7 @@ def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
                 f"--fast-weights none has nothing to update; use --policy skip instead of {options['method']}"
             )
         options["method"] = "skip"
-    named = options["method"] in (*FIXED_METHODS, *RULE_METHODS)
+    named = options["method"] in NAMED_POLICIES
     if options["budget"] is not None and named and options["method"] not in SPENDING_RULES:
         raise PonderTTTError(
             f"--policy {options['method']} holds no budget; leave --budget out, or choose one of {', '.join(SPENDING_RULES)}"

@@ -18,6 +18,8 @@ CALIBRATED_METHODS = ("entropy", "loss", "reconstruction", "adaptive")
 ORACLE_METHODS = ("greedy_oracle", "exhaustive_oracle")
 #: Policies that are trained on training streams.
 LEARNED_METHODS = ("regression", "gumbel_hard", "gumbel_soft", "ppo")
+#: What ``ponderttt score --policy`` knows by name: no training, no look ahead.
+NAMED_POLICIES = (*FIXED_METHODS, *RULE_METHODS)
 #: All that spend ``grid.budget``, or one that their name states, such as ``entropy@1.5``; ``gumbel_soft`` makes one update
 #: after every chunk, of which it keeps a share.
 BUDGETED_METHODS = (*SPENDING_RULES, *ORACLE_METHODS, "regression", "gumbel_hard", "ppo")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import jax
-import numpy as np
 from flax import nnx
 
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.names import KINDS
+from ponderttt.parameters import parameters, with_parameters
 from ponderttt.provenance import atomic_path
 from ponderttt.seeds import named_key
 from ponderttt.settings.fast_weights import FastWeightsConfig
@@ -54,20 +53,12 @@ def build(
     raise ValueError(f"unknown fast weights {kind!r}; known: {', '.join(KINDS)}")
 
 
-def slow_weights(module: FastWeights) -> dict[str, Any]:
-    """Parameter name → array."""
-    state = nnx.state(module, nnx.Param)
-    return {
-        ".".join(str(part) for part in path): variable[...] for path, variable in nnx.to_flat_state(state)
-    }
-
-
 def save_slow_weights(module: FastWeights, path: Path | str) -> None:
     """Write every parameter as safetensors, atomically."""
     from safetensors.numpy import save_file
 
     with atomic_path(path) as temporary:
-        save_file({name: np.asarray(value) for name, value in slow_weights(module).items()}, temporary)
+        save_file(parameters(module), temporary)
 
 
 def load_slow_weights(module: FastWeights, path: Path | str, rebuild: str) -> FastWeights:
@@ -78,18 +69,7 @@ def load_slow_weights(module: FastWeights, path: Path | str, rebuild: str) -> Fa
     """
     from safetensors.numpy import load_file
 
-    stored, expected = load_file(path), slow_weights(module)
-    if wrong := sorted(stored.keys() ^ expected.keys()):
-        raise CorruptFileError(f"{path}: parameters {wrong} are missing or unknown. Rebuild it: {rebuild}")
-    for name, value in expected.items():
-        if stored[name].shape != value.shape:
-            raise CorruptFileError(
-                f"{path}: {name} has shape {stored[name].shape}, expected {value.shape}. Rebuild it: {rebuild}"
-            )
-    graph, state = nnx.split(module)
-    flat = nnx.to_flat_state(state)
-    filled = [
-        (path_, variable.replace(jax.numpy.asarray(stored[".".join(str(p) for p in path_)])))
-        for path_, variable in flat
-    ]
-    return nnx.merge(graph, nnx.from_flat_state(filled))
+    try:
+        return with_parameters(module, load_file(path))
+    except ValueError as error:
+        raise CorruptFileError(f"{path}: {error}. Rebuild it: {rebuild}") from None

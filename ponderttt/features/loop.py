@@ -18,8 +18,9 @@ from ponderttt.features.table import FEATURES, FROZEN, NAMES
 
 #: Chunks after which half of ``stream_position`` is reached.
 HALF_POSITION = 4
-_FROZEN_PLACES = np.array([i for i, feature in enumerate(FEATURES) if feature.source == "frozen"])
-_LOOP_PLACES = {name: i for i, name in enumerate(NAMES) if name not in FROZEN}
+#: Where the two sources stand in the row: frozen features in their order, those of the loop by name.
+FROZEN_PLACES = np.array([i for i, feature in enumerate(FEATURES) if feature.source == "frozen"])
+LOOP_PLACES = {name: i for i, name in enumerate(NAMES) if name not in FROZEN}
 
 
 class History(NamedTuple):
@@ -86,8 +87,8 @@ def observe(
         "reconstruction_drift": _difference(reconstruction, history.reconstruction_ema),
     }
     row = np.empty(len(NAMES))
-    row[_FROZEN_PLACES] = frozen_row
-    for name, place in _LOOP_PLACES.items():
+    row[FROZEN_PLACES] = frozen_row
+    for name, place in LOOP_PLACES.items():
         row[place] = values[name]
     return row
 

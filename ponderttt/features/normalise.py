@@ -53,12 +53,6 @@ def blind(normaliser: Normaliser, groups: Collection[str]) -> Normaliser:
     return Normaliser(normaliser.mean, np.where(hidden, np.inf, normaliser.scale))
 
 
-def on_device(normaliser: Normaliser) -> Normaliser:
-    """The same statistics as float32 arrays of jax."""
-    mean, scale = (jnp.asarray(part, jnp.float32) for part in normaliser)
-    return Normaliser(mean, scale)  # type: ignore[arg-type]
-
-
 def apply(normaliser: Normaliser, features: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     """The z-scores of raw features, clipped to ±:data:`CLIP`; traceable."""
     mean, scale = jnp.asarray(normaliser.mean), jnp.asarray(normaliser.scale)

@@ -14,14 +14,11 @@ from jaxtyping import Array, Float, Int
 
 from ponderttt.actions import Action
 from ponderttt.features.feature import EMA_STEP
-from ponderttt.features.loop import HALF_POSITION
-from ponderttt.features.table import FEATURES, FROZEN, NAMES, index
+from ponderttt.features.loop import FROZEN_PLACES, HALF_POSITION, LOOP_PLACES
+from ponderttt.features.table import NAMES
 
 Number = Float[Array, ""]
 
-_FROZEN_PLACES = np.array([i for i, feature in enumerate(FEATURES) if feature.source == "frozen"])
-_LOOP_NAMES = tuple(name for name in NAMES if name not in FROZEN)
-_LOOP_PLACES = np.array([index(name) for name in _LOOP_NAMES])
 #: ``last_action`` of each action.
 _LAST_ACTION = np.array([action.steps / 4 for action in Action], np.float32)
 
@@ -89,9 +86,9 @@ def observe(
         "reconstruction_ema": average(history.reconstruction_ema, reconstruction),
         "reconstruction_drift": difference(reconstruction, history.reconstruction_ema),
     }
-    own = jnp.stack([jnp.asarray(values[name], jnp.float32) for name in _LOOP_NAMES])
-    row = jnp.zeros(len(NAMES)).at[_FROZEN_PLACES].set(frozen_row)
-    return row.at[_LOOP_PLACES].set(own)
+    own = jnp.stack([jnp.asarray(values[name], jnp.float32) for name in LOOP_PLACES])
+    row = jnp.zeros(len(NAMES)).at[FROZEN_PLACES].set(frozen_row)
+    return row.at[np.array([*LOOP_PLACES.values()])].set(own)
 
 
 def remember(

@@ -18,8 +18,7 @@ from ponderttt.layout import Layout, rebuild
 from ponderttt.names import (
     BUDGETED_METHODS,
     CALIBRATED_METHODS,
-    FIXED_METHODS,
-    RULE_METHODS,
+    NAMED_POLICIES,
     kind_and_context,
     stated_budget,
 )
@@ -137,7 +136,7 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
 
     experiment = config.load(request.config_path)
     read = {path: read_documents(path, notice) for path in paths}
-    trained = None if request.method in (*FIXED_METHODS, *RULE_METHODS) else _open_trained(request)
+    trained = None if request.method in NAMED_POLICIES else _open_trained(request)
     spending = _spending(experiment, request) if trained is None else _learned_spending(request, *trained)
     method = request.method if trained is None else trained[0].name
     backbone = open_model(experiment, request.model_name, notice)

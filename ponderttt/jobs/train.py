@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, SLOW_WEIGHTS, TRAINING, open_inputs, split_validation
 from ponderttt.mapping import as_mapping
-from ponderttt.provenance import MANIFEST, atomic_path, write_manifest
+from ponderttt.provenance import MANIFEST, write_json_lines, write_manifest
 from ponderttt.settings.fast_weights import FastWeightsConfig
 from ponderttt.training.slow_weights import train_slow_weights
 
@@ -80,8 +79,7 @@ def train(
         )
         (output / MANIFEST).unlink(missing_ok=True)
         save_slow_weights(module, output / SLOW_WEIGHTS)
-        with atomic_path(output / LOG) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in log))
+        write_json_lines(output / LOG, log)
         facts = {
             **settings,
             "model_digest": inputs.model_digest,

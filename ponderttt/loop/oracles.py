@@ -20,7 +20,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Fast
 from ponderttt.loop.arm import Arm, Past, initial_state
 from ponderttt.loop.page import Group
-from ponderttt.loop.stream import adapt, score
+from ponderttt.loop.stream import adapt, adapt_once, score_once
 from ponderttt.policies.budget import BudgetTables, next_log_weights
 
 #: Sequences grow exponentially with chunks.
@@ -46,19 +46,14 @@ class _Walk:
 
     def loss(self, t: int, past: Past, fast: Fast) -> float:
         """Total loss of chunk t, nats."""
-        page, programs = self.group.page(t), self.arm.programs
-        scored = page.once((id(programs), (past,)), lambda: score(programs, fast, page))
+        scored = score_once(self.arm.programs, (past,), fast, self.group.page(t))
         return float(np.asarray(scored.value, np.float64).sum())
 
     def learn(self, t: int, past: Past, fast: Fast, action: Action) -> tuple[Past, Fast]:
         """Fast weights after an action on chunk t."""
         if not action.steps:
             return past, fast
-        page, key = (
-            self.group.page(t),
-            (id(self.arm.programs), (past,), self.arm.lesson_name, (action,), None),
-        )
-        adapted = page.once(key, lambda: adapt(self.arm, fast, [action], page))
+        adapted = adapt_once(self.arm, (past,), fast, [action], self.group.page(t))
         return (*past, (self.arm.lesson_name, t, int(action))), adapted.fast
 
 

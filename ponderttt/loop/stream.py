@@ -27,7 +27,7 @@ from ponderttt.actions import Action
 from ponderttt.costs import Measured
 from ponderttt.fast_weights.base import Adaptation, Fast
 from ponderttt.features.loop import remember
-from ponderttt.loop.arm import Arm, ArmState, Decided, decide, initial_state
+from ponderttt.loop.arm import Arm, ArmState, Decided, Past, decide, initial_state
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream_data import Step
@@ -120,16 +120,13 @@ def iterate_streams(arms: Sequence[Arm], group: Group) -> Iterator[tuple[str, St
 
 def _score_first(arm: Arm, state: ArmState, page: Page) -> Outcome:
     programs, past = arm.programs, tuple(state.past)
-    scored = page.once((id(programs), past), lambda: score(programs, state.fast, page))
+    scored = score_once(programs, past, state.fast, page)
     nll = np.asarray(scored.value)
     loss = _mean_loss(nll, page)
     decided = decide(arm, state, page, loss)
     actions = [Action(int(a)) for a in np.asarray(decided.decision.action)]
     kept = kept_shares(decided.decision)
-    adapted = page.once(
-        (id(programs), past, arm.lesson_name, tuple(actions), kept),
-        lambda: adapt(arm, state.fast, actions, page, kept),
-    )
+    adapted = adapt_once(arm, past, state.fast, actions, page, kept)
     return _outcome(nll, loss, decided, adapted, decided.reconstruction, scored, page)
 
 
@@ -190,6 +187,24 @@ class Adapted(NamedTuple):
 def score(programs: ModulePrograms, fast: Fast, page: Page) -> Measured:
     """Negative log-likelihoods [B, T] of a page under fast weights as they stand."""
     return programs.score(programs.slow, fast, page.chunk(programs), page.readout(programs))
+
+
+def score_once(programs: ModulePrograms, past: tuple[Past, ...], fast: Fast, page: Page) -> Measured:
+    """:func:`score`, once for all arms of a module whose fast weights have been through the same."""
+    return page.once((id(programs), past), lambda: score(programs, fast, page))
+
+
+def adapt_once(
+    arm: Arm,
+    past: tuple[Past, ...],
+    fast: Fast,
+    actions: list[Action],
+    page: Page,
+    kept: tuple[float, ...] | None = None,
+) -> Adapted:
+    """:func:`adapt`, once for all arms of a module with the same past, lesson and actions."""
+    key = (id(arm.programs), past, arm.lesson_name, tuple(actions), kept)
+    return page.once(key, lambda: adapt(arm, fast, actions, page, kept))
 
 
 def kept_shares(decision: Decision) -> tuple[float, ...] | None:

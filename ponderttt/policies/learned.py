@@ -8,6 +8,7 @@ the stream's total is its budget.
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ponderttt.features.normalise import Normaliser, apply, on_device
+from ponderttt.features.normalise import Normaliser, apply
 from ponderttt.features.table import index
 from ponderttt.policies.base import Decision, Observation
 from ponderttt.policies.budget import (
@@ -31,6 +32,7 @@ from ponderttt.policies.budget import (
 )
 from ponderttt.policies.gates import percentile_rank
 from ponderttt.policies.networks import ActorCritic, Gate
+from ponderttt.policies.rules import without_rank
 
 #: What a policy that was trained without a budget is shown instead of these: nothing is scarce.
 _BUDGET_FEATURES = np.array([index("budget_remaining"), index("budget_rate")])
@@ -67,7 +69,7 @@ def without_budget(features: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
 
 
 @dataclass(frozen=True)
-class _ScorePolicy:
+class _ScorePolicy(abc.ABC):
     score: Any
     normaliser: Normaliser
     calibration: tuple[float, ...]
@@ -79,7 +81,7 @@ class _ScorePolicy:
         params = ScoreParams(
             budget_tables(self.costs, self.budget),
             jnp.asarray(self.calibration, jnp.float32),
-            on_device(self.normaliser),
+            self.normaliser,
             self.score,
         )
         object.__setattr__(self, "params", params)
@@ -89,9 +91,9 @@ class _ScorePolicy:
         return jnp.asarray(0, jnp.int32)
 
     @staticmethod
+    @abc.abstractmethod
     def score_of(score: Any, inputs: Float[Array, "*B n"]) -> Float[Array, "*B"]:
         """The score of normalised features."""
-        raise NotImplementedError
 
     @classmethod
     def decide(cls, params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
@@ -161,7 +163,7 @@ class ActorPolicy:
         shares = tuple(max(share, self.SMALLEST_SHARE) for share in self.shares)
         params = ActorParams(
             budget_tables(self.costs, self.budget, shares),
-            on_device(self.normaliser),
+            self.normaliser,
             self.network,
         )
         object.__setattr__(self, "params", params)
@@ -180,5 +182,4 @@ class ActorPolicy:
         ways = next_log_weights(params.tables, left, observation.chunks_left) - params.tables.log_share
         action = jax.random.categorical(key, own + ways).astype(jnp.int32)
         score = jnp.exp(own) @ params.tables.units
-        nothing = jnp.full(3, jnp.nan)
-        return Decision(state + params.tables.units[action], action, score, jnp.asarray(jnp.nan), nothing)
+        return without_rank(state + params.tables.units[action], action, score)

@@ -19,11 +19,19 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import FEATURES
 from ponderttt.names import split_method
+from ponderttt.parameters import parameters, with_parameters
 from ponderttt.policies.base import Policy
 from ponderttt.policies.gumbel import SoftGate
 from ponderttt.policies.learned import ActorPolicy, GatePolicy, Linear, RegressionPolicy, inputs_of
 from ponderttt.policies.networks import ActorCritic, Gate
-from ponderttt.provenance import MANIFEST, atomic_path, digest, read_manifest, write_manifest
+from ponderttt.provenance import (
+    MANIFEST,
+    atomic_path,
+    digest,
+    read_manifest,
+    write_json_lines,
+    write_manifest,
+)
 
 KIND, ARRAYS, LOG = "policy", "policy.safetensors", "log.jsonl"
 _NETWORK = "network."
@@ -72,8 +80,6 @@ def save_policy(
     trained: Trained, folder: Path | str, facts: Mapping[str, Any], log: list[dict[str, Any]]
 ) -> None:
     """Write the folder of a trained policy, its manifest last."""
-    import json
-
     from safetensors.numpy import save_file
 
     folder = Path(folder)
@@ -88,8 +94,7 @@ def save_policy(
     }
     with atomic_path(folder / ARRAYS) as temporary:
         save_file({name: np.array(value, order="C") for name, value in arrays.items()}, temporary)
-    with atomic_path(folder / LOG) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in log))
+    write_json_lines(folder / LOG, log)
     facts = {
         **facts,
         "policy": trained.name,
@@ -117,12 +122,10 @@ def open_policy(folder: Path | str, rebuild: str, **expected: Any) -> tuple[Trai
     facts = read_manifest(folder, KIND, rebuild)["facts"]
     check_facts(folder, facts, rebuild, features_digest=features_digest(), **expected)
     stored: dict[str, np.ndarray] = load_file(folder / ARRAYS)
-    parameters = {
-        name.removeprefix(_NETWORK): value for name, value in stored.items() if name.startswith(_NETWORK)
-    }
+    own = {name.removeprefix(_NETWORK): value for name, value in stored.items() if name.startswith(_NETWORK)}
     try:
         normaliser = Normaliser(stored["mean"].astype(np.float64), stored["scale"].astype(np.float64))
-        network = _network(split_method(facts["policy"])[0], int(facts["inputs"]), parameters)
+        network = _network(split_method(facts["policy"])[0], int(facts["inputs"]), own)
         calibration = tuple(float(score) for score in stored["calibration"])
         shares = tuple(float(share) for share in stored["shares"])
     except (KeyError, ValueError) as error:
@@ -156,22 +159,13 @@ _OTHER = {
 def _parameters(network: Any) -> dict[str, np.ndarray]:
     if isinstance(network, Linear):
         return {name: np.asarray(value, np.float32) for name, value in network._asdict().items()}
-    flat = nnx.to_flat_state(nnx.state(network, nnx.Param))
-    return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
+    return parameters(network)
 
 
-def _network(method: str, inputs: int, parameters: Mapping[str, np.ndarray]) -> Any:
+def _network(method: str, inputs: int, stored: Mapping[str, np.ndarray]) -> Any:
     if method == "regression":
-        if set(parameters) != set(Linear._fields) or parameters["coefficients"].shape != (inputs,):
+        if set(stored) != set(Linear._fields) or stored["coefficients"].shape != (inputs,):
             raise ValueError("other parameters than a linear score has")
-        return Linear(**{field: jnp.asarray(value) for field, value in parameters.items()})
+        return Linear(**{field: jnp.asarray(value) for field, value in stored.items()})
     network = (ActorCritic if method == "ppo" else Gate)(inputs, rngs=nnx.Rngs(0))
-    graph, state = nnx.split(network)
-    flat = nnx.to_flat_state(state)
-    names = {".".join(map(str, path)): variable[...].shape for path, variable in flat}
-    if names != {field: value.shape for field, value in parameters.items()}:
-        raise ValueError("other parameters than the network has")
-    filled = [
-        (path, variable.replace(jnp.asarray(parameters[".".join(map(str, path))]))) for path, variable in flat
-    ]
-    return nnx.merge(graph, nnx.from_flat_state(filled))
+    return with_parameters(network, stored)

@@ -42,8 +42,8 @@ class SuffixConfig:
     rank: int = 16
     #: In units of F^-½ per element of the matrix (F: inner size of the MLP), for either target.
     inner_rate: float = 0.02
-    #: Share of the chunk, spread evenly, whose loss an update looks at: at a quarter an update costs half of what it
-    #: costs at one half, and gains three quarters of it (validation streams).
+    #: Share of the chunk, spread evenly, whose loss an update looks at: at a quarter an update costs six tenths of
+    #: what it costs at one half, and gains three quarters of it (validation streams).
     token_share: float = 0.25
     clip_norm: float = 1.0
 

@@ -29,7 +29,8 @@ from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout
 from ponderttt.fast_weights.memory import Memory
 from ponderttt.features import traced
 from ponderttt.features.normalise import Normaliser
-from ponderttt.features.table import NAMES, frozen_index
+from ponderttt.features.table import NAMES
+from ponderttt.loop.arm import RECONSTRUCTION_ERROR
 from ponderttt.loop.stream_data import StreamLike
 from ponderttt.models.losses import frozen_logits
 from ponderttt.policies.budget import NOMINAL_COSTS
@@ -39,7 +40,6 @@ from ponderttt.settings.gate import GateConfig
 from ponderttt.training.slow_weights import window_chunks
 
 Kind = Literal["hard", "soft"]
-_RECONSTRUCTION_ERROR = frozen_index("reconstruction_error")
 #: Fresh fast weights that reconstruct better than this leave nothing to learn.
 _SMALLEST_ERROR = 1e-6
 
@@ -204,7 +204,7 @@ def play(
             "loss": loss,
             "loss_frozen": loss_frozen,
             # Of modules that reconstruct nothing, the loop shows that of the chunk before.
-            "reconstruction": frozen_row[_RECONSTRUCTION_ERROR] if error is None else error,
+            "reconstruction": frozen_row[RECONSTRUCTION_ERROR] if error is None else error,
         }
         row = traced.observe(
             frozen_row,

@@ -16,12 +16,11 @@ from jaxtyping import Bool, Float, Int
 
 from ponderttt.actions import Action
 from ponderttt.features.loop import History, observe, remember, start
-from ponderttt.features.table import FEATURES, frozen_index
+from ponderttt.features.table import FEATURES
+from ponderttt.loop.arm import ENTROPY_MEAN
 from ponderttt.policies.base import Observation, Policy
 from ponderttt.seeds import named_key
 from ponderttt.training.world import Read, Updates, World
-
-_ENTROPY_MEAN = frozen_index("entropy_mean")
 
 
 class Choice(NamedTuple):
@@ -101,7 +100,7 @@ class Episode:
             chunks_left=jnp.asarray(self.length - self.t - 1),
             loss=as_array(read.loss),
             loss_frozen=as_array(self.world.loss_frozen(self.stream, self.t)),
-            entropy=as_array(stream.features[self.t][_ENTROPY_MEAN]),
+            entropy=as_array(stream.features[self.t][ENTROPY_MEAN]),
             reconstruction=as_array(read.reconstruction),
             budget_left=as_array(self.budget * self.length - self.spent),
             features=as_array(features),

@@ -17,15 +17,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ponderttt.actions import Action
-from ponderttt.features.table import frozen_index
+from ponderttt.loop.arm import RECONSTRUCTION_ERROR
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream_data import StreamLike
 
 #: Updates of a stream so far: (chunk, action) of each that was not SKIP.  Equal updates leave equal fast weights.
 Updates = tuple[tuple[int, int], ...]
-
-_RECONSTRUCTION_ERROR = frozen_index("reconstruction_error")
 
 
 class Read(NamedTuple):
@@ -91,7 +89,7 @@ class World:
             tokens = float(self.streams[stream].mask[t].sum())
             loss = float(np.asarray(scored.value, np.float64).sum()) / tokens
             if programs.reconstruct is None:
-                reconstruction = float(self.streams[stream].features[t][_RECONSTRUCTION_ERROR])
+                reconstruction = float(self.streams[stream].features[t][RECONSTRUCTION_ERROR])
             else:
                 rebuilt = programs.reconstruct(*arguments)
                 self.seconds += rebuilt.seconds

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from ponderttt.costs import count_flops
 from ponderttt.errors import ConfigError
 from ponderttt.fast_weights.base import Chunk, Readout
-from ponderttt.fast_weights.build import slow_weights
 from ponderttt.fast_weights.memory import Memory, MemoryFast
+from ponderttt.parameters import parameters
 from ponderttt.settings.fast_weights import MemoryConfig
 from tiny_streams import CHUNK, VOCABULARY, WIDTH
 
@@ -80,7 +80,7 @@ def full(module) -> MemoryFast:
 
 def brute_force(module: Memory, fast: MemoryFast, chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
     """Loss of each token, and its reconstruction error, token by token and pair by pair in float64."""
-    slow = {name: np.asarray(value, np.float64) for name, value in slow_weights(module).items()}
+    slow = {name: np.asarray(value, np.float64) for name, value in parameters(module).items()}
     stored = min(int(fast.written), module.config.capacity)
     keys, values = np.asarray(fast.keys[:stored], np.float64), np.asarray(fast.values[:stored])
     losses, errors = [], []

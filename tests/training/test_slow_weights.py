@@ -13,8 +13,9 @@ import pytest
 from ponderttt.config import TrainingConfig
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import Readout
-from ponderttt.fast_weights.build import load_slow_weights, save_slow_weights, slow_weights
+from ponderttt.fast_weights.build import load_slow_weights, save_slow_weights
 from ponderttt.names import KINDS
+from ponderttt.parameters import parameters
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.slow_weights import schedule, train_slow_weights, window_chunks
 from tiny_streams import CHUNK, fresh, make_stream, random_tokens, suffix_block
@@ -47,7 +48,7 @@ def trained(split, unembedding, tmp_path_factory):
 
 def bytes_of(module) -> str:
     total = hashlib.sha256()
-    for name, value in sorted(slow_weights(module).items()):
+    for name, value in sorted(parameters(module).items()):
         total.update(name.encode() + np.asarray(value).tobytes())
     return total.hexdigest()
 
@@ -55,7 +56,7 @@ def bytes_of(module) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_slow_weight_has_a_gradient_and_moves(kind, trained):
     before, after, _ = trained[kind]
-    old, new = slow_weights(before), slow_weights(after)
+    old, new = parameters(before), parameters(after)
     still = [name for name in old if np.array_equal(old[name], new[name])]
     assert not still
 

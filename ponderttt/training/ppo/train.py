@@ -81,15 +81,15 @@ def train_ppo(
     graph, params = nnx.split(
         ActorCritic(inputs, rngs=nnx.Rngs(params=named_key(seed, "ppo", "initialisation")))
     )
-    if teacher is not None:
-        shown = [demonstrate(world, teacher, budget, costs, seed, number) for number in range(demonstrations)]
-        params = _taught(shown, normaliser, inputs, graph, params, seed)
     start = optimiser(config, config.learning_rate).init(params)
     state = PPOState(params, start, pid.start(config.pid), jnp.full(len(Action), 1 / len(Action)))
     done = 0
     log: Log = []
     if (found := checkpoints.restore(state)) is not None:
         done, state, log = found
+    elif teacher is not None:
+        shown = [demonstrate(world, teacher, budget, costs, seed, number) for number in range(demonstrations)]
+        state = state._replace(params=_taught(shown, normaliser, inputs, graph, params, seed))
     for iteration in range(done, config.iterations):
         state, line = _iterate(
             world, normaliser, inputs, graph, state, config, budget, costs, seed, iteration

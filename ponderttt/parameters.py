@@ -1,0 +1,38 @@
+"""The parameters of an NNX module by name, as files hold them; read back strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+def parameters(module: nnx.Module) -> dict[str, np.ndarray]:
+    """Name → array of every parameter."""
+    flat = nnx.to_flat_state(nnx.state(module, nnx.Param))
+    return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
+
+
+def with_parameters(module: Module, stored: Mapping[str, np.ndarray]) -> Module:
+    """The module with other parameters.
+
+    Raises:
+        ValueError: one is missing, unknown or of another shape.
+    """
+    expected = parameters(module)
+    if wrong := sorted(stored.keys() ^ expected.keys()):
+        raise ValueError(f"parameters {wrong} are missing or unknown")
+    for name, value in expected.items():
+        if stored[name].shape != value.shape:
+            raise ValueError(f"{name} has shape {stored[name].shape}, expected {value.shape}")
+    graph, state = nnx.split(module)
+    filled = [
+        (path, variable.replace(jnp.asarray(stored[".".join(map(str, path))])))
+        for path, variable in nnx.to_flat_state(state)
+    ]
+    return nnx.merge(graph, nnx.from_flat_state(filled))
