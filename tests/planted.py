@@ -27,7 +27,10 @@ class Level(NamedTuple):
 
 
 class PlantedWeights(FastWeights):
-    """An update on a chunk lowers the loss of every later token by the first entry of the chunk's hidden states."""
+    """An update on a chunk lowers the loss of every later token by the first entry of the chunk's hidden states.
+
+    More steps than one gain no more, so that whom it pays to update is all there is to learn.
+    """
 
     reads = "losses"
 
@@ -51,7 +54,9 @@ class PlantedWeights(FastWeights):
     def adapt(self, fast: Level, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
         """See the base class."""
         gain = self.factor[...] * masked_mean(chunk.hidden[:, 0], chunk.mask)
-        return Adaptation(Level(fast.level + steps * gain), jnp.zeros(()), jnp.asarray(steps, jnp.int32))
+        return Adaptation(
+            Level(fast.level + min(steps, 1) * gain), jnp.zeros(()), jnp.asarray(steps, jnp.int32)
+        )
 
     def next_token(self, fast: Level, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
         """See the base class."""

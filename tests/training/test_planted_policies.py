@@ -1,9 +1,13 @@
-"""Where one feature tells which chunks' update pays, the regression finds it; PPO resumes where it was stopped."""
+"""Where one feature tells which chunks' update pays, PPO and the regression find it; where none pays, they learn so.
+
+Gates are in ``test_gate.py``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +22,26 @@ from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import run_streams
 from ponderttt.loop.stream_data import StreamChunks
-from ponderttt.policies.base import Policy
+from ponderttt.policies.base import Decision, Observation, Policy
 from ponderttt.policies.budget import NOMINAL_COSTS, budget_tables
-from ponderttt.policies.learned import Linear, RegressionPolicy, without_budget
-from ponderttt.policies.rules import Random
+from ponderttt.policies.learned import ActorPolicy, Linear, RegressionPolicy, without_budget
+from ponderttt.policies.rules import Random, without_rank
 from ponderttt.settings.ppo import PPOConfig
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.ppo.train import train_ppo
 from ponderttt.training.regression import fit_ridge
+from ponderttt.training.rollouts import demonstrate
 from ponderttt.training.visits import visit
 from ponderttt.training.world import World
 
+#: Room for one update on every second chunk: those that pay.
+BUDGET = 2.0
+PPO = PPOConfig(iterations=40, learning_rate=3e-3)
 LEARNING = [planted_stream(f"train {seed}", seed) for seed in range(40)]
 HELD_OUT = [planted_stream(f"held out {seed}", 100 + seed) for seed in range(10)]
 UNEMBEDDING = jnp.zeros((5, 2))
 PROGRAMS = ModulePrograms(PlantedWeights())
-STEPS = np.array([action.steps for action in Action])
+GAINS = np.array([min(action.steps, 1) for action in Action])
 UNITS = np.array([action.nominal_cost for action in Action], int) - 1
 
 
@@ -45,7 +53,7 @@ def best(stream: StreamChunks, budget: float) -> float:
     for gain in worth(stream):
         moved = np.full((len(Action), total + 1), -np.inf)
         for action in (a for a in Action if UNITS[a] <= total):
-            moved[action, UNITS[action] :] = value[: total + 1 - UNITS[action]] + STEPS[action] * gain
+            moved[action, UNITS[action] :] = value[: total + 1 - UNITS[action]] + GAINS[action] * gain
         value = moved.max(axis=0)
     return float(value[total])
 
@@ -64,16 +72,62 @@ def against_the_oracle(policy: Policy, budget: float) -> float:
     return (achieved(policy, HELD_OUT) - chance) / (oracle - chance)
 
 
-def test_the_regression_comes_within_5_percent_of_the_oracle():
-    world = World(PROGRAMS, LEARNING, UNEMBEDDING)
-    budget = 2.0
-    visits = visit(world, budget_tables(NOMINAL_COSTS, budget), NOMINAL_COSTS, 4, 0, with_gains=True)
+def taught(streams: Sequence[StreamChunks], folder: Path) -> ActorPolicy:
+    """The policy that PPO makes of the random rule."""
+    world = World(PROGRAMS, streams, UNEMBEDDING)
+    tables = budget_tables(NOMINAL_COSTS, BUDGET)
+    normaliser = normalise.fit(visit(world, tables, NOMINAL_COSTS, 4, 0, shown_budget=BUDGET).features)
+    with Checkpoints(folder, "ppo", {}) as checkpoints:
+        network, shares, _ = train_ppo(
+            world, normaliser, 32, PPO, BUDGET, NOMINAL_COSTS, 0, checkpoints, Random(BUDGET), 4
+        )
+    return ActorPolicy(network, normaliser, shares, BUDGET)
+
+
+class Unbound:
+    """What PPO's policy does while it is trained, when nothing holds it to its budget."""
+
+    def __init__(self, policy: ActorPolicy) -> None:
+        self.params = policy.params
+
+    def init(self) -> Any:
+        return ()
+
+    @staticmethod
+    def decide(params: Any, state: Any, observation: Observation, key: Any) -> Decision:
+        seen = normalise.apply(params.normaliser, observation.features)[:32]
+        action = jax.random.categorical(key, params.network(seen).logits)
+        return without_rank(state, action, jnp.zeros(()))
+
+
+def regressed(streams: Sequence[StreamChunks]) -> RegressionPolicy:
+    """The policy of the ridge regression."""
+    world = World(PROGRAMS, streams, UNEMBEDDING)
+    visits = visit(world, budget_tables(NOMINAL_COSTS, BUDGET), NOMINAL_COSTS, 4, 0, with_gains=True)
     normaliser = normalise.fit(visits.features)
     seen = normalise.apply(normaliser, without_budget(jnp.asarray(visits.features, jnp.float32)))[:, :32]
     fitted = fit_ridge(np.asarray(seen), visits.gain, visits.stream, (0.1, 1.0, 10.0, 100.0))
     line = Linear(jnp.asarray(fitted.coefficients), jnp.asarray(fitted.intercept))
     scores = tuple(np.asarray(RegressionPolicy.score_of(line, seen), float).tolist())
-    assert against_the_oracle(RegressionPolicy(line, normaliser, scores, budget), budget) > 0.95
+    return RegressionPolicy(line, normaliser, scores, BUDGET)
+
+
+def test_ppo_comes_within_5_percent_of_the_oracle(tmp_path):
+    assert against_the_oracle(taught(LEARNING, tmp_path), BUDGET) > 0.95
+
+
+def test_the_regression_comes_within_5_percent_of_the_oracle():
+    assert against_the_oracle(regressed(LEARNING), BUDGET) > 0.95
+
+
+def test_where_no_update_pays_ppo_learns_to_skip_and_the_regression_to_expect_a_loss(tmp_path):
+    harmful = [planted_stream(f"harm {seed}", seed, pays=-0.3, costs=-0.3) for seed in range(20)]
+    policy = taught(harmful, tmp_path)
+    world = World(PROGRAMS, harmful, UNEMBEDDING)
+    _, actions = demonstrate(world, Unbound(policy), BUDGET, NOMINAL_COSTS, 1)
+    # After the last chunk of a stream there is nothing to lose.
+    assert np.mean(actions.reshape(len(harmful), CHUNKS)[:, :-1] == Action.SKIP) > 0.95
+    assert np.mean(np.array(regressed(harmful).calibration) < 0) > 1 - 1.5 / CHUNKS
 
 
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path):
