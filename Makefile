@@ -37,7 +37,7 @@ smoke: env
 	@$(BIN)/python -m ponderttt.jobs.make config/smoke.yaml
 
 test: env
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
 prove: env
 	$(BIN)/python -m pytest -m slow

@@ -44,3 +44,12 @@ def streams() -> list[StreamChunks]:
 def awake_modules() -> dict[str, FastWeights]:
     """One awake module of each kind."""
     return {kind: awake(kind) for kind in KINDS}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (``-n 2 --dist loadgroup``), files stay whole, and so does the workflow: both share what is dear."""
+    folder = Path(__file__).parent
+    for item in items:
+        part = item.path.relative_to(folder)
+        group = part.parts[0] if part.parts[0] == "workflow" else str(part)
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -57,24 +57,3 @@ def apply(normaliser: Normaliser, features: Float[Array, "*B F"]) -> Float[Array
     """The z-scores of raw features, clipped to ±:data:`CLIP`; traceable."""
     mean, scale = jnp.asarray(normaliser.mean), jnp.asarray(normaliser.scale)
     return jnp.clip((features - mean) / scale, -CLIP, CLIP)
-
-
-def as_mapping(normaliser: Normaliser) -> dict[str, list[float]]:
-    """Feature → [mean, scale], for JSON."""
-    pairs = zip(NAMES, normaliser.mean, normaliser.scale, strict=True)
-    return {name: [float(mean), float(scale)] for name, mean, scale in pairs}
-
-
-def from_mapping(mapping: Mapping[str, list[float]]) -> Normaliser:
-    """The inverse of :func:`as_mapping`.
-
-    Raises:
-        PonderTTTError: it was made for other features.
-    """
-    if set(mapping) != set(NAMES):
-        odd = sorted(set(mapping) ^ set(NAMES))[0]
-        raise PonderTTTError(
-            f"the statistics of the features are of another version of their table (see '{odd}'); fit them again"
-        )
-    pairs = np.array([mapping[name] for name in NAMES], np.float64)
-    return Normaliser(pairs[:, 0], pairs[:, 1])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ponderttt.config import ModelConfig
-from ponderttt.features.table import NAMES, index
+from ponderttt.features.table import index
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, inputs_digest, open_inputs
@@ -134,7 +134,7 @@ def calibration_of(folder: Path | str) -> Calibration:
         "loss": table["loss"].to_numpy(),
         "reconstruction": table["reconstruction_loss"].to_numpy(),
     }
-    return calibrate(signals, dict(zip(NAMES, features.T, strict=True)))
+    return calibrate(signals)
 
 
 def score_plain(

@@ -1,8 +1,6 @@
-"""Normalised features have the mean and the spread of training streams taken out, and survive JSON."""
+"""Normalised features have the mean and the spread of training streams taken out."""
 
 from __future__ import annotations
-
-import json
 
 import jax
 import numpy as np
@@ -45,20 +43,6 @@ def test_it_is_traceable_over_streams(training: np.ndarray) -> None:
     found = normalise.fit(training)
     traced = jax.jit(jax.vmap(normalise.apply, in_axes=(None, 0)))(found, training[:4])
     np.testing.assert_allclose(traced, normalise.apply(found, training[:4]), rtol=1e-6)
-
-
-def test_statistics_survive_json(training: np.ndarray) -> None:
-    found = normalise.fit(training)
-    again = normalise.from_mapping(json.loads(json.dumps(normalise.as_mapping(found))))
-    np.testing.assert_array_equal(again.mean, found.mean)
-    np.testing.assert_array_equal(again.scale, found.scale)
-
-
-def test_statistics_of_another_table_are_refused(training: np.ndarray) -> None:
-    mapping = normalise.as_mapping(normalise.fit(training))
-    mapping["loss_of_hope"] = mapping.pop("loss_ema")
-    with pytest.raises(PonderTTTError, match="loss_ema"):
-        normalise.from_mapping(mapping)
 
 
 def test_a_feature_that_is_not_finite_is_named(training: np.ndarray) -> None:
