@@ -13,11 +13,12 @@ from ponderttt.names import (
     BUDGETED_METHODS,
     check_method,
     kind_and_context,
+    settings_variant,
     split_method,
     stated_budget,
     variant_of,
 )
-from ponderttt.settings.fast_weights import FastWeightsConfig
+from ponderttt.settings.fast_weights import FastWeightsSettings
 from ponderttt.settings.learning import LearnedConfig
 
 
@@ -271,7 +272,7 @@ class Experiment:
     cache: Literal["on", "off", "auto"] = "auto"
     #: ``auto`` caches hidden states up to this many bytes per (model, corpus).
     cache_limit_bytes: int = 20_000_000_000
-    fast_weights: FastWeightsConfig = FastWeightsConfig()  # noqa: RUF009 (frozen)
+    fast_weights: FastWeightsSettings = FastWeightsSettings()  # noqa: RUF009 (frozen)
     rules: RulesConfig = RulesConfig()
     training: TrainingConfig = TrainingConfig()
     learned: LearnedConfig = LearnedConfig()  # noqa: RUF009 (frozen)
@@ -289,6 +290,10 @@ class Experiment:
             for name in names:
                 if name not in known:
                     raise ConfigError(unknown(key, name, known))
+        for fast_weights in self.grid.fast_weights:
+            variant, variants = settings_variant(fast_weights), self.fast_weights.variants
+            if variant is not None and variant not in variants:
+                raise ConfigError(unknown("grid.fast_weights, fast_weights.variants", variant, variants))
         for method in self.grid.methods:
             variant = variant_of(method)
             if variant is not None and variant not in self.learned.variants:

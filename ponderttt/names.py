@@ -37,18 +37,29 @@ METHODS = (
 )
 
 KINDS = ("ttt", "lora", "suffix", "memory")
-#: ``{kind}`` or ``{kind}+context_{n}``: on top of a backbone that sees n preceding chunks.
-FAST_WEIGHTS_PATTERN = re.compile(rf"({'|'.join(KINDS)})(?:\+context_([1-9]\d*))?")
+#: ``{kind}`` or ``{kind}-{variant}``, with settings of ``fast_weights.variants``; each also with ``+context_{n}``, on top of
+#: a backbone that sees n preceding chunks.
+FAST_WEIGHTS_PATTERN = re.compile(rf"({'|'.join(KINDS)})(?:-([a-z0-9_]+))?(?:\+context_([1-9]\d*))?")
 
 
 def kind_and_context(fast_weights: str) -> tuple[str, int]:
     """The kind and the preceding chunks that the backbone sees, of a name such as ``memory+context_1``."""
+    match = _matched(fast_weights)
+    return match[1], int(match[3] or 0)
+
+
+def settings_variant(fast_weights: str) -> str | None:
+    """Whose settings a module has instead of the study's: a name of ``fast_weights.variants``."""
+    return _matched(fast_weights)[2]
+
+
+def _matched(fast_weights: str) -> re.Match[str]:
     match = FAST_WEIGHTS_PATTERN.fullmatch(fast_weights)
     if match is None:
         raise ConfigError(
-            f"{unknown('grid.fast_weights', fast_weights, KINDS)} (each also as '<kind>+context_<n>')"
+            f"{unknown('grid.fast_weights', fast_weights, KINDS)} (each also as '<kind>-<variant>' and '<kind>+context_<n>')"
         )
-    return match[1], int(match[2] or 0)
+    return match
 
 
 def split_method(method: str) -> tuple[str, str]:

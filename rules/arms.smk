@@ -69,7 +69,7 @@ for control, fast_weights in ARM_RULES:
 
     rule:
         name:
-            f"{'controls' if control else 'arms'}_{fast_weights.replace('+', '_')}"
+            f"{'controls' if control else 'arms'}_{re.sub('[-+]', '_', fast_weights)}"
         input:
             model=LAYOUT.model(),
             chunks=LAYOUT.chunks(),

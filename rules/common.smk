@@ -12,6 +12,7 @@ from ponderttt.mapping import as_mapping, from_mapping
 from ponderttt.names import (
     CALIBRATED_METHODS,
     kind_and_context,
+    settings_variant,
     split_method,
     variant_of,
 )
@@ -66,7 +67,7 @@ wildcard_constraints:
     corpus="[^/]+",
     seed=r"\d+",
     context=r"\d+",
-    fast_weights=r"[a-z]+(\+context_\d+)?",
+    fast_weights=r"[a-z]+(-[a-z0-9_]+)?(\+context_\d+)?",
 
 
 def one_of(names):
@@ -155,8 +156,12 @@ def context_under(fast_weights):
 
 
 def settings_of(fast_weights):
-    """The settings of the kind."""
-    return CONFIG["fast_weights"][kind_and_context(fast_weights)[0]]
+    """The settings of the kind, in the study or in the variant that is named."""
+    variant = settings_variant(fast_weights)
+    settings = CONFIG["fast_weights"]
+    return (settings["variants"][variant] if variant else settings)[
+        kind_and_context(fast_weights)[0]
+    ]
 
 
 def calibration_for(fast_weights, control):

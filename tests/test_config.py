@@ -15,7 +15,14 @@ from ponderttt.config import Experiment, GridConfig, TrainingConfig, load
 from ponderttt.errors import ConfigError
 from ponderttt.layout import policies_on
 from ponderttt.mapping import as_mapping, from_mapping
-from ponderttt.names import budget_of, kind_and_context, split_method, trained_as, variant_of
+from ponderttt.names import (
+    budget_of,
+    kind_and_context,
+    settings_variant,
+    split_method,
+    trained_as,
+    variant_of,
+)
 from ponderttt.provenance import digest
 
 SMALL: dict[str, Any] = {
@@ -286,7 +293,13 @@ def test_a_missing_file_and_a_folder_are_one_line(tmp_path):
 def test_a_name_of_fast_weights_says_its_kind_and_its_context():
     assert kind_and_context("ttt") == ("ttt", 0)
     assert kind_and_context("memory+context_12") == ("memory", 12)
-    for wrong in ("memory+context_0", "memory+1", "memory+context_1x", "+context_1"):
+    assert kind_and_context("lora-rank_64+context_1") == ("lora", 1)
+    assert [settings_variant(name) for name in ("lora", "lora-rank_64", "lora-wide+context_1")] == [
+        None,
+        "rank_64",
+        "wide",
+    ]
+    for wrong in ("memory+context_0", "memory+1", "memory+context_1x", "+context_1", "lora-", "lora-a-b"):
         with pytest.raises(ConfigError, match=r"grid\.fast_weights"):
             kind_and_context(wrong)
 
@@ -321,6 +334,8 @@ def test_a_further_budget_is_a_further_arm_of_what_spends():
         ("grid.more_budgets", [3.0], "which is grid.budget: name it once"),
         ("grid.more_budgets", [12.0], "grid.more_budgets holds 12.0"),
         ("grid.fast_weights", ["suffix+context_1"], "see one chunk at a time"),
+        ("grid.fast_weights", ["lora-wide"], "fast_weights.variants: unknown 'wide'"),
+        ("fast_weights", {"variants": {"a b": {}}}, "has a name of other characters"),
         ("grid.control_corpora", ["ours"], "a control is of kind random_tokens or repeated"),
         ("rules", {"schedule": ["UPDATE_3"]}, "rules.schedule: unknown 'UPDATE_3'; did you mean 'UPDATE_"),
         ("rules", {"allocation": [0.5, 0.5]}, "a share of at least 0 for each of SKIP"),

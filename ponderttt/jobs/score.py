@@ -20,6 +20,7 @@ from ponderttt.names import (
     CALIBRATED_METHODS,
     NAMED_POLICIES,
     kind_and_context,
+    settings_variant,
     stated_budget,
 )
 from ponderttt.provenance import MANIFEST, sha256_file
@@ -203,6 +204,11 @@ def _open_trained(request: Request) -> tuple[Trained, dict[str, Any]]:
 
     trained, facts = open_policy(request.method, rebuild(Path(request.method) / MANIFEST))
     if facts["fast_weights"] != _name(request):
+        if settings_variant(facts["fast_weights"]):
+            raise PonderTTTError(
+                f"--policy {request.method}: trained for {facts['fast_weights']}, a variant of a study; here modules have the "
+                "settings of fast_weights, so use a policy that was trained with those"
+            )
         kind, context = kind_and_context(facts["fast_weights"])
         raise PonderTTTError(
             f"--policy {request.method}: trained for {facts['fast_weights']}, not for {_name(request)}; use "

@@ -33,8 +33,8 @@ _PROTOCOL_ORDER = ("score_first", *OTHER_PROTOCOLS)
 
 
 def kind_of(fast_weights: str) -> str:
-    """The kind of fast weights of a label: ``memory`` of ``memory+context_1``."""
-    return fast_weights.partition("+")[0]
+    """The kind of fast weights of a label: ``memory`` of ``memory+context_1``, ``lora`` of ``lora-rank_64``."""
+    return fast_weights.partition("+")[0].partition("-")[0]
 
 
 def rank_of_method(method: str) -> tuple[int, float, int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ponderttt.errors import ConfigError
@@ -92,3 +92,22 @@ class FastWeightsConfig:
     lora: LoRAConfig = LoRAConfig()
     suffix: SuffixConfig = SuffixConfig()
     memory: MemoryConfig = MemoryConfig()
+
+
+@dataclass(frozen=True)
+class FastWeightsSettings(FastWeightsConfig):
+    """Settings of the study, and by name those of other modules: ``lora-{variant}`` in ``grid.fast_weights``.
+
+    A variant states all that is not a default; it takes nothing from the study's own settings.
+    """
+
+    variants: dict[str, FastWeightsConfig] = field(default_factory=dict)
+
+    def of(self, variant: str | None) -> FastWeightsConfig:
+        """The settings of a variant, or the study's own."""
+        return self if variant is None else self.variants[variant]
+
+    def __post_init__(self) -> None:
+        for name in self.variants:
+            if not name.replace("_", "").isalnum() or name != name.lower():
+                raise ConfigError(f"the variant '{name}' has a name of other characters than a-z, 0-9 and _")

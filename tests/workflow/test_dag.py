@@ -51,6 +51,14 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
         ),
         pytest.param(
             {
+                "grid__fast_weights": ["lora", "lora-narrow"],
+                "fast_weights__variants": {"narrow": {"lora": {"rank": 2}}},
+            },
+            {"train": 2, "calibrate": 2, "policy": 2, "arms_lora_narrow": 2, **REPORTING},
+            id="a variant of fast weights",
+        ),
+        pytest.param(
+            {
                 "corpora__noise": {
                     **{"kind": "random_tokens", "language": "Python", "split": "control"},
                     **{"source": "test", "max_streams": 2, "chunks_per_stream": 2},

@@ -72,7 +72,9 @@ def test_every_key_of_the_schema_is_described(schema: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted(str(path.relative_to(ROOT)) for path in (ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml"))),
+    sorted(
+        str(path.relative_to(ROOT)) for path in (ROOT / "config.yaml", *(ROOT / "config").rglob("*.yaml"))
+    ),
 )
 def test_configurations_in_the_repository_are_valid(schema: dict[str, Any], path: str) -> None:
     from ponderttt.config import load
