@@ -26,7 +26,8 @@ from setting import parse
 
 from ponderttt.models import tensors
 from ponderttt.models.backbone import Backbone
-from ponderttt.models.llama import LlamaConfig, block_shapes
+from ponderttt.models.families import flops_per_token
+from ponderttt.models.families.llama import LlamaConfig, block_shapes
 
 #: rows, tokens per row, positions kept: a chunk; a batch of chunks; a chunk with one chunk of context.
 CASES = ((1, 512, 512), (4, 512, 512), (1, 1024, 512))
@@ -139,7 +140,7 @@ def compare(
             seconds.append(clock() - start)
     peak = matrix_product_peak(backbone.config, clock)
     # A causal token attends to half of the input on average.
-    flops = batch * length * backbone.config.flops_per_token((length + 1) // 2, unembed=False)
+    flops = batch * length * flops_per_token(backbone.config, (length + 1) // 2, unembed=False)
     return Row(
         batch=batch,
         length=length,

@@ -18,7 +18,7 @@ from ponderttt.features.table import FROZEN
 from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.models import weights
 from ponderttt.models.backbone import Backbone, random_backbone
-from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.provenance import run_metadata
 
 #: The shape of SmolLM2-135M; speed does not depend on the values of the weights.

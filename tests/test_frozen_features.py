@@ -14,7 +14,7 @@ from ponderttt.features.table import FROZEN, frozen_index
 from ponderttt.frozen import FrozenModel, chunk_text, open_frozen_pass, run_frozen_pass
 from ponderttt.jobs.hidden import keeps_hidden
 from ponderttt.models.backbone import random_backbone
-from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.scoring import LiveStream
 
 CHUNK, VOCABULARY, END = 24, 64, 63

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.families.llama import LlamaConfig
 
 _TWO_BLOCKS = LlamaConfig(
     vocab_size=64,

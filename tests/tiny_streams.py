@@ -11,7 +11,7 @@ from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import FROZEN, frozen_index
 from ponderttt.loop.stream_data import StreamChunks
-from ponderttt.models.llama import block_shapes
+from ponderttt.models.families.llama import block_shapes
 from ponderttt.models.suffix import SuffixWeights
 from ponderttt.settings.fast_weights import (
     FastWeightsConfig,
@@ -44,7 +44,7 @@ def suffix_block() -> SuffixWeights:
         else shape[-1] ** -0.5 * jax.random.normal(next(keys), (1, *shape))
         for name, shape in block_shapes(SHAPE).items()
     }
-    return SuffixWeights(blocks, jnp.ones(WIDTH))
+    return SuffixWeights(blocks, {"final_norm": jnp.ones(WIDTH)})
 
 
 def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK) -> StreamChunks:

@@ -35,8 +35,9 @@ class Chunk(NamedTuple):
     entropy: Float[Array, " T"]
     #: Frozen negative log-likelihood of each target, nats, 0 where masked.
     nll_frozen: Float[Array, " T"]
-    #: Residual stream at the split layer, for modules that adapt the blocks after it.
-    split: Float[Array, "T D"] | None = None
+    #: Residual stream at the split layer, for modules that adapt the blocks after it; states in front of the last T are
+    #: context (a beginning-of-sequence token).
+    split: Float[Array, "S D"] | None = None
 
 
 def as_chunk(fields: Mapping[str, np.ndarray]) -> Chunk:

@@ -16,11 +16,11 @@ from ponderttt.seeds import named_key
 from ponderttt.settings.fast_weights import FastWeightsConfig
 
 if TYPE_CHECKING:
-    from ponderttt.models.llama import LlamaConfig
+    from ponderttt.models.families.family import Shape
 
 
 def build(
-    kind: str, width: int, config: FastWeightsConfig, seed: int, shape: LlamaConfig | None = None
+    kind: str, width: int, config: FastWeightsConfig, seed: int, shape: Shape | None = None
 ) -> FastWeights:
     """A freshly initialised module of ``kind`` for hidden states of width D; equal seeds give equal modules.
 

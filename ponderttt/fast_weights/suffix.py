@@ -22,9 +22,11 @@ from jaxtyping import Array, Bool, Float, Int
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
 from ponderttt.fast_weights.gradient_steps import Descent, begin, gradient_steps, opposite
-from ponderttt.models.llama import LlamaConfig, rms_norm
+from ponderttt.models.blocks import after_down_projection, before_down_projection, run_block
+from ponderttt.models.families import family_of
+from ponderttt.models.families.family import Place, Shape
 from ponderttt.models.losses import frozen_logits, linear_cross_entropy
-from ponderttt.models.suffix import SuffixWeights, before_down_projection, run_block
+from ponderttt.models.suffix import SuffixWeights, suffix_places
 from ponderttt.settings.fast_weights import SuffixConfig
 
 
@@ -60,6 +62,7 @@ class _Entered(NamedTuple):
 
     residual: Float[Array, "S D"]
     inner: Float[Array, "S F"]
+    places: list[Place]
 
 
 class SuffixAdapter(FastWeights):
@@ -67,10 +70,10 @@ class SuffixAdapter(FastWeights):
 
     reads = "split"
 
-    def __init__(self, width: int, config: SuffixConfig, llama: LlamaConfig, *, rngs: nnx.Rngs) -> None:
-        """``width`` is D of the hidden state, ``llama`` the shape of the backbone."""
-        self.config, self.llama = config, llama
-        layers, inner = config.blocks, llama.mlp_width
+    def __init__(self, width: int, config: SuffixConfig, shape: Shape, *, rngs: nnx.Rngs) -> None:
+        """``width`` is D of the hidden state, ``shape`` that of the backbone."""
+        self.config, self.shape = config, shape
+        layers, inner = config.blocks, shape.mlp_width
         rates = [config.inner_rate]
         if config.target == "lora":
             noise = jax.random.normal(rngs.params(), (layers, config.rank, inner))
@@ -115,7 +118,7 @@ class SuffixAdapter(FastWeights):
     ) -> Float[Array, "S D"]:
         """Final normed hidden states under the fast weights, at some positions or at all."""
         entered = self._enter(chunk, readout.suffix, positions)
-        return self._finish(fast.matrices, entered, readout.suffix, positions)
+        return self._finish(fast.matrices, entered, readout.suffix, self._kept(chunk, positions))
 
     def adapt(self, fast: Descent, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
         """``steps`` Adam steps on the mean next-token loss of the chosen tokens."""
@@ -123,11 +126,11 @@ class SuffixAdapter(FastWeights):
         targets, mask = chunk.targets, chunk.mask
         if chosen is not None:
             targets, mask = targets[chosen], mask[chosen]
-        entered = self._enter(chunk, readout.suffix, chosen)
+        entered, kept = self._enter(chunk, readout.suffix, chosen), self._kept(chunk, chosen)
         rates = type(fast.matrices)(*jnp.exp(self.log_rate[...]))
 
         def loss(matrices: LowRank | Full) -> Float[Array, ""]:
-            hidden = self._finish(matrices, entered, readout.suffix, chosen)
+            hidden = self._finish(matrices, entered, readout.suffix, kept)
             return masked_mean(linear_cross_entropy(hidden, readout.unembedding, targets), mask)
 
         return Adaptation(*gradient_steps(fast, loss, rates, self.config.clip_norm, steps))
@@ -152,31 +155,48 @@ class SuffixAdapter(FastWeights):
         if plain_blocks < 0:
             raise PonderTTTError(
                 f"suffix adaptation of {self.config.blocks} blocks: the model's split_layer leaves {suffix.layers} after it; "
-                f"set split_layer to {self.llama.layers - self.config.blocks} or less"
+                f"set split_layer to {self.shape.layers - self.config.blocks} or less"
             )
         hidden = chunk.split.astype(jnp.float32)
+        places = suffix_places(self.shape, suffix, len(hidden))
         for index in range(plain_blocks):
-            hidden = run_block(self.llama, suffix.block(index), hidden, _all_real(hidden))
-        kept = positions if self.config.blocks == 1 else None
-        block = suffix.block(plain_blocks)
-        return _Entered(*before_down_projection(self.llama, block, hidden, _all_real(hidden), kept))
+            hidden = run_block(self.shape, suffix.block(index), hidden, places[index], _all_real(hidden))
+        kept = self._kept(chunk, positions) if self.config.blocks == 1 else None
+        block, place = suffix.block(plain_blocks), places[plain_blocks]
+        return _Entered(
+            *before_down_projection(self.shape, block, hidden, place, _all_real(hidden), kept),
+            places,
+        )
+
+    @staticmethod
+    def _kept(chunk: Chunk, positions: Int[Array, " S"] | None) -> Int[Array, " S"] | None:
+        """Places of the chunk's positions among the states that it is read with; ``None`` is all of them."""
+        assert chunk.split is not None
+        # What stands in front of the chunk (a beginning-of-sequence token) is context, and is not asked for.
+        before = len(chunk.split) - len(chunk.targets)
+        if positions is None:
+            return jnp.arange(before, len(chunk.split)) if before else None
+        return positions + before
 
     def _finish(
         self,
         matrices: LowRank | Full,
         entered: _Entered,
         suffix: SuffixWeights,
-        positions: Int[Array, " S"] | None,
+        kept: Int[Array, " S"] | None,
     ) -> Float[Array, "S D"]:
         first = suffix.layers - self.config.blocks
-        hidden = entered.residual + matrices.project(0, suffix.block(first)["mlp_down"], entered.inner)
+        block = suffix.block(first)
+        projected = matrices.project(0, block["mlp_down"], entered.inner)
+        hidden = after_down_projection(self.shape, block, entered.residual, projected)
         for layer in range(first + 1, suffix.layers):
             block, last = suffix.block(layer), layer == suffix.layers - 1
             residual, inner = before_down_projection(
-                self.llama, block, hidden, _all_real(hidden), positions if last else None
+                self.shape, block, hidden, entered.places[layer], _all_real(hidden), kept if last else None
             )
-            hidden = residual + matrices.project(layer - first, block["mlp_down"], inner)
-        return rms_norm(hidden, suffix.final_norm, self.llama.norm_eps)
+            projected = matrices.project(layer - first, block["mlp_down"], inner)
+            hidden = after_down_projection(self.shape, block, residual, projected)
+        return family_of(self.shape).final_norm(self.shape, suffix.outer, hidden)
 
 
 def _all_real(hidden: Float[Array, "T D"]) -> Bool[Array, " T"]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ponderttt.fast_weights.base import Readout
     from ponderttt.loop.stream_data import StreamChunks
-    from ponderttt.models.llama import LlamaConfig
+    from ponderttt.models.families.family import Shape
     from ponderttt.models.suffix import SuffixWeights
 
 #: Compiled programs, shared by all jobs; inside the data folder.
@@ -56,7 +56,7 @@ class FrozenInputs:
     model_digest: str
     inputs: dict[str, str]
     #: Of modules that read from the split layer: the shape of the backbone and the frozen blocks after it.
-    shape: LlamaConfig | None = None
+    shape: Shape | None = None
     suffix: SuffixWeights | None = None
 
     @property
@@ -97,7 +97,7 @@ def open_inputs(
     streams, facts = open_frozen_pass(hidden_dir, chunks, again[hidden_dir], recompute)
     shape, suffix = None, None
     if kind == "suffix":
-        from ponderttt.models.llama import default_split
+        from ponderttt.models.decoder import default_split
         from ponderttt.models.suffix import open_suffix
 
         layers = read_manifest(model_dir, "model", again[model_dir], verify=False)["facts"]["config"][

@@ -141,7 +141,7 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
     spending = _spending(experiment, request) if trained is None else _learned_spending(request, *trained)
     method = request.method if trained is None else trained[0].name
     backbone = open_model(experiment, request.model_name, notice)
-    check_context(backbone.config.max_context, experiment.chunk_size, request.context_chunks)
+    check_context(backbone.config, experiment.chunk_size, request.context_chunks)
     compilation_cache(Path(experiment.data_dir) / ".jax_cache")
     module = None if request.kind == "none" else _module(experiment, request, backbone, notice)
     if trained is not None:

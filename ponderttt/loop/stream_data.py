@@ -39,7 +39,7 @@ class StreamLike(Protocol):
 
     @property
     def split(self) -> Any:
-        """Residual stream at the split layer, [N, T, D], or ``None`` where no arm needs it."""
+        """Residual stream at the split layer, [N, S, D], or ``None`` where no arm needs it."""
 
     @property
     def features(self) -> Any:
@@ -96,7 +96,7 @@ class StreamChunks(NamedTuple):
     projection_flops: Float[np.ndarray, " N"]
     projection_seconds: Float[np.ndarray, " N"]
     features: Float[np.ndarray, "N F"]
-    split: Float[np.ndarray, "N T D"] | None = None
+    split: Float[np.ndarray, "N S D"] | None = None
 
 
 class Step(NamedTuple):

@@ -1,4 +1,4 @@
-"""Causal grouped-query attention with rotary positions, blocked so that the upper triangle is never computed."""
+"""Causal grouped-query attention, blocked so that the upper triangle is never computed."""
 
 from __future__ import annotations
 
@@ -31,25 +31,6 @@ class AttentionStatistics(NamedTuple):
     sparsity: Float[Array, "*L N T"]
 
 
-def rotary_angles(
-    length: int, head_dim: int, base: float
-) -> tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]]:
-    """Cosines and sines of rotary position embedding (Su et al. 2021) for positions 0 … ``length`` − 1."""
-    frequency = 1.0 / base ** (jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def rotate(
-    heads: Float[Array, "T N H"], angles: tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]]
-) -> Float[Array, "T N H"]:
-    """Rotate the pairs (i, i + H/2) of every head by its position's angles; computed in float32."""
-    cosine, sine = angles[0][:, None], angles[1][:, None]
-    first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return turned.astype(heads.dtype)
-
-
 def each(function: Callable[..., Any], *items: Array) -> Any:
     """``function`` of every item along the leading axis, stacked; an array, or a tree of arrays.
 
@@ -68,6 +49,8 @@ def causal_attention(
     key: Float[Array, "T K H"],
     value: Float[Array, "T K H"],
     mask: Bool[Array, " T"],
+    scale: float | None = None,
+    window: Int[Array, ""] | None = None,
 ) -> Float[Array, "T N H"]:
     """Softmax attention of every position of a sequence to itself and those before it.
 
@@ -76,8 +59,10 @@ def causal_attention(
         key: K heads.
         value: K heads.
         mask: False where a key must not be attended to (padding).
+        scale: of the scores; H^-½ by default.
+        window: positions that a query sees at most, its own included; all by default.
     """
-    read, _ = _attention(query, key, value, mask, observe=0)
+    read, _ = _attention(query, key, value, mask, scale, window, observe=0)
     return read
 
 
@@ -87,12 +72,14 @@ def observed_attention(
     value: Float[Array, "T K H"],
     mask: Bool[Array, " T"],
     observe: int,
+    scale: float | None = None,
+    window: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "T N H"], AttentionStatistics]:
     """:func:`causal_attention`, and statistics [N, ``observe``] of its last ``observe`` queries.
 
     They are taken of a block of queries while its weights are at hand, so no [T, T] array is ever kept.
     """
-    read, statistics = _attention(query, key, value, mask, observe)
+    read, statistics = _attention(query, key, value, mask, scale, window, observe)
     # [K, G, T] → [N, T]: heads that share a key head follow each other.
     return read, AttentionStatistics(*(s.reshape(-1, observe) for s in statistics))
 
@@ -102,14 +89,17 @@ def _attention(
     key: Float[Array, "T K H"],
     value: Float[Array, "T K H"],
     mask: Bool[Array, " T"],
+    scale: float | None,
+    window: Int[Array, ""] | None,
     observe: int,
 ) -> tuple[Float[Array, "T N H"], tuple[Array, ...]]:
     length, heads, head_dim = query.shape
     kv_heads = key.shape[1]
     # Queries that share a key head go together: G stands for such a group.
-    grouped = (query * head_dim**-0.5).reshape(length, kv_heads, heads // kv_heads, head_dim)
+    scaled = query * (head_dim**-0.5 if scale is None else scale)
+    grouped = scaled.reshape(length, kv_heads, heads // kv_heads, head_dim)
     read, statistics = each(
-        partial(_attend_group, mask=mask, observe=observe),
+        partial(_attend_group, mask=mask, window=window, observe=observe),
         grouped.transpose(1, 2, 0, 3),
         key.transpose(1, 0, 2),
         value.transpose(1, 0, 2),
@@ -122,13 +112,12 @@ def _attend_group(
     key: Float[Array, "T H"],
     value: Float[Array, "T H"],
     mask: Bool[Array, " T"],
+    window: Int[Array, ""] | None,
     observe: int,
 ) -> tuple[Float[Array, "G T H"], tuple[Array, ...]]:
     """Attention of the scaled queries of one key head, a block of queries at a time; what was observed [G, T]."""
     group, length, head_dim = query.shape
     position = jnp.arange(length)
-    hidden_keys = jnp.where(mask, 0.0, _MASKED)
-    visible = jnp.cumsum(mask)
     size = max(QUERY_BLOCK, -(-length // MAX_BLOCKS))
     read, seen = [], []
     for start in range(0, length, size):
@@ -136,13 +125,17 @@ def _attend_group(
         # Queries of a block see keys up to its end: everything later is never multiplied.
         rows = query[:, start:stop].reshape(-1, head_dim)
         scores = jnp.einsum("TH,SH->TS", rows, key[:stop]).reshape(group, stop - start, stop)
-        later = position[:stop] > position[start:stop, None]
-        scores = scores.astype(jnp.float32) + jnp.where(later, _MASKED, hidden_keys[:stop])
+        back = position[start:stop, None] - position[:stop]
+        visible = (back >= 0) & mask[:stop]
+        if window is not None:
+            visible &= back < window
+        # Added, and not put in the place of scores: where a query sees no key, its weights stay finite.
+        scores = scores.astype(jnp.float32) + jnp.where(visible, 0.0, _MASKED)
         shifted = scores - scores.max(axis=-1, keepdims=True)
         weight = jnp.exp(shifted)
         total = weight.sum(axis=-1, keepdims=True)
         if stop > length - observe:
-            seen.append(_statistics(shifted, weight, total[..., 0], visible[start:stop], start))
+            seen.append(_statistics(shifted, weight, total[..., 0], visible.sum(-1), start))
         weight = weight.reshape(-1, stop).astype(value.dtype)
         block = jnp.einsum("TS,SH->TH", weight, value[:stop])
         read.append(block.reshape(group, stop - start, head_dim) / total)

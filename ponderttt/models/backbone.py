@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from ponderttt.errors import PonderTTTError
 from ponderttt.models import tensors
-from ponderttt.models.llama import Llama, LlamaConfig
+from ponderttt.models.decoder import Decoder
+from ponderttt.models.families.family import Shape
 from ponderttt.models.tokenizer import Tokenizer
 
 
@@ -49,7 +51,7 @@ class Backbone:
         tokenizer: its tokenizer; ``None`` for a random model.
     """
 
-    config: LlamaConfig
+    config: Shape
     split_layer: int
     graph: Any
     params: Any
@@ -60,11 +62,16 @@ class Backbone:
         """Final normed hidden states, float32, of the last ``keep_last`` positions (all by default).
 
         Token t attends to tokens 0 … t of its row and to no padding (id ``vocab_size``).
+
+        Raises:
+            PonderTTTError: more tokens than the model's context holds.
         """
+        self._check_length(tokens)
         return _hidden(self.graph, self.params, tokens, keep_last)
 
     def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """The residual stream after ``split_layer`` blocks, in the parameters' dtype."""
+        self._check_length(tokens)
         return _prefix(self.graph, self.params, tokens)
 
     def suffix(
@@ -82,25 +89,34 @@ class Backbone:
         """Logits over the vocabulary, float32; the pad id has none."""
         return _unembed(self.graph, self.params, hidden)
 
+    def _check_length(self, tokens: Int[Array, "B T"]) -> None:
+        length, limit = tokens.shape[-1], self.config.max_context
+        if length > limit:
+            raise PonderTTTError(
+                f"{length} tokens do not fit the model's context of {limit}; read fewer at a time"
+            )
+
     @cached_property
     def unembedding(self) -> Float[Array, "V D"]:
         """The matrix of :meth:`unembed`, float32."""
-        model = nnx.merge(self.graph, self.params)
-        matrix = model.embedding if model.unembedding is None else model.unembedding
-        return matrix[...].astype(jnp.float32)
+        return nnx.merge(self.graph, self.params).unembedding_matrix().astype(jnp.float32)
 
 
-def make_backbone(model: Llama, tokenizer: Tokenizer | None = None, digest: str | None = None) -> Backbone:
+def make_backbone(model: Decoder, tokenizer: Tokenizer | None = None, digest: str | None = None) -> Backbone:
     """Split a model into graph and parameters, once; ``digest`` is computed unless it is known already."""
     graph, params = nnx.split(model)
-    split_layer = model.blocks_before.mlp_norm[...].shape[0]
     return Backbone(
-        model.config, split_layer, graph, params, digest or tensors.model_digest(graph, params), tokenizer
+        model.config,
+        model.split_layer,
+        graph,
+        params,
+        digest or tensors.model_digest(graph, params),
+        tokenizer,
     )
 
 
 def random_backbone(
-    config: LlamaConfig, key: jax.Array, split_layer: int | None = None, dtype: str = "float32"
+    config: Shape, key: jax.Array, split_layer: int | None = None, dtype: str = "float32"
 ) -> Backbone:
     """A model with random weights, for tests and benchmarks."""
     checkpoint = tensors.in_memory(config, tensors.random_tensors(config, key))

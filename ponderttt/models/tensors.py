@@ -1,4 +1,4 @@
-"""Named tensors of a checkpoint and how they become the parameters of :class:`~ponderttt.models.llama.Llama`.
+"""Named tensors of a checkpoint and how they become the parameters of a :class:`~ponderttt.models.decoder.Decoder`.
 
 Every reader hands over the same thing: a configuration and lazily read tensors under their Hugging Face names.
 Assembly is strict: every tensor is consumed, every parameter filled, every shape checked.
@@ -20,19 +20,9 @@ import numpy as np
 from flax import nnx
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.models.llama import BLOCK_WEIGHTS, Llama, LlamaConfig, block_shapes
-
-EMBEDDING, FINAL_NORM, UNEMBEDDING = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
-
-#: Fused parameter of a block → the tensors that it is made of, stacked along their rows.
-_PARTS = {
-    "attention_norm": ("input_layernorm",),
-    "query_key_value": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attention_out": ("self_attn.o_proj",),
-    "mlp_norm": ("post_attention_layernorm",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "mlp_down": ("mlp.down_proj",),
-}
+from ponderttt.models.decoder import Decoder
+from ponderttt.models.families import family_of
+from ponderttt.models.families.family import Shape
 
 
 @dataclass(frozen=True)
@@ -64,32 +54,25 @@ class Checkpoint:
     """
 
     path: Path
-    config: LlamaConfig
+    config: Shape
     tensors: Mapping[str, LazyTensor]
     file_name: Callable[[str], str]
 
 
-def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name → shape of every tensor of a model, in the order in which they are written."""
-    c = config
-    query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    matrices: dict[str, tuple[int, ...]] = {
-        "input_layernorm": (c.width,),
-        "self_attn.q_proj": (query, c.width),
-        "self_attn.k_proj": (key, c.width),
-        "self_attn.v_proj": (key, c.width),
-        "self_attn.o_proj": (c.width, query),
-        "post_attention_layernorm": (c.width,),
-        "mlp.gate_proj": (c.mlp_width, c.width),
-        "mlp.up_proj": (c.mlp_width, c.width),
-        "mlp.down_proj": (c.width, c.mlp_width),
-    }
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (c.vocab_size, c.width)}
-    for layer in range(c.layers):
-        shapes.update({f"model.layers.{layer}.{name}.weight": shape for name, shape in matrices.items()})
-    shapes[FINAL_NORM] = (c.width,)
-    if not c.tied:
-        shapes[UNEMBEDDING] = (c.vocab_size, c.width)
+def tensor_shapes(config: Shape) -> dict[str, tuple[int, ...]]:
+    """Hugging Face name → shape, as files have it, of every tensor of a model."""
+    family = family_of(config)
+    outer, blocks, parts = family.outer_shapes(config), family.block_shapes(config), family.parts(config)
+    shapes = {family.OUTER[name]: shape for name, shape in outer.items() if name != "unembedding"}
+    for layer in range(config.layers):
+        for name, shape in blocks.items():
+            for part in parts[name]:
+                own = (part.rows, *shape[1:])
+                shapes[family.BLOCK.format(layer) + part.name] = (
+                    own[::-1] if name in family.TRANSPOSED else own
+                )
+    if not config.tied:
+        shapes[family.OUTER["unembedding"]] = outer["unembedding"]
     return shapes
 
 
@@ -112,53 +95,57 @@ def check_tensors(checkpoint: Checkpoint) -> None:
     extra = [tensor.name for name, tensor in found.items() if name not in expected]
     if extra:
         raise PonderTTTError(
-            f"{checkpoint.path}: tensor {extra[0]} belongs nowhere in a plain Llama model ({len(extra)} such); this architecture is not supported"
+            f"{checkpoint.path}: tensor {extra[0]} belongs nowhere in a plain {checkpoint.config.family} model ({len(extra)} such); this architecture is not supported"
         )
 
 
-def assemble(checkpoint: Checkpoint, dtype: str = "float32", split_layer: int | None = None) -> Llama:
-    """Read every tensor once into a :class:`Llama` with parameters of ``dtype`` (float32 or bfloat16).
+def assemble(checkpoint: Checkpoint, dtype: str = "float32", split_layer: int | None = None) -> Decoder:
+    """Read every tensor once into a :class:`Decoder` with parameters of ``dtype`` (float32 or bfloat16).
 
     Raises:
         PonderTTTError: see :func:`check_tensors`; or ``split_layer`` lies outside the model.
     """
     check_tensors(checkpoint)
-    config, tensors = checkpoint.config, checkpoint.tensors
+    config, tensors, family = checkpoint.config, checkpoint.tensors, family_of(checkpoint.config)
     if split_layer is not None and not 0 <= split_layer <= config.layers:
         raise PonderTTTError(
             f"split_layer is {split_layer}; {checkpoint.path} has {config.layers} blocks, so 0 to {config.layers}"
         )
     blocks = {}
-    for name, shape in block_shapes(config).items():
+    for name, shape in family.block_shapes(config).items():
         parts = [tensors[part] for part in stacked_parts(config, name)]
-        blocks[name] = _joined(parts, (config.layers, *shape), dtype)
+        blocks[name] = _joined(parts, (config.layers, *shape), dtype, name in family.TRANSPOSED)
+    outer = {
+        name: _joined([tensors[family.OUTER[name]]], shape, dtype)
+        for name, shape in family.outer_shapes(config).items()
+    }
+    return Decoder(config, outer, blocks, split_layer)
 
-    def single(name: str) -> np.ndarray:
-        return _joined([tensors[name]], tensors[name].shape, dtype)
 
-    unembedding = None if config.tied else single(UNEMBEDDING)
-    return Llama(config, single(EMBEDDING), blocks, single(FINAL_NORM), unembedding, split_layer)
-
-
-def stacked_parts(config: LlamaConfig, name: str) -> list[str]:
+def stacked_parts(config: Shape, name: str) -> list[str]:
     """Names of the tensors whose rows, one after the other, are the stacked parameter ``name`` of all blocks."""
-    return [f"model.layers.{layer}.{part}.weight" for layer in range(config.layers) for part in _PARTS[name]]
+    family = family_of(config)
+    parts = family.parts(config)[name]
+    return [family.BLOCK.format(layer) + part.name for layer in range(config.layers) for part in parts]
 
 
-def _joined(parts: Sequence[LazyTensor], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def _joined(
+    parts: Sequence[LazyTensor], shape: tuple[int, ...], dtype: str, transposed: bool = False
+) -> np.ndarray:
     """Tensors as one array of ``shape``: mapped where they lie one after the other in a file, or else copied."""
     places = [part.place for part in parts]
     ends = [
         place and (place[0], place[1] + 4 * math.prod(part.shape))
         for place, part in zip(places, parts, strict=True)
     ]
-    if dtype == "float32" and places[0] and places[1:] == ends[:-1]:
+    if dtype == "float32" and not transposed and places[0] and places[1:] == ends[:-1]:
         return np.asarray(np.memmap(places[0][0], np.float32, "r", places[0][1], shape))
     joined = _empty(shape, dtype)
-    rows, row = joined.reshape(-1, *parts[0].shape[1:]), 0
+    rows, row = joined.reshape(-1, *parts[0].shape[::-1][1:] if transposed else parts[0].shape[1:]), 0
     for part in parts:
-        rows[row : row + part.shape[0]] = part.read()
-        row += part.shape[0]
+        values = part.read().T if transposed else part.read()
+        rows[row : row + len(values)] = values
+        row += len(values)
     return joined
 
 
@@ -171,27 +158,23 @@ def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return raw[start : start + size].view(kind).reshape(shape)
 
 
-def disassemble(model: Llama) -> dict[str, np.ndarray]:
+def disassemble(model: Decoder) -> dict[str, np.ndarray]:
     """Hugging Face name → parameter, the inverse of :func:`assemble` and independent of where it was split."""
-    shapes = tensor_shapes(model.config)
-    found: dict[str, np.ndarray] = {
-        EMBEDDING: np.asarray(model.embedding[...]),
-        FINAL_NORM: np.asarray(model.final_norm[...]),
-    }
-    if model.unembedding is not None:
-        found[UNEMBEDDING] = np.asarray(model.unembedding[...])
-    layer = 0
+    config, family = model.config, family_of(model.config)
+    found = {family.OUTER[name]: np.asarray(array) for name, array in model.outer.arrays().items()}
+    parts, layer = family.parts(config), 0
     for stack in (model.blocks_before, model.blocks_after):
-        stacked = {name: np.asarray(getattr(stack, name)[...]) for name in BLOCK_WEIGHTS}
-        for index in range(len(stacked["mlp_norm"])):
-            for name, parts in _PARTS.items():
+        stacked = {name: np.asarray(array) for name, array in stack.arrays().items()}
+        for index in range(len(next(iter(stacked.values())))):
+            for name, array in stacked.items():
                 row = 0
-                for part in parts:
-                    full = f"model.layers.{layer}.{part}.weight"
-                    found[full] = stacked[name][index, row : row + shapes[full][0]]
-                    row += shapes[full][0]
+                for part in parts[name]:
+                    rows = array[index, row : row + part.rows]
+                    stored = rows.T if name in family.TRANSPOSED else rows
+                    found[family.BLOCK.format(layer) + part.name] = stored
+                    row += part.rows
             layer += 1
-    return {name: found[name] for name in shapes}
+    return {name: found[name] for name in tensor_shapes(config)}
 
 
 def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
@@ -204,22 +187,26 @@ def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def model_digest(graph: nnx.GraphDef[Llama], params: Any) -> str:
+def model_digest(graph: nnx.GraphDef[Decoder], params: Any) -> str:
     """:func:`tensors_digest` of all parameters as they are now: changes when any bit of the backbone moves."""
     return tensors_digest(disassemble(nnx.merge(graph, params)))
 
 
-def random_tensors(config: LlamaConfig, key: jax.Array) -> dict[str, np.ndarray]:
+def random_tensors(config: Shape, key: jax.Array) -> dict[str, np.ndarray]:
     """Random weights of a model's shape, scaled so that hidden states and gradients keep their size."""
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
     tensors = {}
     for name, shape in tensor_shapes(config).items():
         noise = generator.standard_normal(shape, dtype=np.float32)
-        tensors[name] = 1 + 0.1 * noise if len(shape) == 1 else noise * np.float32(shape[-1] ** -0.5)
+        if len(shape) == 1:
+            centre = 0.0 if name.endswith("bias") else family_of(config).UNIT_NORM
+            tensors[name] = 0.1 * noise + np.float32(centre)
+        else:
+            tensors[name] = noise * np.float32(shape[-1] ** -0.5)
     return tensors
 
 
-def in_memory(config: LlamaConfig, arrays: Mapping[str, np.ndarray]) -> Checkpoint:
+def in_memory(config: Shape, arrays: Mapping[str, np.ndarray]) -> Checkpoint:
     """A checkpoint of arrays under their Hugging Face names."""
     tensors = {name: LazyTensor(name, array.shape, partial(_as_is, array)) for name, array in arrays.items()}
     return Checkpoint(Path("memory"), config, tensors, lambda name: name)

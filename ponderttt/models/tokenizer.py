@@ -1,10 +1,15 @@
-"""The model's own byte-level BPE tokenizer: text to token ids and back, and the bytes that each token stands for."""
+"""The model's own BPE tokenizer: text to token ids and back, and the bytes that each token stands for.
+
+Two alphabets are known, both lossless: bytes (GPT-2, SmolLM2), and characters with a sign for the space and bytes for
+what is rare (SentencePiece, as Gemma has it).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +23,15 @@ if TYPE_CHECKING:
     import tokenizers
 
 PAD = "<|pad|>"
-#: Names that models of the family give to their end-of-text token, the separator of documents.
-END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
-#: Kinds of token in a GGUF file that are not plain text.
-_CONTROL, _USER_DEFINED = 3, 4
+#: Names that models give to their end-of-text token, the separator of documents.
+END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<eos>")
+#: How SentencePiece writes a space.
+SPACE = "\u2581"
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """A byte-level BPE tokenizer with a dedicated pad token.
+    """A BPE tokenizer with a dedicated pad token.
 
     Attributes:
         vocab_size: rows of the model's embedding; ids below it are tokens.
@@ -70,7 +75,7 @@ def load(path: Path | str, vocab_size: int | None = None) -> Tokenizer:
         vocab_size: rows of the model's embedding, where it has more than the tokenizer has tokens.
 
     Raises:
-        PonderTTTError: no such file, not a tokenizer, or not a byte-level BPE one.
+        PonderTTTError: no such file, not a tokenizer, or one that is not lossless.
     """
     try:
         return from_json(Path(path).read_text(), vocab_size)
@@ -80,49 +85,6 @@ def load(path: Path | str, vocab_size: int | None = None) -> Tokenizer:
         raise PonderTTTError(f"{path}: not a tokenizer.json; fetch the model again") from None
     except PonderTTTError as error:
         raise PonderTTTError(f"{path}: {error}") from None
-
-
-def from_vocabulary(
-    tokens: Sequence[str], kinds: Sequence[int], merges: Sequence[str], splitter: str
-) -> Tokenizer:
-    """Build a tokenizer from the tables of a GGUF file.
-
-    Args:
-        tokens: the vocabulary in GPT-2's printable byte alphabet, in the order of ids.
-        kinds: GGUF's kind of each token (3: control, 4: user-defined).
-        merges: ``"left right"``, best first.
-        splitter: the name of the pre-tokenizer (``tokenizer.ggml.pre``).
-
-    Raises:
-        PonderTTTError: a splitter that is not known, a token that is there twice, a merge of unknown parts.
-    """
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
-    from tokenizers import Tokenizer as Core
-
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    splitters = {
-        # Digits one by one, then GPT-2's splitting into words.
-        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]),
-        "gpt-2": byte_level,
-    }
-    if splitter not in splitters:
-        raise PonderTTTError(f"pre-tokenizer {splitter} is not known; known: {', '.join(splitters)}")
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    if len(vocabulary) != len(tokens):
-        raise PonderTTTError("a token is in the vocabulary twice")
-    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    try:
-        core = Core(models.BPE(vocab=vocabulary, merges=pairs, fuse_unk=False))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise PonderTTTError(f"the merges do not fit the vocabulary: {error}") from None
-    core.pre_tokenizer = splitters[splitter]
-    core.decoder = decoders.ByteLevel()
-    named = list(zip(tokens, kinds, strict=True))
-    core.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t, k in named if k == _CONTROL]
-    )
-    core.add_tokens([AddedToken(t, normalized=False) for t, k in named if k == _USER_DEFINED])
-    return from_json(core.to_str(), len(tokens))
 
 
 def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
@@ -135,7 +97,7 @@ def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
         definition = json.loads(text)
     except Exception as error:  # tokenizers raises bare Exception
         raise PonderTTTError("not a tokenizer.json; fetch the model again") from error
-    _require_byte_level(definition)
+    bytes_of = _bytes_of(definition)
     have = core.get_vocab_size(with_added_tokens=True)
     pad_id = core.token_to_id(PAD)
     if pad_id is None:
@@ -159,25 +121,42 @@ def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
         digest=hashlib.sha256(final.encode()).hexdigest(),
         json=final,
         _core=core,
-        _bytes=_bytes_per_token(core),
+        _bytes=_bytes_per_token(core, bytes_of),
     )
 
 
-def _require_byte_level(definition: dict[str, Any]) -> None:
+def _bytes_of(definition: dict[str, Any]) -> Callable[[str], int]:
+    """How many bytes a token of the vocabulary stands for, by the alphabet of the tokenizer."""
+    model, normalizer = definition.get("model", {}), definition.get("normalizer")
     splitter = definition.get("pre_tokenizer") or {}
     parts = splitter.get("pretokenizers", [splitter])
     levels = [part for part in parts if part.get("type") == "ByteLevel"]
-    if definition.get("model", {}).get("type") != "BPE" or not levels:
-        raise PonderTTTError("not a byte-level BPE tokenizer; only those are supported")
-    if definition.get("normalizer") or any(part.get("add_prefix_space") for part in levels):
+    if model.get("type") == "BPE" and model.get("byte_fallback") and not levels:
+        spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+        if normalizer != spaces or any(part.get("type") not in (None, "Split") for part in parts):
+            raise PonderTTTError(
+                "its normalizer changes more than spaces, so bytes could not be counted; not supported"
+            )
+        return _bytes_of_piece
+    if model.get("type") != "BPE" or not levels:
+        raise PonderTTTError(
+            "neither a byte-level BPE tokenizer nor one of pieces with bytes for the rest; not supported"
+        )
+    if normalizer or any(part.get("add_prefix_space") for part in levels):
         raise PonderTTTError("its normalizer changes the text, so bytes could not be counted; not supported")
+    # One character of a byte-level token is one byte.
+    return len
 
 
-def _bytes_per_token(core: tokenizers.Tokenizer) -> np.ndarray:
-    """One character of a byte-level token is one byte; added tokens are plain text, special ones stand for none."""
+def _bytes_of_piece(token: str) -> int:
+    return 1 if re.fullmatch("<0x[0-9A-F]{2}>", token) else len(token.replace(SPACE, " ").encode())
+
+
+def _bytes_per_token(core: tokenizers.Tokenizer, bytes_of: Callable[[str], int]) -> np.ndarray:
+    """By id; added tokens are plain text, special ones stand for none."""
     counts = np.zeros(core.get_vocab_size(with_added_tokens=True), np.int32)
     for token, index in core.get_vocab(with_added_tokens=True).items():
-        counts[index] = len(token)
+        counts[index] = bytes_of(token)
     for index, added in core.get_added_tokens_decoder().items():
         counts[index] = 0 if added.special else len(added.content.encode())
     return counts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,32 +11,41 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ponderttt.config import ModelConfig
-from ponderttt.errors import CorruptFileError
+from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.mapping import as_mapping
 from ponderttt.models import safetensors_file, tensors, tokenizer
 from ponderttt.models.backbone import Backbone, make_backbone
+from ponderttt.models.families import family_of, shape_from_facts
+from ponderttt.models.families.family import Shape
 from ponderttt.models.gguf_file import GGUFFile
-from ponderttt.models.llama import LlamaConfig
-from ponderttt.models.sources import fetch_model
-from ponderttt.models.tensors import EMBEDDING, UNEMBEDDING, Checkpoint
+from ponderttt.models.sources import check_terms, fetch_model
+from ponderttt.models.tensors import Checkpoint
 from ponderttt.models.tokenizer import Tokenizer
 from ponderttt.provenance import read_manifest, sha256_file, write_manifest
 
 KIND = "model"
 
 
-def read_model(path: Path) -> tuple[Checkpoint, Tokenizer]:
+def read_model(path: Path, family: str | None = None) -> tuple[Checkpoint, Tokenizer]:
     """Configuration, tensors and tokenizer of a GGUF file or of a folder of safetensors.
 
+    Args:
+        path: the file or folder.
+        family: what it is expected to be; whatever it is by default.
+
     Raises:
-        PonderTTTError: a missing, truncated or unsupported file.
+        PonderTTTError: a missing, truncated or unsupported file, or one of another family.
     """
-    if path.is_dir():
-        checkpoint = safetensors_file.read_folder(path)
+    file = None if path.is_dir() else GGUFFile(path)
+    checkpoint = safetensors_file.read_folder(path) if file is None else file.checkpoint()
+    if family is not None and checkpoint.config.family != family:
+        raise PonderTTTError(
+            f"{path}: holds a {checkpoint.config.family} model; family {family} expects {family}"
+        )
+    if file is None:
         reader = tokenizer.load(path / safetensors_file.TOKENIZER, checkpoint.config.vocab_size)
     else:
-        file = GGUFFile(path)
-        checkpoint, reader = file.checkpoint(), file.tokenizer()
+        reader = file.tokenizer()
     return checkpoint, reader
 
 
@@ -47,7 +55,8 @@ def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
     Raises:
         PonderTTTError: whatever :func:`~ponderttt.models.sources.fetch_model` or the readers find wrong.
     """
-    checkpoint, reader = read_model(fetch_model(config.source, cache_dir))
+    check_terms(config.family, config.source)
+    checkpoint, reader = read_model(fetch_model(config.source, cache_dir), config.family)
     return make_backbone(tensors.assemble(checkpoint, config.dtype, config.split_layer), reader)
 
 
@@ -61,12 +70,14 @@ def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) 
     Returns:
         The facts.
     """
-    checkpoint, reader = read_model(fetch_model(config.source, cache_dir))
+    check_terms(config.family, config.source)
+    checkpoint, reader = read_model(fetch_model(config.source, cache_dir), config.family)
     tensors.check_tensors(checkpoint)
     arrays = {name: checkpoint.tensors[name].read() for name in tensors.tensor_shapes(checkpoint.config)}
     facts = {
         "digest": tensors.tensors_digest(arrays),
-        "config": dataclasses.asdict(checkpoint.config),
+        "family": checkpoint.config.family,
+        "config": as_mapping(checkpoint.config),
         "source": as_mapping(config.source),
         "tokenizer_digest": reader.digest,
         "vocab_size": reader.vocab_size,
@@ -114,7 +125,7 @@ class Unembedding:
     """
 
     matrix: Float[Array, "V D"]
-    config: LlamaConfig
+    config: Shape
     facts: dict[str, Any]
 
 
@@ -132,7 +143,7 @@ def open_unembedding(
         raise CorruptFileError(
             f"{folder / shard}: missing, or its sha256 differs from its manifest. Rebuild it: {rebuild}"
         )
-    config = LlamaConfig(**manifest["facts"]["config"])
-    name = EMBEDDING if config.tied else UNEMBEDDING
+    config = shape_from_facts(manifest["facts"])
+    name = family_of(config).OUTER["embedding" if config.tied else "unembedding"]
     tensor = next(t for t in safetensors_file.read_file(folder / shard) if t.name == name)
     return Unembedding(jax.device_put(np.asarray(tensor.read())), config, manifest["facts"])

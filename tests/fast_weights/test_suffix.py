@@ -20,7 +20,8 @@ from ponderttt.errors import ConfigError, PonderTTTError
 from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.suffix import Full, LowRank, SuffixAdapter
 from ponderttt.models.backbone import random_backbone
-from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.families import flops_per_token
+from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.models.suffix import SuffixWeights, run_suffix, suffix_weights
 from ponderttt.settings.fast_weights import SuffixConfig
 from tiny_streams import tree_close
@@ -308,7 +309,7 @@ def test_cost_follows_what_is_calculated(world: World) -> None:
     score = count_flops(
         lambda f, c, r: quarter.score(f, c, r), quarter.reset(), world.chunks[0], world.readout
     )
-    blocks = 2 * TOKENS * MODEL.flops_per_token(unembed=False) / MODEL.layers
+    blocks = 2 * TOKENS * flops_per_token(MODEL, unembed=False) / MODEL.layers
     projection = 2 * TOKENS * MODEL.width * VOCABULARY
     assert blocks + projection < score < 1.6 * (blocks + projection)
 

@@ -20,31 +20,23 @@ import numpy as np
 import torch
 import transformers
 
-import llama_goldens as goldens
+import family_goldens as goldens
 from ponderttt import config
 from ponderttt.models import losses, tensors, weights
-from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.config_json import shape_json
+from ponderttt.models.families.family import Shape
 
 REAL_LOSS_TOLERANCE = 1e-3
 
 
-def reference_model(shape: LlamaConfig, arrays: dict[str, np.ndarray]) -> transformers.LlamaForCausalLM:
-    """The transformers model of a shape with given weights, float32."""
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=shape.vocab_size,
-            hidden_size=shape.width,
-            intermediate_size=shape.mlp_width,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            head_dim=shape.head_dim,
-            max_position_embeddings=shape.max_context,
-            rms_norm_eps=shape.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": shape.rope_base},
-            tie_word_embeddings=shape.tied,
-        )
-    )
+def reference_model(shape: Shape, arrays: dict[str, np.ndarray]) -> transformers.PreTrainedModel:
+    """The transformers model of a shape with given weights, float32, from the config.json that this package writes."""
+    settings = shape_json(shape)
+    settings.pop("dtype")
+    # A padding token of its own would keep part of the gradient from one row of the embedding.
+    settings |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     missing, unexpected = model.load_state_dict(
         {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, strict=False
     )
@@ -104,7 +96,7 @@ def check_real(experiment: config.Experiment, name: str, cache_dir: Path) -> boo
     with tempfile.TemporaryDirectory() as scratch:
         weights.convert(experiment.models[name], cache_dir, scratch)
         backbone = weights.open_backbone(scratch)
-        reference = transformers.LlamaForCausalLM.from_pretrained(scratch, dtype=torch.float32).eval()
+        reference = transformers.AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32).eval()
         reader = transformers.PreTrainedTokenizerFast(tokenizer_file=f"{scratch}/tokenizer.json")
     assert backbone.tokenizer is not None
     passed = True

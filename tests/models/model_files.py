@@ -12,7 +12,7 @@ from gguf.quants import quantize
 from safetensors.numpy import save_file
 from tokenizers import pre_tokenizers
 
-from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.families.llama import LlamaConfig
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MERGES = ["Ġ Ġ", "d e", "de f", "Ġ t", "ĠĠ ĠĠ", "Ã ©", "r e", "t u", "re tu", "retu r", "retur n"]

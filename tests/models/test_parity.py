@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import llama_goldens as goldens
+import family_goldens as goldens
 
 
 @pytest.mark.parametrize("name", goldens.CASES)

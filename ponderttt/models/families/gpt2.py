@@ -1,0 +1,158 @@
+"""The GPT-2 family (Radford et al. 2019): learned positions, layer norm, biases, tied embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
+from ponderttt.models.families.norms import layer_norm
+
+
+@dataclass(frozen=True)
+class GPT2Config(Shape):
+    """The shape of a GPT-2 model; see :class:`~ponderttt.models.families.family.Shape`."""
+
+    family: ClassVar[str] = "gpt2"
+
+    vocab_size: int
+    layers: int
+    width: int
+    heads: int
+    mlp_width: int
+    norm_eps: float
+    #: Rows of the position embedding: no longer input can be read.
+    max_context: int
+    tied: bool = True
+
+    @property
+    def kv_heads(self) -> int:  # type: ignore[override]
+        """Every query head has a key head of its own."""
+        return self.heads
+
+    @property
+    def head_dim(self) -> int:  # type: ignore[override]
+        """H."""
+        return self.width // self.heads
+
+
+BLOCK = "transformer.h.{}."
+OUTER: Mapping[str, str] = {
+    "embedding": "transformer.wte.weight",
+    "positions": "transformer.wpe.weight",
+    "final_norm": "transformer.ln_f.weight",
+    "final_norm_bias": "transformer.ln_f.bias",
+    "unembedding": "lm_head.weight",
+}
+#: GPT-2's linear layers were written as one-dimensional convolutions, whose weights are [in, out].
+TRANSPOSED: frozenset[str] = frozenset({"query_key_value", "attention_out", "mlp_up", "mlp_down"})
+UNIT_NORM = 1.0
+
+
+def block_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
+    """Shapes of one block's parameters."""
+    width, inner = config.width, config.mlp_width
+    return {
+        "attention_norm": (width,),
+        "attention_norm_bias": (width,),
+        "query_key_value": (3 * width, width),
+        "query_key_value_bias": (3 * width,),
+        "attention_out": (width, width),
+        "attention_out_bias": (width,),
+        "mlp_norm": (width,),
+        "mlp_norm_bias": (width,),
+        "mlp_up": (inner, width),
+        "mlp_up_bias": (inner,),
+        "mlp_down": (width, inner),
+        "mlp_down_bias": (width,),
+    }
+
+
+def outer_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
+    """Shapes of both embeddings, the final norm and, where it is not tied, the unembedding."""
+    matrix = (config.vocab_size, config.width)
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding": matrix,
+        "positions": (config.max_context, config.width),
+        "final_norm": (config.width,),
+        "final_norm_bias": (config.width,),
+    }
+    return shapes if config.tied else {**shapes, "unembedding": matrix}
+
+
+def parts(config: GPT2Config) -> dict[str, tuple[Part, ...]]:
+    """Tensors of one block; queries, keys and values are one tensor already."""
+    names = {
+        "attention_norm": "ln_1.weight",
+        "attention_norm_bias": "ln_1.bias",
+        "query_key_value": "attn.c_attn.weight",
+        "query_key_value_bias": "attn.c_attn.bias",
+        "attention_out": "attn.c_proj.weight",
+        "attention_out_bias": "attn.c_proj.bias",
+        "mlp_norm": "ln_2.weight",
+        "mlp_norm_bias": "ln_2.bias",
+        "mlp_up": "mlp.c_fc.weight",
+        "mlp_up_bias": "mlp.c_fc.bias",
+        "mlp_down": "mlp.c_proj.weight",
+        "mlp_down_bias": "mlp.c_proj.bias",
+    }
+    return {name: (Part(names[name], shape[0]),) for name, shape in block_shapes(config).items()}
+
+
+def kinds(config: GPT2Config) -> tuple[int, ...]:
+    """All blocks are alike."""
+    return (0,) * config.layers
+
+
+def places(config: GPT2Config, positions: Int[Array, " T"]) -> Places:
+    """Blocks know nothing of positions."""
+    return Places(None, None)
+
+
+def embed(
+    config: GPT2Config, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
+) -> Float[Array, "B T D"]:
+    """Rows of the embedding and of the position embedding."""
+    return outer["embedding"][tokens] + outer["positions"][positions]
+
+
+def heads(
+    config: GPT2Config, block: Weights, hidden: Float[Array, "T D"], angles: Cosines | None
+) -> tuple[Float[Array, "T N H"], Float[Array, "T N H"], Float[Array, "T N H"]]:
+    """Queries, keys and values of the normed residual stream."""
+    normed = layer_norm(hidden, block["attention_norm"], block["attention_norm_bias"], config.norm_eps)
+    fused = jnp.einsum("TD,FD->TF", normed, block["query_key_value"]) + block["query_key_value_bias"]
+    query, key, value = jnp.split(fused.reshape(len(hidden), 3 * config.heads, config.head_dim), 3, axis=1)
+    return query, key, value
+
+
+def add_attention(
+    config: GPT2Config, block: Weights, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]
+) -> Float[Array, "T D"]:
+    """Project what the heads read."""
+    projected = jnp.einsum("TF,DF->TD", read.reshape(len(hidden), -1), block["attention_out"])
+    return hidden + projected + block["attention_out_bias"]
+
+
+def mlp_inner(config: GPT2Config, block: Weights, hidden: Float[Array, "T D"]) -> Float[Array, "T F"]:
+    """GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) by its tanh approximation, as GPT-2 was trained."""
+    normed = layer_norm(hidden, block["mlp_norm"], block["mlp_norm_bias"], config.norm_eps)
+    up = jnp.einsum("TD,FD->TF", normed, block["mlp_up"]) + block["mlp_up_bias"]
+    return jax.nn.gelu(up, approximate=True)
+
+
+def add_mlp(
+    config: GPT2Config, block: Weights, hidden: Float[Array, "T D"], projected: Float[Array, "T D"]
+) -> Float[Array, "T D"]:
+    """The sum with the projection's bias."""
+    return hidden + projected + block["mlp_down_bias"]
+
+
+def final_norm(config: GPT2Config, outer: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Layer norm."""
+    return layer_norm(hidden, outer["final_norm"], outer["final_norm_bias"], config.norm_eps)
