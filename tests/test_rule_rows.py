@@ -151,7 +151,7 @@ def test_control_corpora_may_have_fewer_methods_and_seeds(
     assert verdict(flipped.delta_ci_low, flipped.delta_ci_high) == "did harm"
 
 
-def fixed_world(root: Path, steps: float) -> dict[tuple[str, str], TableRow]:
+def fixed_world(root: Path, steps: float, seconds: float = 1.0) -> dict[tuple[str, str], TableRow]:
     """skip at 2, UPDATE_1 at 1.8, UPDATE_2 at 1.9; a rule at 1.7 whose FLOPs are those of ``steps`` updates."""
     folders = [write_run(root, "none", "plain", 0, lambda s, c, k: 3.0, tokens=TOKENS)]
     for method, loss, action in (
@@ -180,6 +180,7 @@ def fixed_world(root: Path, steps: float) -> dict[tuple[str, str], TableRow]:
             lambda s, c, k: 1.7 + k,
             tokens=TOKENS,
             flops=1e9 * (1 + steps / 10),
+            seconds=seconds,
         )
         for k in (0, 1)
     ]
@@ -208,6 +209,13 @@ def test_a_rule_meets_the_best_fixed_schedules_of_its_cost(
     # Its seconds are those of SKIP.
     assert row.delta_vs_fixed_seconds == pytest.approx(1.7 - 2.0)
     assert row.delta_vs_fixed_seconds_ci_low == pytest.approx(-0.3)
+
+
+def test_seconds_that_a_clock_does_not_tell_apart_are_the_same(tmp_path: Path) -> None:
+    for seconds, expected in ((1.095, 1.7 - 1.8), (1.05, 1.7 - 1.9)):
+        # UPDATE_1 takes 1.1 seconds: half a hundredth more is its cost, 5 % is not, and takes half of SKIP.
+        row = fixed_world(tmp_path / str(seconds), 0.0, seconds)["ttt", "entropy"]
+        assert row.delta_vs_fixed_seconds == pytest.approx(expected)
 
 
 def test_a_rule_that_misses_its_budget_is_not_compared_with_random(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ TABLE = """\
 | `delta_vs_plain…`, `delta_vs_context_1…` | the same paired difference to the plain backbone, and to the backbone that sees the previous chunk as context |
 | `delta_vs_random…` | the same paired difference to random decisions of the same budget (for a fixed schedule: of its cost, within 5 %) |
 | `delta_vs_update_1…` | of an update that learns from the wrong thing, the same paired difference to UPDATE_1 |
-| `delta_vs_fixed_flops…`, `delta_vs_fixed_seconds…` | the same paired difference to the best of SKIP, UPDATE_1, UPDATE_2, UPDATE_4 and the schedule at equal counted FLOPs and at equal measured seconds; between two of them, some streams get one and some the other |
+| `delta_vs_fixed_flops…`, `delta_vs_fixed_seconds…` | the same paired difference to the best of SKIP, UPDATE_1, UPDATE_2, UPDATE_4 and the schedule at equal counted FLOPs and at equal measured seconds (within 1 %, which a clock does not tell apart); between two of them, some streams get one and some the other |
 | `delta_vs_rule…`, `best_rule` | of a learned policy, the same paired difference to the rule with the lowest loss among those held to its budget, and that rule; it is chosen on these very streams, which favours it |
 | `update_rate`, `share_skip`, `share_update_1`, `share_update_2`, `share_update_4` | share of chunks after which at least one update was made; shares of the four actions |
 | `rank_gap` | largest gap between the percentile ranks that a signal has here and those that it had on training streams (0: the percentiles hold) |

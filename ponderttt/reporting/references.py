@@ -18,6 +18,10 @@ from ponderttt.reporting.arms import Arm, mean_loss
 from ponderttt.reporting.comparisons import COST_TOLERANCE, Recovery, find, mean_cost, recovery
 from ponderttt.reporting.methods import FIXED_SCHEDULES, ORACLES
 
+#: Costs within this share are the same cost: FLOPs are counted, but a clock that reads the same work twice is off by as
+#: much, so that an arm would be compared with a cheaper one by chance.
+RESOLUTION = {"flops": 0.0, "seconds": 0.01}
+
 
 @dataclass(frozen=True)
 class References:
@@ -105,7 +109,7 @@ def fixed_at_cost_of(arm: Arm, arms: Sequence[Arm], measure: str) -> Arm | None:
 
     Some streams given one fixed schedule and others another have, on average, a cost and a loss on the line between
     the two: so fixed schedules reach every cost between theirs.  Of all pairs around the arm's cost, and all single
-    ones that cost no more, the lowest loss is taken.
+    ones that cost no more, the lowest loss is taken.  What can not be told from the arm's cost is no more.
 
     Args:
         arm: whose cost is to be met.
@@ -125,7 +129,7 @@ def fixed_at_cost_of(arm: Arm, arms: Sequence[Arm], measure: str) -> Arm | None:
     costs = [float(other.measures[measure].mean()) for other in fixed]
     candidates = []
     for first, low in zip(fixed, costs, strict=True):
-        if low <= cost:
+        if low <= cost * (1 + RESOLUTION[measure]):
             candidates.append(_mix(first, first, 1.0, arm))
         for second, high in zip(fixed, costs, strict=True):
             if low < cost < high:
