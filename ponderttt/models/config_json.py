@@ -31,8 +31,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def read_shape(folder: Path) -> Shape:
+def read_shape(folder: Path, family: str | None = None) -> Shape:
     """The shape that a folder's config.json declares.
+
+    Args:
+        folder: of the model.
+        family: what it is expected to be; whatever it is by default.
 
     Raises:
         PonderTTTError: another architecture, or a feature of it that these models do not have.
@@ -42,6 +46,8 @@ def read_shape(folder: Path) -> Shape:
     kind = found.get("model_type")
     if kind not in FAMILY_OF_TYPE:
         raise PonderTTTError(f"{path}: holds a {kind} model; known: {', '.join(FAMILY_OF_TYPE)}")
+    if family not in (None, FAMILY_OF_TYPE[kind]):
+        raise PonderTTTError(f"{path}: holds a {kind} model; family {family} expects {family}")
     try:
         shape = _READERS[FAMILY_OF_TYPE[kind]](found.get("text_config", found))
     except KeyError as error:

@@ -47,12 +47,17 @@ class GGUFFile:
             raise PonderTTTError(f"{self.path}: metadata key {key} is missing")
         return default
 
-    def config(self) -> Shape:
-        """The shape that the file's metadata declares."""
+    def config(self, family: str | None = None) -> Shape:
+        """The shape that the file's metadata declares; ``family`` is what it is expected to be, anything by default."""
         architecture = self.field("general.architecture")
         if architecture not in GGUF_FAMILIES:
             raise PonderTTTError(
                 f"{self.path}: holds a {architecture} model; known: {', '.join(GGUF_FAMILIES)}"
+            )
+
+        if family not in (None, architecture):
+            raise PonderTTTError(
+                f"{self.path}: holds a {architecture} model; family {family} expects {family}"
             )
 
         def fields(key: str, default: Any = None) -> Any:
@@ -65,19 +70,19 @@ class GGUFFile:
         except PonderTTTError as error:
             raise PonderTTTError(f"{self.path}: {str(error).removeprefix(f'{self.path}: ')}") from None
 
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self, family: str | None = None) -> Checkpoint:
         """Configuration and tensors, de-quantised to float32 as they are read."""
-        config = self.config()
-        family, block = GGUF_FAMILIES[config.family], family_of(config).BLOCK
+        config = self.config(family)
+        naming, block = GGUF_FAMILIES[config.family], family_of(config).BLOCK
         tensors = {}
         for tensor in self._reader.tensors:
-            name = hugging_face_name(family, block, tensor.name)
+            name = hugging_face_name(naming, block, tensor.name)
             # GGUF lists dimensions innermost first.
             stored = tuple(int(size) for size in reversed(tensor.shape))
-            read = partial(_read, tensor, stored, partial(family.restore, config, name))
-            shape = family.restore(config, name, np.broadcast_to(np.float32(0), stored)).shape
+            read = partial(_read, tensor, stored, partial(naming.restore, config, name))
+            shape = naming.restore(config, name, np.broadcast_to(np.float32(0), stored)).shape
             tensors[name] = LazyTensor(tensor.name, shape, read)
-        return Checkpoint(self.path, config, tensors, partial(gguf_name, family, block))
+        return Checkpoint(self.path, config, tensors, partial(gguf_name, naming, block))
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the file carries."""

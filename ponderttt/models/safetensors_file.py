@@ -30,13 +30,13 @@ _DTYPES = {
 }
 
 
-def read_folder(folder: Path) -> Checkpoint:
+def read_folder(folder: Path, family: str | None = None) -> Checkpoint:
     """Configuration and lazily read tensors of a folder with one or many safetensors files.
 
     Raises:
         PonderTTTError: a missing, truncated or unreadable file.
     """
-    config = read_shape(folder)
+    config = read_shape(folder, family)
     if (folder / INDEX).exists():
         names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
     else:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ponderttt.config import ModelConfig
-from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.errors import CorruptFileError
 from ponderttt.mapping import as_mapping
 from ponderttt.models import safetensors_file, tensors, tokenizer
 from ponderttt.models.backbone import Backbone, make_backbone
@@ -37,11 +37,7 @@ def read_model(path: Path, family: str | None = None) -> tuple[Checkpoint, Token
         PonderTTTError: a missing, truncated or unsupported file, or one of another family.
     """
     file = None if path.is_dir() else GGUFFile(path)
-    checkpoint = safetensors_file.read_folder(path) if file is None else file.checkpoint()
-    if family is not None and checkpoint.config.family != family:
-        raise PonderTTTError(
-            f"{path}: holds a {checkpoint.config.family} model; family {family} expects {family}"
-        )
+    checkpoint = safetensors_file.read_folder(path, family) if file is None else file.checkpoint(family)
     if file is None:
         reader = tokenizer.load(path / safetensors_file.TOKENIZER, checkpoint.config.vocab_size)
     else:

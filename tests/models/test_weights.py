@@ -205,9 +205,10 @@ def test_other_models_are_refused_by_what_they_are(arrays: Arrays, tmp_path: Pat
     files.write_hugging_face_folder(tmp_path / "hf", files.SHAPE, arrays, TOKENIZER_JSON)
     settings = json.loads((tmp_path / "hf" / "config.json").read_text())
     for change, message in (
-        ({"model_type": "gemma3"}, "holds a gemma3 model"),
+        ({"model_type": "gemma3"}, "holds a gemma3 model; family llama expects llama"),
+        ({"model_type": "qwen2"}, "holds a qwen2 model"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "scaled rotary"),
-        ({"hidden_act": "gelu"}, "activation gelu"),
+        ({"hidden_act": "gelu"}, "hidden_act gelu is not supported, only silu"),
     ):
         (tmp_path / "hf" / "config.json").write_text(json.dumps(settings | change))
         assert message in refusal(tmp_path / "hf")
