@@ -112,6 +112,7 @@ def regressed(streams: Sequence[StreamChunks]) -> RegressionPolicy:
     return RegressionPolicy(line, normaliser, scores, BUDGET)
 
 
+@pytest.mark.slow
 def test_ppo_comes_within_5_percent_of_the_oracle(tmp_path):
     assert against_the_oracle(taught(LEARNING, tmp_path), BUDGET) > 0.95
 
@@ -120,6 +121,7 @@ def test_the_regression_comes_within_5_percent_of_the_oracle():
     assert against_the_oracle(regressed(LEARNING), BUDGET) > 0.95
 
 
+@pytest.mark.slow
 def test_where_no_update_pays_ppo_learns_to_skip_and_the_regression_to_expect_a_loss(tmp_path):
     harmful = [planted_stream(f"harm {seed}", seed, pays=-0.3, costs=-0.3) for seed in range(20)]
     policy = taught(harmful, tmp_path)
