@@ -22,7 +22,19 @@ from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.provenance import run_metadata
 
 #: The shape of SmolLM2-135M; speed does not depend on the values of the weights.
-SMOLLM2_135M = LlamaConfig(49152, 30, 576, 9, 3, 64, 1536, 1e5, 1e-5, 8192, True)
+SMOLLM2_135M = LlamaConfig(
+    vocab_size=49152,
+    layers=30,
+    width=576,
+    heads=9,
+    kv_heads=3,
+    head_dim=64,
+    mlp_width=1536,
+    rope_base=1e5,
+    norm_eps=1e-5,
+    max_context=8192,
+    tied=True,
+)
 TOKENS, WIDTH, VOCABULARY = 512, SMOLLM2_135M.width, SMOLLM2_135M.vocab_size
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ponderttt.errors import ConfigError
 from ponderttt.mapping import unknown
@@ -60,6 +60,13 @@ def _matched(fast_weights: str) -> re.Match[str]:
             f"{unknown('grid.fast_weights', fast_weights, KINDS)} (each also as '<kind>-<variant>' and '<kind>+context_<n>')"
         )
     return match
+
+
+def check_variants(names: Iterable[str]) -> None:
+    """Raise ConfigError unless settings are named so that ``ppo-{name}`` and ``lora-{name}`` can name them."""
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9_]+", name):
+            raise ConfigError(f"the variant '{name}' has a name of other characters than a-z, 0-9 and _")
 
 
 def split_method(method: str) -> tuple[str, str]:

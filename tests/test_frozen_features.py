@@ -18,7 +18,19 @@ from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.scoring import LiveStream
 
 CHUNK, VOCABULARY, END = 24, 64, 63
-CONFIG = LlamaConfig(VOCABULARY, 4, 32, 4, 2, 8, 48, 1e4, 1e-5, 2 * CHUNK, True)
+CONFIG = LlamaConfig(
+    vocab_size=VOCABULARY,
+    layers=4,
+    width=32,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_width=48,
+    rope_base=1e4,
+    norm_eps=1e-5,
+    max_context=2 * CHUNK,
+    tied=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)

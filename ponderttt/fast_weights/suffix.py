@@ -63,6 +63,8 @@ class _Entered(NamedTuple):
     residual: Float[Array, "S D"]
     inner: Float[Array, "S F"]
     places: list[Place]
+    #: Of the states that the chunk is read with, those that are asked for; ``None`` is all of them.
+    kept: Int[Array, " S"] | None
 
 
 class SuffixAdapter(FastWeights):
@@ -118,7 +120,7 @@ class SuffixAdapter(FastWeights):
     ) -> Float[Array, "S D"]:
         """Final normed hidden states under the fast weights, at some positions or at all."""
         entered = self._enter(chunk, readout.suffix, positions)
-        return self._finish(fast.matrices, entered, readout.suffix, self._kept(chunk, positions))
+        return self._finish(fast.matrices, entered, readout.suffix)
 
     def adapt(self, fast: Descent, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
         """``steps`` Adam steps on the mean next-token loss of the chosen tokens."""
@@ -126,11 +128,11 @@ class SuffixAdapter(FastWeights):
         targets, mask = chunk.targets, chunk.mask
         if chosen is not None:
             targets, mask = targets[chosen], mask[chosen]
-        entered, kept = self._enter(chunk, readout.suffix, chosen), self._kept(chunk, chosen)
+        entered = self._enter(chunk, readout.suffix, chosen)
         rates = type(fast.matrices)(*jnp.exp(self.log_rate[...]))
 
         def loss(matrices: LowRank | Full) -> Float[Array, ""]:
-            hidden = self._finish(matrices, entered, readout.suffix, kept)
+            hidden = self._finish(matrices, entered, readout.suffix)
             return masked_mean(linear_cross_entropy(hidden, readout.unembedding, targets), mask)
 
         return Adaptation(*gradient_steps(fast, loss, rates, self.config.clip_norm, steps))
@@ -161,29 +163,21 @@ class SuffixAdapter(FastWeights):
         places = suffix_places(self.shape, suffix, len(hidden))
         for index in range(plain_blocks):
             hidden = run_block(self.shape, suffix.block(index), hidden, places[index], _all_real(hidden))
-        kept = self._kept(chunk, positions) if self.config.blocks == 1 else None
-        block, place = suffix.block(plain_blocks), places[plain_blocks]
-        return _Entered(
-            *before_down_projection(self.shape, block, hidden, place, _all_real(hidden), kept),
-            places,
-        )
-
-    @staticmethod
-    def _kept(chunk: Chunk, positions: Int[Array, " S"] | None) -> Int[Array, " S"] | None:
-        """Places of the chunk's positions among the states that it is read with; ``None`` is all of them."""
-        assert chunk.split is not None
         # What stands in front of the chunk (a beginning-of-sequence token) is context, and is not asked for.
-        before = len(chunk.split) - len(chunk.targets)
-        if positions is None:
-            return jnp.arange(before, len(chunk.split)) if before else None
-        return positions + before
+        before = len(hidden) - len(chunk.targets)
+        kept = positions
+        if before:
+            kept = before + (jnp.arange(len(chunk.targets)) if positions is None else positions)
+        block, place = suffix.block(plain_blocks), places[plain_blocks]
+        asked = kept if self.config.blocks == 1 else None
+        behind = before_down_projection(self.shape, block, hidden, place, _all_real(hidden), asked)
+        return _Entered(*behind, places, kept)
 
     def _finish(
         self,
         matrices: LowRank | Full,
         entered: _Entered,
         suffix: SuffixWeights,
-        kept: Int[Array, " S"] | None,
     ) -> Float[Array, "S D"]:
         first = suffix.layers - self.config.blocks
         block = suffix.block(first)
@@ -192,7 +186,12 @@ class SuffixAdapter(FastWeights):
         for layer in range(first + 1, suffix.layers):
             block, last = suffix.block(layer), layer == suffix.layers - 1
             residual, inner = before_down_projection(
-                self.shape, block, hidden, entered.places[layer], _all_real(hidden), kept if last else None
+                self.shape,
+                block,
+                hidden,
+                entered.places[layer],
+                _all_real(hidden),
+                entered.kept if last else None,
             )
             projected = matrices.project(layer - first, block["mlp_down"], inner)
             hidden = after_down_projection(self.shape, block, residual, projected)

@@ -20,8 +20,7 @@ def run_block(
     mask: Bool[Array, " T"],
 ) -> Float[Array, "T D"]:
     """One whole block; ``mask`` is False where a key must not be attended to."""
-    residual, inner = before_down_projection(config, block, hidden, place, mask)
-    return after_down_projection(config, block, residual, _project(block, inner))
+    return _finish(config, block, *before_down_projection(config, block, hidden, place, mask))
 
 
 def observed_block(
@@ -33,12 +32,9 @@ def observed_block(
     observe: int,
 ) -> tuple[Float[Array, "T D"], AttentionStatistics]:
     """:func:`run_block`, and statistics [N, ``observe``] of how its last ``observe`` positions attend."""
-    family = family_of(config)
-    query, key, value = family.heads(config, block, hidden, place.angles)
-    read, statistics = observed_attention(query, key, value, mask, observe, config.query_scale, place.window)
-    residual = family.add_attention(config, block, hidden, read)
-    inner = family.mlp_inner(config, block, residual)
-    return after_down_projection(config, block, residual, _project(block, inner)), statistics
+    heads = family_of(config).heads(config, block, hidden, place.angles)
+    read, statistics = observed_attention(*heads, mask, observe, config.query_scale, place.window)
+    return _finish(config, block, *_behind_attention(config, block, hidden, read)), statistics
 
 
 def before_down_projection(
@@ -56,14 +52,12 @@ def before_down_projection(
     Returns:
         The residual stream behind attention, and what the projection reads.
     """
-    family = family_of(config)
-    query, key, value = family.heads(config, block, hidden, place.angles)
-    read = causal_attention(query, key, value, mask, config.query_scale, place.window)
+    heads = family_of(config).heads(config, block, hidden, place.angles)
+    read = causal_attention(*heads, mask, config.query_scale, place.window)
     if positions is not None:
         # Behind attention every position goes its own way, so the others need not go on.
         read, hidden = read[positions], hidden[positions]
-    residual = family.add_attention(config, block, hidden, read)
-    return residual, family.mlp_inner(config, block, residual)
+    return _behind_attention(config, block, hidden, read)
 
 
 def after_down_projection(
@@ -76,5 +70,16 @@ def after_down_projection(
     return family_of(config).add_mlp(config, block, residual, projected)
 
 
-def _project(block: Mapping[str, Array], inner: Float[Array, "S F"]) -> Float[Array, "S D"]:
-    return jnp.einsum("TF,DF->TD", inner, block["mlp_down"])
+def _behind_attention(
+    config: Shape, block: Mapping[str, Array], hidden: Float[Array, "S D"], read: Float[Array, "S N H"]
+) -> tuple[Float[Array, "S D"], Float[Array, "S F"]]:
+    family = family_of(config)
+    residual = family.add_attention(config, block, hidden, read)
+    return residual, family.mlp_inner(config, block, residual)
+
+
+def _finish(
+    config: Shape, block: Mapping[str, Array], residual: Float[Array, "T D"], inner: Float[Array, "T F"]
+) -> Float[Array, "T D"]:
+    projected = jnp.einsum("TF,DF->TD", inner, block["mlp_down"])
+    return after_down_projection(config, block, residual, projected)

@@ -67,41 +67,66 @@ def _expect(found: Mapping[str, Any], key: str, default: Any, *values: Any) -> N
         raise ValueError(f"{key} {value} is not supported, only {' or '.join(map(str, values))}")
 
 
+#: Our names of what Llama and Gemma 3 say alike → theirs.
+_GATED = {
+    "vocab_size": "vocab_size",
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "mlp_width": "intermediate_size",
+    "norm_eps": "rms_norm_eps",
+    "max_context": "max_position_embeddings",
+    "tied": "tie_word_embeddings",
+}
+_GPT2 = {
+    "vocab_size": "vocab_size",
+    "layers": "n_layer",
+    "width": "n_embd",
+    "heads": "n_head",
+    "mlp_width": "n_inner",
+    "norm_eps": "layer_norm_epsilon",
+    "max_context": "n_positions",
+    "tied": "tie_word_embeddings",
+}
+
+
+def _named(names: Mapping[str, str], found: Mapping[str, Any], **missing: Any) -> dict[str, Any]:
+    """Values of ``found`` under our names; ``missing`` stands for those that are absent or null."""
+    values = {}
+    for ours, theirs in names.items():
+        value = found.get(theirs)
+        if value is None:
+            if ours not in missing:
+                raise KeyError(theirs)
+            value = missing[ours]
+        values[ours] = value
+    values["norm_eps"] = float(values["norm_eps"])
+    return values
+
+
+def _written(names: Mapping[str, str], config: Shape) -> dict[str, Any]:
+    return {theirs: getattr(config, ours) for ours, theirs in names.items()}
+
+
 def _read_llama(found: Mapping[str, Any]) -> LlamaConfig:
     _expect(found, "hidden_act", "silu", "silu")
     rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
         raise ValueError("scaled rotary positions are not supported")
-    return LlamaConfig(
-        vocab_size=found["vocab_size"],
-        layers=found["num_hidden_layers"],
-        width=found["hidden_size"],
-        heads=found["num_attention_heads"],
-        kv_heads=found.get("num_key_value_heads") or found["num_attention_heads"],
-        head_dim=found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"],
-        mlp_width=found["intermediate_size"],
-        rope_base=float(found.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
-        norm_eps=float(found["rms_norm_eps"]),
-        max_context=found["max_position_embeddings"],
-        tied=found.get("tie_word_embeddings", False),
-    )
+    heads = found["num_attention_heads"]
+    values = _named(_GATED, found, kv_heads=heads, head_dim=found["hidden_size"] // heads, tied=False)
+    rope_base = float(found.get("rope_theta") or rope.get("rope_theta") or 10_000.0)
+    return LlamaConfig(**values, rope_base=rope_base)
 
 
 def _write_llama(config: LlamaConfig) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.layers,
-        "hidden_size": config.width,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.mlp_width,
+        **_written(_GATED, config),
         "rope_theta": config.rope_base,
-        "rms_norm_eps": config.norm_eps,
-        "max_position_embeddings": config.max_context,
-        "tie_word_embeddings": config.tied,
         "hidden_act": "silu",
     }
 
@@ -113,30 +138,15 @@ def _read_gpt2(found: Mapping[str, Any]) -> GPT2Config:
     width, heads = found["n_embd"], found["n_head"]
     if width % heads:
         raise ValueError(f"n_embd {width} is no multiple of n_head {heads}")
-    return GPT2Config(
-        vocab_size=found["vocab_size"],
-        layers=found["n_layer"],
-        width=width,
-        heads=heads,
-        mlp_width=found.get("n_inner") or 4 * width,
-        norm_eps=float(found["layer_norm_epsilon"]),
-        max_context=found.get("n_positions") or found["n_ctx"],
-        tied=found.get("tie_word_embeddings", True),
-    )
+    found = {**found, "n_positions": found.get("n_positions") or found["n_ctx"]}
+    return GPT2Config(**_named(_GPT2, found, mlp_width=4 * width, tied=True))
 
 
 def _write_gpt2(config: GPT2Config) -> dict[str, Any]:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "vocab_size": config.vocab_size,
-        "n_layer": config.layers,
-        "n_embd": config.width,
-        "n_head": config.heads,
-        "n_inner": config.mlp_width,
-        "n_positions": config.max_context,
-        "layer_norm_epsilon": config.norm_eps,
-        "tie_word_embeddings": config.tied,
+        **_written(_GPT2, config),
         "activation_function": "gelu_new",
     }
 
@@ -145,29 +155,19 @@ def _read_gemma3(found: Mapping[str, Any]) -> Gemma3Config:
     _expect(found, "hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
     for key in ("final_logit_softcapping", "attn_logit_softcapping"):
         _expect(found, key, None, None)
-    every = _global_every(found)
     local, everywhere = _gemma3_rope(found)
     kind = everywhere.get("rope_type", "default")
     if kind not in ("default", "linear") or local.get("rope_type", "default") != "default":
         raise ValueError(f"rotary positions of type {kind} are not supported")
     return Gemma3Config(
-        vocab_size=found["vocab_size"],
-        layers=found["num_hidden_layers"],
-        width=found["hidden_size"],
-        heads=found["num_attention_heads"],
-        kv_heads=found["num_key_value_heads"],
-        head_dim=found["head_dim"],
-        mlp_width=found["intermediate_size"],
-        norm_eps=float(found["rms_norm_eps"]),
-        max_context=found["max_position_embeddings"],
+        **_named(_GATED, found, tied=True),
         query_scalar=found["query_pre_attn_scalar"],
         window=found["sliding_window"],
         local_rope_base=float(local["rope_theta"]),
         global_rope_base=float(everywhere["rope_theta"]),
         global_rope_factor=float(everywhere.get("factor", 1.0)) if kind == "linear" else 1.0,
-        global_every=every,
+        global_every=_global_every(found),
         bos_id=found.get("bos_token_id", 2),
-        tied=found.get("tie_word_embeddings", True),
     )
 
 
@@ -177,11 +177,7 @@ def _global_every(found: Mapping[str, Any]) -> int:
     every = found.get("sliding_window_pattern") or found.get("_sliding_window_pattern")
     if every is None:
         every = kinds.index("full_attention") + 1 if kinds and "full_attention" in kinds else 6
-    expected = [
-        "full_attention" if (layer + 1) % every == 0 else "sliding_attention"
-        for layer in range(found["num_hidden_layers"])
-    ]
-    if kinds is not None and kinds != expected:
+    if kinds is not None and kinds != _layer_types(found["num_hidden_layers"], every):
         raise ValueError(f"layer_types is no regular pattern of one full attention in {every}")
     return int(every)
 
@@ -199,41 +195,27 @@ def _gemma3_rope(found: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[s
 
 
 def _write_gemma3(config: Gemma3Config) -> dict[str, Any]:
-    every = config.global_every
-    scaled = config.global_rope_factor != 1.0
+    everywhere: dict[str, Any] = {"rope_type": "default", "rope_theta": config.global_rope_base}
+    if config.global_rope_factor != 1.0:
+        everywhere |= {"rope_type": "linear", "factor": config.global_rope_factor}
     return {
         "architectures": ["Gemma3ForCausalLM"],
         "model_type": "gemma3_text",
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.layers,
-        "hidden_size": config.width,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.mlp_width,
-        "rms_norm_eps": config.norm_eps,
-        "max_position_embeddings": config.max_context,
+        **_written(_GATED, config),
         "query_pre_attn_scalar": config.query_scalar,
         "sliding_window": config.window,
-        "layer_types": [
-            "full_attention" if (layer + 1) % every == 0 else "sliding_attention"
-            for layer in range(config.layers)
-        ],
+        "layer_types": _layer_types(config.layers, config.global_every),
         "rope_parameters": {
             "sliding_attention": {"rope_type": "default", "rope_theta": config.local_rope_base},
-            "full_attention": {
-                "rope_theta": config.global_rope_base,
-                **(
-                    {"rope_type": "linear", "factor": config.global_rope_factor}
-                    if scaled
-                    else {"rope_type": "default"}
-                ),
-            },
+            "full_attention": everywhere,
         },
         "bos_token_id": config.bos_id,
-        "tie_word_embeddings": config.tied,
         "hidden_activation": "gelu_pytorch_tanh",
     }
+
+
+def _layer_types(layers: int, every: int) -> list[str]:
+    return ["full_attention" if (layer + 1) % every == 0 else "sliding_attention" for layer in range(layers)]
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], Shape]] = {

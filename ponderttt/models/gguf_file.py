@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
 from ponderttt.models.gguf_names import GGUF_FAMILIES, gguf_name, hugging_face_name
-from ponderttt.models.tensors import Checkpoint, LazyTensor
+from ponderttt.models.tensors import Checkpoint, LazyTensor, transposed_tensors
 from ponderttt.models.tokenizer import Tokenizer
 from ponderttt.models.tokenizer_tables import from_pieces, from_vocabulary
 
@@ -38,72 +39,76 @@ class GGUFFile:
                 f"{self.path}: truncated or not a GGUF file; delete it and fetch the model again"
             ) from error
 
-    def field(self, key: str, default: Any = None) -> Any:
+    def _field(self, key: str, default: Any = None) -> Any:
         """A metadata value; an error names the key if it is absent and has no default."""
         found = self._reader.get_field(key)
         if found is not None:
             return found.contents()
         if default is None:
-            raise PonderTTTError(f"{self.path}: metadata key {key} is missing")
+            raise PonderTTTError(f"metadata key {key} is missing")
         return default
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Put the file in front of whatever is found wrong with it."""
+        try:
+            yield
+        except PonderTTTError as error:
+            raise PonderTTTError(f"{self.path}: {error}") from None
 
     def config(self, family: str | None = None) -> Shape:
         """The shape that the file's metadata declares; ``family`` is what it is expected to be, anything by default."""
-        architecture = self.field("general.architecture")
-        if architecture not in GGUF_FAMILIES:
-            raise PonderTTTError(
-                f"{self.path}: holds a {architecture} model; known: {', '.join(GGUF_FAMILIES)}"
-            )
+        with self._named():
+            architecture = self._field("general.architecture")
+            if architecture not in GGUF_FAMILIES:
+                raise PonderTTTError(f"holds a {architecture} model; known: {', '.join(GGUF_FAMILIES)}")
+            if family not in (None, architecture):
+                raise PonderTTTError(f"holds a {architecture} model; family {family} expects {family}")
 
-        if family not in (None, architecture):
-            raise PonderTTTError(
-                f"{self.path}: holds a {architecture} model; family {family} expects {family}"
-            )
+            def fields(key: str, default: Any = None) -> Any:
+                return self._field(f"{architecture}.{key}", default)
 
-        def fields(key: str, default: Any = None) -> Any:
-            return self.field(f"{architecture}.{key}", default)
-
-        vocab_size = len(self.field("tokenizer.ggml.tokens"))
-        tied = all(tensor.name != "output.weight" for tensor in self._reader.tensors)
-        try:
+            vocab_size = len(self._field("tokenizer.ggml.tokens"))
+            tied = all(tensor.name != "output.weight" for tensor in self._reader.tensors)
             return GGUF_FAMILIES[architecture].shape(fields, vocab_size, tied)
-        except PonderTTTError as error:
-            raise PonderTTTError(f"{self.path}: {str(error).removeprefix(f'{self.path}: ')}") from None
 
     def checkpoint(self, family: str | None = None) -> Checkpoint:
         """Configuration and tensors, de-quantised to float32 as they are read."""
         config = self.config(family)
         naming, block = GGUF_FAMILIES[config.family], family_of(config).BLOCK
+        # Every matrix of a file is [out, in].
+        transposed = transposed_tensors(config)
         tensors = {}
         for tensor in self._reader.tensors:
             name = hugging_face_name(naming, block, tensor.name)
             # GGUF lists dimensions innermost first.
             stored = tuple(int(size) for size in reversed(tensor.shape))
-            read = partial(_read, tensor, stored, partial(naming.restore, config, name))
-            shape = naming.restore(config, name, np.broadcast_to(np.float32(0), stored)).shape
-            tensors[name] = LazyTensor(tensor.name, shape, read)
+            turned = name in transposed
+            read = partial(_read, tensor, stored, partial(naming.restore, config, name), turned)
+            tensors[name] = LazyTensor(tensor.name, stored[::-1] if turned else stored, read)
         return Checkpoint(self.path, config, tensors, partial(gguf_name, naming, block))
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the file carries."""
-        model = self.field("tokenizer.ggml.model")
-        tokens, kinds = self.field("tokenizer.ggml.tokens"), self.field("tokenizer.ggml.token_type")
-        try:
+        with self._named():
+            model = self._field("tokenizer.ggml.model")
+            tokens, kinds = self._field("tokenizer.ggml.tokens"), self._field("tokenizer.ggml.token_type")
             if model == "gpt2":
-                splitter = self.field("tokenizer.ggml.pre", "default")
-                return from_vocabulary(tokens, kinds, self.field("tokenizer.ggml.merges"), splitter)
-            if model == "llama" and not self.field("tokenizer.ggml.add_space_prefix", True):
-                return from_pieces(tokens, kinds, self.field("tokenizer.ggml.scores"))
-        except PonderTTTError as error:
-            raise PonderTTTError(f"{self.path}: {str(error).removeprefix(f'{self.path}: ')}") from None
-        raise PonderTTTError(
-            f"{self.path}: its tokenizer is {model}; supported are byte-level BPE (gpt2), and pieces (llama) that put no "
-            "space in front of a text"
-        )
+                splitter = self._field("tokenizer.ggml.pre", "default")
+                return from_vocabulary(tokens, kinds, self._field("tokenizer.ggml.merges"), splitter)
+            if model == "llama" and not self._field("tokenizer.ggml.add_space_prefix", True):
+                return from_pieces(tokens, kinds, self._field("tokenizer.ggml.scores"))
+            raise PonderTTTError(
+                f"its tokenizer is {model}; supported are byte-level BPE (gpt2), and pieces (llama) that put no space "
+                "in front of a text"
+            )
 
 
-def _read(tensor: Any, shape: tuple[int, ...], restore: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _read(
+    tensor: Any, shape: tuple[int, ...], restore: Callable[[np.ndarray], np.ndarray], turned: bool
+) -> np.ndarray:
     from gguf.quants import dequantize
 
     values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
-    return restore(values.reshape(shape))
+    restored = restore(values.reshape(shape))
+    return restored.T if turned else restored

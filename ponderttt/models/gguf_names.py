@@ -55,21 +55,29 @@ def written_as(value: float) -> float:
     return float(str(np.float32(value)))
 
 
+def _shared(fields: Fields, vocab_size: int, tied: bool) -> dict[str, Any]:
+    """What files of every family say alike."""
+    return {
+        "vocab_size": vocab_size,
+        "layers": fields("block_count"),
+        "width": fields("embedding_length"),
+        "heads": fields("attention.head_count"),
+        "mlp_width": fields("feed_forward_length"),
+        "max_context": fields("context_length"),
+        "tied": tied,
+    }
+
+
 def _llama_shape(fields: Fields, vocab_size: int, tied: bool) -> LlamaConfig:
-    _expect_unscaled(fields)
-    width, heads = fields("embedding_length"), fields("attention.head_count")
+    if fields("rope.scaling.type", "none") != "none":
+        raise PonderTTTError("scaled rotary positions are not supported")
+    shared = _shared(fields, vocab_size, tied)
     return LlamaConfig(
-        vocab_size=vocab_size,
-        layers=fields("block_count"),
-        width=width,
-        heads=heads,
-        kv_heads=fields("attention.head_count_kv", heads),
-        head_dim=fields("attention.key_length", width // heads),
-        mlp_width=fields("feed_forward_length"),
+        **shared,
+        kv_heads=fields("attention.head_count_kv", shared["heads"]),
+        head_dim=fields("attention.key_length", shared["width"] // shared["heads"]),
         rope_base=written_as(fields("rope.freq_base", 10_000.0)),
         norm_eps=written_as(fields("attention.layer_norm_rms_epsilon")),
-        max_context=fields("context_length"),
-        tied=tied,
     )
 
 
@@ -87,47 +95,26 @@ def _restore_llama(config: LlamaConfig, name: str, values: np.ndarray) -> np.nda
 
 
 def _gpt2_shape(fields: Fields, vocab_size: int, tied: bool) -> GPT2Config:
-    return GPT2Config(
-        vocab_size=vocab_size,
-        layers=fields("block_count"),
-        width=fields("embedding_length"),
-        heads=fields("attention.head_count"),
-        mlp_width=fields("feed_forward_length"),
-        norm_eps=written_as(fields("attention.layer_norm_epsilon")),
-        max_context=fields("context_length"),
-        tied=tied,
-    )
-
-
-def _restore_gpt2(config: GPT2Config, name: str, values: np.ndarray) -> np.ndarray:
-    """Matrices are [out, in] in the file, [in, out] in a Hugging Face checkpoint."""
-    inside = name.startswith("transformer.h.")
-    return values.T if inside and values.ndim == 2 else values
+    norm_eps = written_as(fields("attention.layer_norm_epsilon"))
+    return GPT2Config(**_shared(fields, vocab_size, tied), norm_eps=norm_eps)
 
 
 def _gemma3_shape(fields: Fields, vocab_size: int, tied: bool) -> Gemma3Config:
     kind = fields("rope.scaling.type", "none")
     if kind not in ("none", "linear"):
         raise PonderTTTError(f"rotary positions scaled by {kind} are not supported")
-    width, heads, layers = fields("embedding_length"), fields("attention.head_count"), fields("block_count")
-    head_dim = fields("attention.key_length")
+    shared, head_dim = _shared(fields, vocab_size, tied), fields("attention.key_length")
     return Gemma3Config(
-        vocab_size=vocab_size,
-        layers=layers,
-        width=width,
-        heads=heads,
+        **shared,
         kv_heads=fields("attention.head_count_kv"),
         head_dim=head_dim,
-        mlp_width=fields("feed_forward_length"),
         norm_eps=written_as(fields("attention.layer_norm_rms_epsilon")),
-        max_context=fields("context_length"),
         # Files do not say it: the largest model (62 blocks) divides by the width of a head of the residual stream.
-        query_scalar=width // heads if layers == 62 else head_dim,
+        query_scalar=shared["width"] // shared["heads"] if shared["layers"] == 62 else head_dim,
         window=fields("attention.sliding_window"),
         local_rope_base=written_as(fields("rope.freq_base_swa", 10_000.0)),
         global_rope_base=written_as(fields("rope.freq_base", 1_000_000.0)),
         global_rope_factor=written_as(fields("rope.scaling.factor", 1.0)) if kind == "linear" else 1.0,
-        tied=tied,
     )
 
 
@@ -136,9 +123,8 @@ def _restore_gemma3(config: Gemma3Config, name: str, values: np.ndarray) -> np.n
     return values - 1 if name.endswith("norm.weight") else values
 
 
-def _expect_unscaled(fields: Fields) -> None:
-    if fields("rope.scaling.type", "none") != "none":
-        raise PonderTTTError("scaled rotary positions are not supported")
+def _as_stored(config: Shape, name: str, values: np.ndarray) -> np.ndarray:
+    return values
 
 
 _GATED = {
@@ -186,7 +172,7 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
             "output_norm.bias": "transformer.ln_f.bias",
             "output.weight": "lm_head.weight",
         },
-        _restore_gpt2,
+        _as_stored,
     ),
     "gemma3": GGUFFamily(
         _gemma3_shape,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -46,30 +45,13 @@ def read_folder(folder: Path, family: str | None = None) -> Checkpoint:
     tensors: dict[str, LazyTensor] = {}
     for file in names:
         for tensor in read_file(folder / file):
-            name = _known_name(config, tensor.name)
+            name = family_of(config).tensor_name(tensor.name)
             if name is None:
                 continue
             if name in tensors:
                 raise PonderTTTError(f"{folder / file}: tensor {tensor.name} is in another file too")
             tensors[name] = tensor
     return Checkpoint(folder, config, tensors, lambda name: name)
-
-
-def _known_name(config: Shape, name: str) -> str | None:
-    """The name of a tensor in a text model's checkpoint; ``None`` for what is no part of a text model.
-
-    Checkpoints of GPT-2 come with and without the name of its body, and with the causal masks of its blocks; those of
-    Gemma 3 from 4B up hold the text model beside one of images.
-    """
-    if config.family == "gpt2":
-        if re.fullmatch(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias", name):
-            return None
-        return f"transformer.{name}" if re.match(r"(wte|wpe|ln_f|h)\.", name) else name
-    if config.family == "gemma3":
-        if re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name):
-            return None
-        return re.sub(r"^(model\.language_model|language_model\.model)\.", "model.", name)
-    return name
 
 
 def read_file(path: Path) -> list[LazyTensor]:

@@ -76,6 +76,12 @@ def tensor_shapes(config: Shape) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def transposed_tensors(config: Shape) -> frozenset[str]:
+    """Hugging Face names of the tensors that a checkpoint holds as [in, out]."""
+    names = family_of(config).TRANSPOSED
+    return frozenset(part for name in names for part in stacked_parts(config, name))
+
+
 def check_tensors(checkpoint: Checkpoint) -> None:
     """Compare a checkpoint's tensors with those that its configuration asks for.
 

@@ -36,13 +36,16 @@ def read_model(path: Path, family: str | None = None) -> tuple[Checkpoint, Token
     Raises:
         PonderTTTError: a missing, truncated or unsupported file, or one of another family.
     """
-    file = None if path.is_dir() else GGUFFile(path)
-    checkpoint = safetensors_file.read_folder(path, family) if file is None else file.checkpoint(family)
-    if file is None:
-        reader = tokenizer.load(path / safetensors_file.TOKENIZER, checkpoint.config.vocab_size)
-    else:
-        reader = file.tokenizer()
-    return checkpoint, reader
+    if path.is_dir():
+        checkpoint = safetensors_file.read_folder(path, family)
+        return checkpoint, tokenizer.load(path / safetensors_file.TOKENIZER, checkpoint.config.vocab_size)
+    file = GGUFFile(path)
+    return file.checkpoint(family), file.tokenizer()
+
+
+def _read_source(config: ModelConfig, cache_dir: Path | str) -> tuple[Checkpoint, Tokenizer]:
+    check_terms(config.family, config.source)
+    return read_model(fetch_model(config.source, cache_dir), config.family)
 
 
 def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
@@ -51,8 +54,7 @@ def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
     Raises:
         PonderTTTError: whatever :func:`~ponderttt.models.sources.fetch_model` or the readers find wrong.
     """
-    check_terms(config.family, config.source)
-    checkpoint, reader = read_model(fetch_model(config.source, cache_dir), config.family)
+    checkpoint, reader = _read_source(config, cache_dir)
     return make_backbone(tensors.assemble(checkpoint, config.dtype, config.split_layer), reader)
 
 
@@ -66,8 +68,7 @@ def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) 
     Returns:
         The facts.
     """
-    check_terms(config.family, config.source)
-    checkpoint, reader = read_model(fetch_model(config.source, cache_dir), config.family)
+    checkpoint, reader = _read_source(config, cache_dir)
     tensors.check_tensors(checkpoint)
     arrays = {name: checkpoint.tensors[name].read() for name in tensors.tensor_shapes(checkpoint.config)}
     facts = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ponderttt.errors import ConfigError
+from ponderttt.names import check_variants
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,5 @@ class FastWeightsSettings(FastWeightsConfig):
 
     variants: dict[str, FastWeightsConfig] = field(default_factory=dict)
 
-    def of(self, variant: str | None) -> FastWeightsConfig:
-        """The settings of a variant, or the study's own."""
-        return self if variant is None else self.variants[variant]
-
     def __post_init__(self) -> None:
-        for name in self.variants:
-            if not name.replace("_", "").isalnum() or name != name.lower():
-                raise ConfigError(f"the variant '{name}' has a name of other characters than a-z, 0-9 and _")
+        check_variants(self.variants)

@@ -8,6 +8,7 @@ from typing import Literal
 from ponderttt.errors import ConfigError
 from ponderttt.features.table import FEATURES
 from ponderttt.mapping import unknown
+from ponderttt.names import check_variants
 from ponderttt.settings.gate import GateConfig
 from ponderttt.settings.ppo import PPOConfig
 
@@ -64,6 +65,4 @@ class LearnedConfig(Learning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.variants:
-            if not name.replace("_", "").isalnum():
-                raise ConfigError(f"the variant '{name}' has a name of other characters than a-z, 0-9 and _")
+        check_variants(self.variants)

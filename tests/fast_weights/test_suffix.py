@@ -26,7 +26,19 @@ from ponderttt.models.suffix import SuffixWeights, run_suffix, suffix_weights
 from ponderttt.settings.fast_weights import SuffixConfig
 from tiny_streams import tree_close
 
-MODEL = LlamaConfig(61, 3, 32, 4, 2, 8, 48, 1e4, 1e-5, 512, True)
+MODEL = LlamaConfig(
+    vocab_size=61,
+    layers=3,
+    width=32,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_width=48,
+    rope_base=1e4,
+    norm_eps=1e-5,
+    max_context=512,
+    tied=True,
+)
 TOKENS, REAL, VOCABULARY = 40, 33, MODEL.vocab_size
 CONFIG = SuffixConfig(blocks=2, rank=4, inner_rate=1e-2, token_share=0.25)
 TARGETS = ("lora", "down")

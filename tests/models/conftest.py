@@ -13,9 +13,27 @@ from tiny_llama import tiny_llama
 
 TINY: dict[str, Shape] = {
     "llama": tiny_llama(vocab_size=61, layers=3),
-    "gpt2": GPT2Config(61, 3, 32, 4, 48, 1e-5, 512),
+    "gpt2": GPT2Config(
+        vocab_size=61, layers=3, width=32, heads=4, mlp_width=48, norm_eps=1e-5, max_context=512
+    ),
     # Local, global, local; a window that is shorter than what the tests read.
-    "gemma3": Gemma3Config(61, 3, 32, 4, 2, 8, 48, 1e-6, 512, 8, 100, 1e4, 1e6, 8.0, global_every=2),
+    "gemma3": Gemma3Config(
+        vocab_size=61,
+        layers=3,
+        width=32,
+        heads=4,
+        kv_heads=2,
+        head_dim=8,
+        mlp_width=48,
+        norm_eps=1e-6,
+        max_context=512,
+        query_scalar=8,
+        window=100,
+        local_rope_base=1e4,
+        global_rope_base=1e6,
+        global_rope_factor=8.0,
+        global_every=2,
+    ),
 }
 
 

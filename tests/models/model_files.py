@@ -12,6 +12,7 @@ from gguf.quants import quantize
 from safetensors.numpy import save_file
 from tokenizers import pre_tokenizers
 
+from ponderttt.models.families.family import Shape
 from ponderttt.models.families.llama import LlamaConfig
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -21,7 +22,19 @@ TOKENS = [*SPECIAL, *BYTES, *(merge.replace(" ", "") for merge in MERGES)]
 KINDS = [3] * len(SPECIAL) + [1] * (len(TOKENS) - len(SPECIAL))
 
 #: Widths are multiples of 32, the block of GGUF's quantised types.
-SHAPE = LlamaConfig(len(TOKENS), 2, 64, 4, 2, 16, 96, 1e5, 1e-5, 128, True)
+SHAPE = LlamaConfig(
+    vocab_size=len(TOKENS),
+    layers=2,
+    width=64,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    mlp_width=96,
+    rope_base=1e5,
+    norm_eps=1e-5,
+    max_context=128,
+    tied=True,
+)
 
 _NAMES = {
     "input_layernorm": "attn_norm",
@@ -70,20 +83,10 @@ def write_gguf(
     architecture: str = "llama",
 ) -> None:
     """Write a model as llama.cpp's converter does; matrices in ``quantised`` where given."""
-    writer = GGUFWriter(path, architecture)
-    writer.add_block_count(config.layers)
-    writer.add_context_length(config.max_context)
-    writer.add_embedding_length(config.width)
-    writer.add_feed_forward_length(config.mlp_width)
-    writer.add_head_count(config.heads)
+    writer = begin_gguf(path, architecture, config, splitter)
     writer.add_head_count_kv(config.kv_heads)
     writer.add_rope_freq_base(config.rope_base)
     writer.add_layer_norm_rms_eps(config.norm_eps)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(splitter)
-    writer.add_token_list(TOKENS)
-    writer.add_token_types(KINDS)
-    writer.add_token_merges(MERGES)
     for name, array in arrays.items():
         heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2])
         stored = interleave(array, heads) if heads else array
@@ -91,6 +94,27 @@ def write_gguf(
             writer.add_tensor(gguf_name(name), quantize(stored, quantised), raw_dtype=quantised)
         else:
             writer.add_tensor(gguf_name(name), np.ascontiguousarray(stored))
+    finish_gguf(writer)
+
+
+def begin_gguf(path: Path, architecture: str, config: Shape, splitter: str) -> GGUFWriter:
+    """A file with what those of every family say alike, and the tokenizer's tables."""
+    writer = GGUFWriter(path, architecture)
+    writer.add_block_count(config.layers)
+    writer.add_context_length(config.max_context)
+    writer.add_embedding_length(config.width)
+    writer.add_feed_forward_length(config.mlp_width)
+    writer.add_head_count(config.heads)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(splitter)
+    writer.add_token_list(TOKENS)
+    writer.add_token_types(KINDS)
+    writer.add_token_merges(MERGES)
+    return writer
+
+
+def finish_gguf(writer: GGUFWriter) -> None:
+    """Write what was added."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

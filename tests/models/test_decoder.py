@@ -120,7 +120,19 @@ def test_the_pad_id_can_not_be_predicted(tiny: Backbone, whole: Array) -> None:
 
 
 def test_an_untied_model_projects_with_its_own_matrix() -> None:
-    config = LlamaConfig(11, 1, 8, 2, 2, 4, 12, 1e4, 1e-5, 64, False)
+    config = LlamaConfig(
+        vocab_size=11,
+        layers=1,
+        width=8,
+        heads=2,
+        kv_heads=2,
+        head_dim=4,
+        mlp_width=12,
+        rope_base=1e4,
+        norm_eps=1e-5,
+        max_context=64,
+        tied=False,
+    )
     untied = random_backbone(config, jax.random.key(3))
     model = nnx.merge(untied.graph, untied.params)
     hidden = untied.hidden(jnp.asarray([[1, 2, 3]]))

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from gguf import GGUFWriter
 from safetensors.numpy import save_file
 
 import model_files as files
 from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import PonderTTTError
+from ponderttt.mapping import from_mapping
 from ponderttt.models import suffix, tensors, weights
 from ponderttt.models.config_json import shape_json
 from ponderttt.models.families.family import Shape
@@ -26,8 +26,25 @@ from ponderttt.models.tokenizer_tables import from_vocabulary
 Arrays = dict[str, np.ndarray]
 VOCABULARY = len(files.TOKENS)
 SHAPES: dict[str, Shape] = {
-    "gpt2": GPT2Config(VOCABULARY, 3, 32, 4, 96, 1e-5, 128),
-    "gemma3": Gemma3Config(VOCABULARY, 3, 32, 4, 2, 16, 64, 1e-6, 128, 16, 9, 1e4, 1e6, 8.0),
+    "gpt2": GPT2Config(
+        vocab_size=VOCABULARY, layers=3, width=32, heads=4, mlp_width=96, norm_eps=1e-5, max_context=128
+    ),
+    "gemma3": Gemma3Config(
+        vocab_size=VOCABULARY,
+        layers=3,
+        width=32,
+        heads=4,
+        kv_heads=2,
+        head_dim=16,
+        mlp_width=64,
+        norm_eps=1e-6,
+        max_context=128,
+        query_scalar=16,
+        window=9,
+        local_rope_base=1e4,
+        global_rope_base=1e6,
+        global_rope_factor=8.0,
+    ),
 }
 TOKENIZER_JSON = from_vocabulary(files.TOKENS, files.KINDS, files.MERGES, "gpt-2").json
 
@@ -43,7 +60,8 @@ def arrays(shape: Shape) -> Arrays:
 
 
 def config_for(shape: Shape, path: Path) -> ModelConfig:
-    return ModelConfig(shape.family, ModelSource("path", path=str(path), accept_terms=True))  # type: ignore[arg-type]
+    source = {"kind": "path", "path": str(path), "accept_terms": True}
+    return from_mapping(ModelConfig, {"family": shape.family, "source": source})
 
 
 def loaded(shape: Shape, path: Path) -> tuple[Shape, Arrays]:
@@ -63,12 +81,7 @@ def write_folder(folder: Path, shape: Shape, arrays: Arrays) -> Path:
 
 def write_gguf(path: Path, shape: Shape, arrays: Arrays) -> Path:
     """As llama.cpp's converter does: GPT-2's matrices the other way round, Gemma's norms one more."""
-    writer = GGUFWriter(path, shape.family)
-    writer.add_block_count(shape.layers)
-    writer.add_context_length(shape.max_context)
-    writer.add_embedding_length(shape.width)
-    writer.add_feed_forward_length(shape.mlp_width)
-    writer.add_head_count(shape.heads)
+    writer = files.begin_gguf(path, shape.family, shape, "gpt-2")
     if isinstance(shape, Gemma3Config):
         writer.add_head_count_kv(shape.kv_heads)
         writer.add_key_length(shape.head_dim)
@@ -79,11 +92,6 @@ def write_gguf(path: Path, shape: Shape, arrays: Arrays) -> Path:
         writer.add_layer_norm_rms_eps(shape.norm_eps)
     else:
         writer.add_layer_norm_eps(shape.norm_eps)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(files.TOKENS)
-    writer.add_token_types(files.KINDS)
-    writer.add_token_merges(files.MERGES)
     block = {"gpt2": "transformer.h.{}.", "gemma3": "model.layers.{}."}[shape.family]
     for name, array in arrays.items():
         stored = array
@@ -92,10 +100,7 @@ def write_gguf(path: Path, shape: Shape, arrays: Arrays) -> Path:
         if shape.family == "gemma3" and name.endswith("norm.weight"):
             stored = array + 1
         writer.add_tensor(gguf_name(GGUF_FAMILIES[shape.family], block, name), np.ascontiguousarray(stored))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    files.finish_gguf(writer)
     return path
 
 

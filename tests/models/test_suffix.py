@@ -19,7 +19,19 @@ from ponderttt.models.blocks import before_down_projection
 from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.models.safetensors_file import BLOCKS_SHARD
 
-TINY = LlamaConfig(61, 3, 32, 4, 2, 8, 48, 1e4, 1e-5, 512, True)
+TINY = LlamaConfig(
+    vocab_size=61,
+    layers=3,
+    width=32,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_width=48,
+    rope_base=1e4,
+    norm_eps=1e-5,
+    max_context=512,
+    tied=True,
+)
 SPLIT, TOKENS, REAL = 1, 40, 33
 RUN = jax.jit(suffix.run_suffix, static_argnums=0)
 

@@ -8,7 +8,8 @@ shared.  Matrices are [out, in] in memory, whatever the files hold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from jaxtyping import Array, Bool, Float, Int
 
@@ -17,6 +18,7 @@ Weights = Mapping[str, Array]
 Cosines = tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """The numbers that every family's configuration has.
 
@@ -31,23 +33,29 @@ class Shape:
         norm_eps: added to the mean square (or the variance) in a norm.
         max_context: longest input that the model was trained for, in tokens.
         tied: the unembedding is the embedding.
+        bos_id: token that the model expects in front of whatever it reads; ``None`` where there is none.
     """
 
     #: Name of the family, as configurations and manifests have it.
     family: ClassVar[str]
-    #: Token that the model expects in front of whatever it reads; ``None`` where there is none.
-    bos_id: int | None = None
 
     vocab_size: int
     layers: int
     width: int
     heads: int
-    kv_heads: int
-    head_dim: int
     mlp_width: int
     norm_eps: float
     max_context: int
     tied: bool
+    bos_id: int | None = None
+
+    if TYPE_CHECKING:
+        # Of a family that does not derive them from other numbers they are fields, which a property here would hide.
+        @property
+        def kv_heads(self) -> int: ...
+
+        @property
+        def head_dim(self) -> int: ...
 
     @property
     def pad_id(self) -> int:
@@ -100,6 +108,9 @@ class Family(Protocol):
     TRANSPOSED: frozenset[str]
     #: The weight of a norm that scales nothing.
     UNIT_NORM: float
+
+    def tensor_name(self, name: str) -> str | None:
+        """What a Hugging Face checkpoint should have called a tensor; ``None`` for what is no part of a text model."""
 
     def block_shapes(self, config: Any) -> dict[str, tuple[int, ...]]:
         """Shapes of one block's parameters; fused matrices are stacked along ``out``."""

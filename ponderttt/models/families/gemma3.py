@@ -6,7 +6,7 @@ are normed; attention and MLP are normed before and after; GeGLU; the embedding 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ponderttt.models.families import gated
 from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
 from ponderttt.models.families.norms import offset_rms_norm
 from ponderttt.models.rotary import rotary_angles, rotate
@@ -22,21 +23,14 @@ from ponderttt.models.rotary import rotary_angles, rotate
 LOCAL, GLOBAL = 0, 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gemma3Config(Shape):
-    """The shape of a Gemma 3 text model; see :class:`~ponderttt.models.families.family.Shape`."""
+    """The shape of a Gemma 3 text model."""
 
     family: ClassVar[str] = "gemma3"
 
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
     kv_heads: int
     head_dim: int
-    mlp_width: int
-    norm_eps: float
-    max_context: int
     #: Queries are divided by the root of this.
     query_scalar: int
     #: Positions that a local block sees, the query's own included.
@@ -56,61 +50,42 @@ class Gemma3Config(Shape):
         return self.query_scalar**-0.5
 
 
-BLOCK = "model.layers.{}."
-OUTER: Mapping[str, str] = {
-    "embedding": "model.embed_tokens.weight",
-    "final_norm": "model.norm.weight",
-    "unembedding": "lm_head.weight",
-}
-TRANSPOSED: frozenset[str] = frozenset()
+BLOCK, OUTER, TRANSPOSED = gated.BLOCK, gated.OUTER, gated.TRANSPOSED
+outer_shapes = gated.outer_shapes
 UNIT_NORM = 0.0
+#: Norms of the residual stream, and the names that checkpoints give to them.
+_NORMS = {
+    "attention_norm": "input_layernorm.weight",
+    "after_attention_norm": "post_attention_layernorm.weight",
+    "mlp_norm": "pre_feedforward_layernorm.weight",
+    "after_mlp_norm": "post_feedforward_layernorm.weight",
+}
+#: Norms of a head.
+_HEAD_NORMS = {"query_norm": "self_attn.q_norm.weight", "key_norm": "self_attn.k_norm.weight"}
+
+
+def tensor_name(name: str) -> str | None:
+    """From 4B up checkpoints hold the text model beside one of images."""
+    if re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name):
+        return None
+    return re.sub(r"^(model\.language_model|language_model\.model)\.", "model.", name)
 
 
 def block_shapes(config: Gemma3Config) -> dict[str, tuple[int, ...]]:
     """Shapes of one block's parameters."""
-    c = config
     return {
-        "attention_norm": (c.width,),
-        "query_key_value": ((c.heads + 2 * c.kv_heads) * c.head_dim, c.width),
-        "query_norm": (c.head_dim,),
-        "key_norm": (c.head_dim,),
-        "attention_out": (c.width, c.heads * c.head_dim),
-        "after_attention_norm": (c.width,),
-        "mlp_norm": (c.width,),
-        "gate_up": (2 * c.mlp_width, c.width),
-        "mlp_down": (c.width, c.mlp_width),
-        "after_mlp_norm": (c.width,),
+        **dict.fromkeys(_NORMS, (config.width,)),
+        **dict.fromkeys(_HEAD_NORMS, (config.head_dim,)),
+        **gated.projection_shapes(config),
     }
-
-
-def outer_shapes(config: Gemma3Config) -> dict[str, tuple[int, ...]]:
-    """Shapes of the embedding, the final norm and, where it is not tied, the unembedding."""
-    matrix = (config.vocab_size, config.width)
-    shapes: dict[str, tuple[int, ...]] = {"embedding": matrix, "final_norm": (config.width,)}
-    return shapes if config.tied else {**shapes, "unembedding": matrix}
 
 
 def parts(config: Gemma3Config) -> dict[str, tuple[Part, ...]]:
     """Tensors of one block."""
-    query, key, width = config.heads * config.head_dim, config.kv_heads * config.head_dim, config.width
     return {
-        "attention_norm": (Part("input_layernorm.weight", width),),
-        "query_key_value": (
-            Part("self_attn.q_proj.weight", query),
-            Part("self_attn.k_proj.weight", key),
-            Part("self_attn.v_proj.weight", key),
-        ),
-        "query_norm": (Part("self_attn.q_norm.weight", config.head_dim),),
-        "key_norm": (Part("self_attn.k_norm.weight", config.head_dim),),
-        "attention_out": (Part("self_attn.o_proj.weight", width),),
-        "after_attention_norm": (Part("post_attention_layernorm.weight", width),),
-        "mlp_norm": (Part("pre_feedforward_layernorm.weight", width),),
-        "gate_up": (
-            Part("mlp.gate_proj.weight", config.mlp_width),
-            Part("mlp.up_proj.weight", config.mlp_width),
-        ),
-        "mlp_down": (Part("mlp.down_proj.weight", width),),
-        "after_mlp_norm": (Part("post_feedforward_layernorm.weight", width),),
+        **{name: (Part(tensor, config.width),) for name, tensor in _NORMS.items()},
+        **{name: (Part(tensor, config.head_dim),) for name, tensor in _HEAD_NORMS.items()},
+        **gated.projection_parts(config),
     }
 
 
@@ -141,9 +116,7 @@ def heads(
     """Queries, keys and values of the normed residual stream; queries and keys normed once more."""
     assert angles is not None
     normed = offset_rms_norm(hidden, block["attention_norm"], config.norm_eps)
-    fused = jnp.einsum("TD,FD->TF", normed, block["query_key_value"])
-    grouped = fused.reshape(len(hidden), config.heads + 2 * config.kv_heads, config.head_dim)
-    query, key, value = jnp.split(grouped, [config.heads, config.heads + config.kv_heads], axis=1)
+    query, key, value = gated.project_heads(config, block, normed)
     query = offset_rms_norm(query, block["query_norm"], config.norm_eps)
     key = offset_rms_norm(key, block["key_norm"], config.norm_eps)
     return rotate(query, angles), rotate(key, angles), value
@@ -153,14 +126,14 @@ def add_attention(
     config: Gemma3Config, block: Weights, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]
 ) -> Float[Array, "T D"]:
     """Project what the heads read, and norm it."""
-    projected = jnp.einsum("TF,DF->TD", read.reshape(len(hidden), -1), block["attention_out"])
+    projected = gated.project_read(block, read)
     return hidden + offset_rms_norm(projected, block["after_attention_norm"], config.norm_eps)
 
 
 def mlp_inner(config: Gemma3Config, block: Weights, hidden: Float[Array, "T D"]) -> Float[Array, "T F"]:
     """GeGLU (Shazeer 2020, arXiv:2002.05202), its GELU by the tanh approximation."""
     normed = offset_rms_norm(hidden, block["mlp_norm"], config.norm_eps)
-    gate, up = jnp.split(jnp.einsum("TD,FD->TF", normed, block["gate_up"]), 2, axis=-1)
+    gate, up = gated.gate_and_up(block, normed)
     return jax.nn.gelu(gate, approximate=True) * up
 
 

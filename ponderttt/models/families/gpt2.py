@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,29 +15,21 @@ from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weigh
 from ponderttt.models.families.norms import layer_norm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GPT2Config(Shape):
-    """The shape of a GPT-2 model; see :class:`~ponderttt.models.families.family.Shape`."""
+    """The shape of a GPT-2 model; ``max_context`` is the number of rows of its position embedding."""
 
     family: ClassVar[str] = "gpt2"
 
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    mlp_width: int
-    norm_eps: float
-    #: Rows of the position embedding: no longer input can be read.
-    max_context: int
     tied: bool = True
 
     @property
-    def kv_heads(self) -> int:  # type: ignore[override]
+    def kv_heads(self) -> int:
         """Every query head has a key head of its own."""
         return self.heads
 
     @property
-    def head_dim(self) -> int:  # type: ignore[override]
+    def head_dim(self) -> int:
         """H."""
         return self.width // self.heads
 
@@ -52,6 +45,13 @@ OUTER: Mapping[str, str] = {
 #: GPT-2's linear layers were written as one-dimensional convolutions, whose weights are [in, out].
 TRANSPOSED: frozenset[str] = frozenset({"query_key_value", "attention_out", "mlp_up", "mlp_down"})
 UNIT_NORM = 1.0
+
+
+def tensor_name(name: str) -> str | None:
+    """Checkpoints come with and without the name of the body, and with the causal masks of the blocks."""
+    if re.fullmatch(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias", name):
+        return None
+    return f"transformer.{name}" if re.match(r"(wte|wpe|ln_f|h)\.", name) else name
 
 
 def block_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:

@@ -2,86 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ponderttt.models.families import gated
 from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
 from ponderttt.models.families.norms import rms_norm
 from ponderttt.models.rotary import rotary_angles, rotate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LlamaConfig(Shape):
-    """The shape of a Llama-family model; see :class:`~ponderttt.models.families.family.Shape`."""
+    """The shape of a Llama-family model."""
 
     family: ClassVar[str] = "llama"
 
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
     kv_heads: int
     head_dim: int
-    mlp_width: int
     #: Base of the rotary position embedding.
     rope_base: float
-    norm_eps: float
-    max_context: int
-    tied: bool
 
 
-BLOCK = "model.layers.{}."
-OUTER: Mapping[str, str] = {
-    "embedding": "model.embed_tokens.weight",
-    "final_norm": "model.norm.weight",
-    "unembedding": "lm_head.weight",
-}
-TRANSPOSED: frozenset[str] = frozenset()
+BLOCK, OUTER, TRANSPOSED = gated.BLOCK, gated.OUTER, gated.TRANSPOSED
+outer_shapes = gated.outer_shapes
 UNIT_NORM = 1.0
+
+
+def tensor_name(name: str) -> str | None:
+    """As it is."""
+    return name
 
 
 def block_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of one block's parameters."""
-    c = config
-    return {
-        "attention_norm": (c.width,),
-        "query_key_value": ((c.heads + 2 * c.kv_heads) * c.head_dim, c.width),
-        "attention_out": (c.width, c.heads * c.head_dim),
-        "mlp_norm": (c.width,),
-        "gate_up": (2 * c.mlp_width, c.width),
-        "mlp_down": (c.width, c.mlp_width),
-    }
-
-
-def outer_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of the embedding, the final norm and, where it is not tied, the unembedding."""
-    matrix = (config.vocab_size, config.width)
-    shapes: dict[str, tuple[int, ...]] = {"embedding": matrix, "final_norm": (config.width,)}
-    return shapes if config.tied else {**shapes, "unembedding": matrix}
+    matrices = gated.projection_shapes(config)
+    # In the order in which a checkpoint names them, in which random weights are drawn too.
+    order = ("attention_norm", "query_key_value", "attention_out", "mlp_norm", "gate_up", "mlp_down")
+    return {name: matrices.get(name, (config.width,)) for name in order}
 
 
 def parts(config: LlamaConfig) -> dict[str, tuple[Part, ...]]:
     """Tensors of one block."""
-    query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
     return {
         "attention_norm": (Part("input_layernorm.weight", config.width),),
-        "query_key_value": (
-            Part("self_attn.q_proj.weight", query),
-            Part("self_attn.k_proj.weight", key),
-            Part("self_attn.v_proj.weight", key),
-        ),
-        "attention_out": (Part("self_attn.o_proj.weight", config.width),),
         "mlp_norm": (Part("post_attention_layernorm.weight", config.width),),
-        "gate_up": (
-            Part("mlp.gate_proj.weight", config.mlp_width),
-            Part("mlp.up_proj.weight", config.mlp_width),
-        ),
-        "mlp_down": (Part("mlp.down_proj.weight", config.width),),
+        **gated.projection_parts(config),
     }
 
 
@@ -109,9 +77,7 @@ def heads(
     """Queries, keys and values of the normed residual stream."""
     assert angles is not None
     normed = rms_norm(hidden, block["attention_norm"], config.norm_eps)
-    fused = jnp.einsum("TD,FD->TF", normed, block["query_key_value"])
-    grouped = fused.reshape(len(hidden), config.heads + 2 * config.kv_heads, config.head_dim)
-    query, key, value = jnp.split(grouped, [config.heads, config.heads + config.kv_heads], axis=1)
+    query, key, value = gated.project_heads(config, block, normed)
     return rotate(query, angles), rotate(key, angles), value
 
 
@@ -119,13 +85,13 @@ def add_attention(
     config: LlamaConfig, block: Weights, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]
 ) -> Float[Array, "T D"]:
     """Project what the heads read."""
-    return hidden + jnp.einsum("TF,DF->TD", read.reshape(len(hidden), -1), block["attention_out"])
+    return hidden + gated.project_read(block, read)
 
 
 def mlp_inner(config: LlamaConfig, block: Weights, hidden: Float[Array, "T D"]) -> Float[Array, "T F"]:
     """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
     normed = rms_norm(hidden, block["mlp_norm"], config.norm_eps)
-    gate, up = jnp.split(jnp.einsum("TD,FD->TF", normed, block["gate_up"]), 2, axis=-1)
+    gate, up = gated.gate_and_up(block, normed)
     return jax.nn.silu(gate) * up
 
 
