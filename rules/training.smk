@@ -65,7 +65,11 @@ rule policy:
         policy=r"[a-z_]+(-\w+)?(@[\d.]+)?",
     threads: half_the_cores
     resources:
-        mem_mb=lambda wildcards: 6000 + state_mb(GRID.train_corpus),
+        mem_mb=lambda wildcards: (
+            3000
+            + int(1000 * learned_settings(wildcards.policy)["logits_gb"])
+            + state_mb(GRID.train_corpus)
+        ),
         runtime=lambda wildcards: minutes(chunk_count(GRID.train_corpus) * 20),
         gpu=accelerator("gpu"),
         tpu=accelerator("tpu"),

@@ -87,6 +87,8 @@ class FastWeights(nnx.Module, abc.ABC):
     reads: ClassVar[Literal["logits", "losses", "split"]]
     #: Whether a causal in-chunk read exists (protocol ``in_chunk``).
     reads_in_chunk: ClassVar[bool] = False
+    #: Whether two updates are one update twice on the same chunk, to rounding.
+    steps_compose: ClassVar[bool] = False
 
     @abc.abstractmethod
     def reset(self) -> Fast:

@@ -40,6 +40,8 @@ class LoRAMatrices(NamedTuple):
 class LoRA(HiddenCorrection):
     """Rank-R LoRA whose start (A, B) and inner rates are slow weights; B = 0 before training."""
 
+    steps_compose = True
+
     def __init__(self, width: int, config: LoRAConfig, *, rngs: nnx.Rngs) -> None:
         """``width`` is D of the hidden state."""
         self.config = config

@@ -71,6 +71,7 @@ class SuffixAdapter(FastWeights):
     """Adapted down-projections whose start and inner rates are slow weights; the change is 0 before training."""
 
     reads = "split"
+    steps_compose = True
 
     def __init__(self, width: int, config: SuffixConfig, shape: Shape, *, rngs: nnx.Rngs) -> None:
         """``width`` is D of the hidden state, ``shape`` that of the backbone."""

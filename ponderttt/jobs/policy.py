@@ -106,7 +106,13 @@ def _train(
 ) -> tuple[Trained, list[dict[str, Any]]]:
     method, count = split_method(policy)[0], learned.features
     programs = ModulePrograms(module)
-    world = World(programs, inputs.streams, inputs.unembedding, inputs.suffix)
+    world = World(
+        programs,
+        inputs.streams,
+        inputs.unembedding,
+        inputs.suffix,
+        logits_bytes=learned.logits_gb * 1e9,
+    )
     costs = action_costs(programs, inputs.streams, inputs.unembedding, inputs.suffix, settings.budget.unit)
     budget = stated_budget(policy) or settings.budget.mean
 
@@ -160,6 +166,7 @@ def _train(
         lambda done, total, loss: progress(done, total, f"loss {loss:.3f}"),
         costs,
         count,
+        learned.logits_gb * 1e9,
     )
     scores = GatePolicy.score_of(gate, _seen(visits, normaliser, count))
     return Trained(policy, normaliser, gate, tuple(np.asarray(scores, float).tolist())), log

@@ -28,6 +28,7 @@ class ModulePrograms:
         graph, self.slow = nnx.split(module)
         self.reads = module.reads
         self.reads_in_chunk = module.reads_in_chunk
+        self.steps_compose = module.steps_compose
 
         def batched(method: str, *static: Any) -> Callable[..., Any]:
             def run(slow: Any, fast: Fast, chunk: Chunk, readout: Readout) -> Any:

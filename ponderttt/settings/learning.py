@@ -37,6 +37,8 @@ class Learning:
     leave_out: tuple[str, ...] = ()
     #: Random sequences through each training stream, which set the scale of features and the percentiles of scores.
     sequences: int = 4
+    #: Frozen logits of training streams that are kept in memory, GB; those of others are made again at every visit.
+    logits_gb: float = 3.0
     regression: RegressionConfig = RegressionConfig()
     gate: GateConfig = GateConfig()  # noqa: RUF009 (frozen)
     ppo: PPOConfig = PPOConfig()  # noqa: RUF009 (frozen)
@@ -44,6 +46,8 @@ class Learning:
     def __post_init__(self) -> None:
         if self.sequences < 1:
             raise ConfigError(f"sequences is {self.sequences}; it is at least 1")
+        if self.logits_gb < 0:
+            raise ConfigError(f"logits_gb is {self.logits_gb}; it is at least 0")
         groups = list(dict.fromkeys(feature.group for feature in FEATURES))
         for group in self.leave_out:
             if group not in groups:

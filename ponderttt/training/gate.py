@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 from ponderttt.fast_weights.base import FastWeights, Readout
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import BASE
-from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.programs import ModulePrograms, project
 from ponderttt.loop.stream_data import StreamLike
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.gumbel import temperature_at
@@ -36,6 +36,7 @@ from ponderttt.settings.gate import GateConfig
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.gate_stream import GateStream, Kind, StreamPlayed, gate_stream, play
 from ponderttt.training.slow_weights import Log
+from ponderttt.training.world import streams_within
 
 
 class GateState(NamedTuple):
@@ -57,6 +58,7 @@ def train_gate(
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
     costs: Sequence[float] = NOMINAL_COSTS,
     inputs: int = BASE,
+    logits_bytes: float = 0,
 ) -> tuple[Gate, Log]:
     """Train a gate, one optimiser step for each stream and epoch.
 
@@ -72,6 +74,7 @@ def train_gate(
         progress: called with (steps done, steps in all, loss).
         costs: of the four actions, which the gate sees as in the loop.
         inputs: how many features it sees, the first of the table.
+        logits_bytes: frozen logits that are kept from epoch to epoch, of the first streams; others are projected again.
 
     Returns:
         The trained gate and the log, one mapping for each step: the parts of the loss (``ce``, ``ttt``, ``cost``) before
@@ -85,6 +88,9 @@ def train_gate(
     graph, slow = nnx.split(module)
     train_step = _compile(graph, gate_graph, config, kind, tuple(costs))
     state = GateState(weights, _optimiser(config).init(weights))
+    # Which streams these are does not depend on where training was resumed: programs with and without them round apart.
+    keeps = streams_within(streams, len(readout.unembedding), logits_bytes) if module.reads == "logits" else 0
+    kept: dict[int, Float[Array, "N T V"]] = {}
     done = 0
     log: Log = []
     if (found := checkpoints.restore(state)) is not None:
@@ -94,6 +100,10 @@ def train_gate(
         epoch, chosen = order[step]
         temperature = temperature_at(step, len(order), config) if kind == "hard" else 1.0
         stream = gate_stream(streams[chosen], size)
+        if chosen < keeps:
+            if chosen not in kept:
+                kept[chosen] = project(stream.chunks, readout.unembedding).value
+            stream = stream._replace(logits=kept[chosen])
         key = named_key(seed, "gate draws", step)
         state, numbers = train_step(state, slow, normaliser, stream, readout, key, temperature)
         line = {name: float(value) for name, value in numbers.items()}

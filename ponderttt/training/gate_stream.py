@@ -55,6 +55,8 @@ class GateStream(NamedTuple):
     loss_frozen: Float[Array, " N"]
     #: Chunks that exist.
     length: Int[Array, ""]
+    #: Frozen logits of the chunks, if they are at hand.
+    logits: Float[Array, "N T V"] | None = None
 
 
 class ChunkPlayed(NamedTuple):
@@ -189,10 +191,12 @@ def play(
     carried = tuple[Fast, Fast, traced.TracedHistory]
 
     def one_chunk(carry: carried, inputs: tuple[Any, ...]) -> tuple[carried, ChunkPlayed]:
-        (fast, shadow, history), (t, chunk, frozen_row, loss_frozen, noise) = carry, inputs
+        (fast, shadow, history), (t, chunk, frozen_row, loss_frozen, noise, logits) = carry, inputs
         read = readout
         if module.reads == "logits":
-            read = readout._replace(logits=frozen_logits(chunk.hidden, readout.unembedding))
+            if logits is None:
+                logits = frozen_logits(chunk.hidden, readout.unembedding)
+            read = readout._replace(logits=logits)
         scored = score_with_gradient(module, shadow if shadowed else fast, chunk, read, parts)
         objective = scored.objective
         if shadowed:
@@ -215,13 +219,13 @@ def play(
             budget_left=jnp.inf,
             budget=jnp.inf,
         )
-        logits = gate_logits(gate, normaliser, jax.lax.stop_gradient(row))
+        leaning = gate_logits(gate, normaliser, jax.lax.stop_gradient(row))
         if kind == "hard":
-            relaxation = relaxed(logits, noise, temperature)
+            relaxation = relaxed(leaning, noise, temperature)
             share = straight_through(relaxation)[1]
             action = jnp.where(share > 0.5, int(Action.UPDATE_1), int(Action.SKIP))
         else:
-            share = jax.nn.softmax(logits)[1]
+            share = jax.nn.softmax(leaning)[1]
             action = jnp.asarray(int(Action.UPDATE_1))
 
         def learned(fast: Fast, share: Float[Array, ""]) -> Fast:
@@ -244,7 +248,8 @@ def play(
         return jax.lax.cond(inputs[0] < stream.length, one_chunk, no_chunk, carry, inputs)
 
     size = len(stream.loss_frozen)
-    each = (jnp.arange(size), stream.chunks, stream.features, stream.loss_frozen, jax.random.split(key, size))
+    noises = jax.random.split(key, size)
+    each = (jnp.arange(size), stream.chunks, stream.features, stream.loss_frozen, noises, stream.logits)
     fresh = module.reset()
     start = (fresh, fresh if shadowed else (), traced.start())
     (fast, _, _), played = jax.lax.scan(step, start, each)

@@ -22,8 +22,17 @@ from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream_data import StreamLike
 
+#: Actions that are another one twice on the same chunk, where a module's steps compose.
+_HALF = {Action.UPDATE_2: Action.UPDATE_1, Action.UPDATE_4: Action.UPDATE_2}
+
 #: Updates of a stream so far: (chunk, action) of each that was not SKIP.  Equal updates leave equal fast weights.
 Updates = tuple[tuple[int, int], ...]
+
+
+def streams_within(streams: Sequence[StreamLike], vocabulary: int, logits_bytes: float) -> int:
+    """How many streams, from the first one on, have frozen float32 logits of so many bytes together."""
+    sizes = [4 * vocabulary * int(np.prod(np.shape(stream.targets))) for stream in streams]
+    return int(np.searchsorted(np.cumsum(sizes), logits_bytes, side="right"))
 
 
 class Read(NamedTuple):
@@ -43,6 +52,7 @@ class World:
         unembedding: the frozen vocabulary projection.
         suffix: frozen blocks after the split layer, for modules that read from there.
         memory_bytes: fast weights that are kept at hand; others are computed again from the updates that led to them.
+        logits_bytes: frozen logits that are kept at hand, of the first streams; others are projected again.
     """
 
     def __init__(
@@ -52,9 +62,11 @@ class World:
         unembedding: Float[Array, "V D"],
         suffix: Any = None,
         memory_bytes: int = 1 << 30,
+        logits_bytes: float = 0,
     ) -> None:
         self.programs, self.streams = programs, streams
         self._groups = [Group([stream], unembedding, suffix) for stream in streams]
+        self._keeps_pages = streams_within(streams, len(unembedding), logits_bytes)
         self._page: tuple[int, Page] | None = None
         self._reads: dict[tuple[int, int, Updates], Read] = {}
         fresh = programs.reset(programs.slow).value
@@ -116,10 +128,15 @@ class World:
         if key in self._held:
             self._held.move_to_end(key)
             return self._held[key]
-        before = self._fast(stream, updates[:-1])
-        t, action = updates[-1]
+        t, action = updates[-1][0], Action(updates[-1][1])
+        if self.programs.steps_compose and action in _HALF:
+            # What UPDATE_1 led to is at hand, or will be asked for.
+            action = _HALF[action]
+            before = self._fast(stream, (*updates[:-1], (t, int(action))))
+        else:
+            before = self._fast(stream, updates[:-1])
         page, programs = self._open(stream, t), self.programs
-        program = programs.adapt[Action(action)]
+        program = programs.adapt[action]
         ran = program(programs.slow, before, page.chunk(programs), self._readout(page))
         self.seconds += ran.seconds
         self._held[key] = ran.value.fast
@@ -134,9 +151,9 @@ class World:
         return readout
 
     def _open(self, stream: int, t: int) -> Page:
-        """The one page that is held: its logits are the largest thing here."""
+        """The page under way; of those before it the ones that there is room for are held: logits are the largest thing here."""
         if self._page is None or self._page[0] != stream or self._page[1].t != t:
-            if self._page is not None:
+            if self._page is not None and self._page[0] >= self._keeps_pages:
                 group, page = self._groups[self._page[0]], self._page[1]
                 group.close(page.t)
             self._page = (stream, self._groups[stream].page(t))

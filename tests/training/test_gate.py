@@ -254,6 +254,27 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
     assert log == trained["lora"][1]
 
 
+@pytest.mark.parametrize("streams", [1, 3])
+def test_frozen_logits_that_are_kept_change_nothing(
+    streams, trained, tiny, unembedding, awake_modules, tmp_path
+):
+    room = 4 * len(unembedding) * sum(stream.targets.size for stream in tiny[:streams])
+    with Checkpoints(tmp_path, "gate", {}) as checkpoints:
+        _, log = train_gate(
+            awake_modules["lora"],
+            tiny,
+            Readout(unembedding),
+            NORMALISER,
+            CONFIG,
+            "hard",
+            0,
+            checkpoints,
+            logits_bytes=room,
+        )
+    for line, expected in zip(log, trained["lora"][1], strict=True):
+        assert line == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
 def test_seeds_are_independent(trained, tiny, unembedding, awake_modules, tmp_path):
     other, _ = train(awake_modules["lora"], tiny, unembedding, tmp_path / "1", seed=1)
     again, _ = train(awake_modules["lora"], tiny, unembedding, tmp_path / "0", seed=0)

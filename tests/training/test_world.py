@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array
 
+import ponderttt.loop.page
 from ponderttt.actions import Action
+from ponderttt.costs import Measured
+from ponderttt.fast_weights.base import Chunk
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.page import Group
-from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.programs import ModulePrograms, project
 from ponderttt.loop.stream import run_streams
 from ponderttt.policies.budget import NOMINAL_COSTS, budget_tables
 from ponderttt.policies.rules import Random, Schedule
@@ -36,10 +42,12 @@ def world(programs) -> World:
 
 @pytest.mark.parametrize("kind", ["ttt", "lora", "memory", "suffix"])
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("memory_bytes", [1 << 30, 0])
-def test_an_episode_sees_what_the_loop_sees_and_loses_what_the_loop_loses(kind, path, memory_bytes, programs):
+@pytest.mark.parametrize(("memory_bytes", "logits_bytes"), [(1 << 30, 1e9), (0, 0)])
+def test_an_episode_sees_what_the_loop_sees_and_loses_what_the_loop_loses(
+    kind, path, memory_bytes, logits_bytes, programs
+):
     """To the bit, also where fast weights must be made again from the updates that led to them."""
-    world = World(programs[kind], STREAMS, UNEMBEDDING, suffix_block(), memory_bytes)
+    world = World(programs[kind], STREAMS, UNEMBEDDING, suffix_block(), memory_bytes, logits_bytes)
     arm = Arm("replay", programs[kind], Schedule(path), "score_first", 0)
     steps = run_streams([arm], Group(STREAMS[:1], UNEMBEDDING, suffix_block()))["replay"]
     episode = Episode(world, 0, np.inf, NOMINAL_COSTS)
@@ -63,6 +71,51 @@ def test_an_answer_is_paid_for_once(world):
     assert seconds > 0
     walk()
     assert (len(world), world.seconds) == (known, seconds)
+
+
+def test_frozen_logits_that_there_is_room_for_are_made_once(programs, monkeypatch):
+    made = []
+
+    def counted(chunk: Chunk, unembedding: Array) -> Measured:
+        made.append(chunk.hidden.shape)
+        return project(chunk, unembedding)
+
+    monkeypatch.setattr(ponderttt.loop.page, "project", counted)
+    first = 4 * len(UNEMBEDDING) * STREAMS[0].targets.size
+    counts = []
+    for room in (0, first, 1e9):
+        made.clear()
+        world = World(programs["lora"], STREAMS, UNEMBEDDING, logits_bytes=room)
+        for path in PATHS:
+            for stream in range(len(STREAMS)):
+                episode = Episode(world, stream, np.inf, NOMINAL_COSTS)
+                for action in path[: world.length(stream)]:
+                    episode.observe()
+                    episode.act(action)
+        counts.append(len(made))
+    chunks = [len(stream.hidden) for stream in STREAMS]
+    # Twice each where nothing is kept, but for chunk 0, whose answer is known when it comes round again.
+    assert counts[0] > counts[1] > counts[2] == sum(chunks)
+
+
+@pytest.mark.parametrize("kind", ["ttt", "lora", "suffix", "memory"])
+def test_steps_that_are_said_to_compose_do(kind, programs):
+    """UPDATE_4 is UPDATE_2 twice and that is UPDATE_1 twice; a memory stores another share of the chunk."""
+    program, page = programs[kind], Group(STREAMS[:1], UNEMBEDDING, suffix_block()).page(0)
+    arguments = page.chunk(program), page.readout(program)
+    fresh = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], program.reset(program.slow).value)
+
+    def after(*actions: Action) -> list[np.ndarray]:
+        fast = fresh
+        for action in actions:
+            fast = program.adapt[action](program.slow, fast, *arguments).value.fast
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(fast)]
+
+    whole, halves = after(Action.UPDATE_4), after(Action.UPDATE_2, Action.UPDATE_1, Action.UPDATE_1)
+    equal = all(np.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(whole, halves, strict=True))
+    assert program.steps_compose == (kind in ("lora", "suffix"))
+    assert equal or not program.steps_compose
+    assert kind != "memory" or not equal
 
 
 def test_skips_lead_to_answers_that_are_shared(world):
