@@ -177,13 +177,16 @@ def learned_settings(policy):
     if variant_of(policy):
         settings = settings["variants"][variant_of(policy)]
     part = {"regression": "regression", "ppo": "ppo"}.get(method, "gate")
-    return {key: settings[key] for key in (
-        "features",
-        "leave_out",
-        "sequences",
-        "logits_gb",
-        part,
-    )}
+    return {
+        key: settings[key]
+        for key in (
+            "features",
+            "leave_out",
+            "sequences",
+            "logits_gb",
+            part,
+        )
+    }
 
 
 def needs_calibration(policy):
