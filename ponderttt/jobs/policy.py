@@ -111,7 +111,8 @@ def _train(
         inputs.streams,
         inputs.unembedding,
         inputs.suffix,
-        logits_bytes=learned.logits_gb * 1e9,
+        # Others go through each stream once, and have no use for logits afterwards.
+        logits_bytes=learned.logits_gb * 1e9 if method == "ppo" else 0,
     )
     costs = action_costs(programs, inputs.streams, inputs.unembedding, inputs.suffix, settings.budget.unit)
     budget = stated_budget(policy) or settings.budget.mean
