@@ -1,9 +1,11 @@
-"""The command line: ``ponderttt score``, ``ponderttt status``, ``ponderttt doctor``."""
+"""The command line: ``ponderttt score``, ``complete``, ``status``, ``doctor``."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.names import KINDS, NAMED_POLICIES, SPENDING_RULES
 
 if TYPE_CHECKING:
+    from ponderttt.jobs.request import Request
     from ponderttt.loop.stream_data import Step
 
 
@@ -47,50 +50,60 @@ def commands() -> None:
     """
 
 
-@commands.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--config", "config_path", default="config.yaml", show_default=True, help="Where models are named."
+_READING = (
+    click.option(
+        "--config", "config_path", default="config.yaml", show_default=True, help="Where models are named."
+    ),
+    click.option(
+        "--model", "model_name", default="smollm2-135m", show_default=True, help="A model of the config."
+    ),
+    click.option(
+        "--fast-weights",
+        "kind",
+        type=click.Choice(["none", *KINDS]),
+        default="memory",
+        show_default=True,
+        help="What may change while reading; none is the plain backbone.",
+    ),
+    click.option(
+        "--policy",
+        "method",
+        type=_PolicyName(),
+        default="update_1",
+        show_default=True,
+        help="What decides after each chunk: always the same action, a rule that holds the budget, or the folder of a "
+        "trained policy (results/policies/…/seed-0).",
+    ),
+    click.option(
+        "--budget",
+        type=float,
+        help="Mean nominal cost per chunk of a rule (SKIP 1, UPDATE_1 3, UPDATE_2 6, UPDATE_4 12); default: the config's.",
+    ),
+    click.option("--seed", default=0, show_default=True, help="Which trained adapter of the study to use."),
+    click.option(
+        "--slow-weights",
+        type=click.Path(path_type=Path),
+        help="A trained adapter; default: the study's own.",
+    ),
+    click.option(
+        "--context-chunks",
+        default=0,
+        show_default=True,
+        help="Chunks before each one that the backbone sees.",
+    ),
 )
-@click.option(
-    "--model", "model_name", default="smollm2-135m", show_default=True, help="A model of the config."
-)
-@click.option(
-    "--fast-weights",
-    "kind",
-    type=click.Choice(["none", *KINDS]),
-    default="memory",
-    show_default=True,
-    help="What may change while reading; none is the plain backbone.",
-)
-@click.option(
-    "--policy",
-    "method",
-    type=_PolicyName(),
-    default="update_1",
-    show_default=True,
-    help="What decides after each chunk: always the same action, a rule that holds the budget, or the folder of a "
-    "trained policy (results/policies/…/seed-0).",
-)
-@click.option(
-    "--budget",
-    type=float,
-    help="Mean nominal cost per chunk of a rule (SKIP 1, UPDATE_1 3, UPDATE_2 6, UPDATE_4 12); default: the config's.",
-)
-@click.option("--seed", default=0, show_default=True, help="Which trained adapter of the study to use.")
-@click.option(
-    "--slow-weights", type=click.Path(path_type=Path), help="A trained adapter; default: the study's own."
-)
-@click.option(
-    "--context-chunks", default=0, show_default=True, help="Chunks before each one that the backbone sees."
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per chunk instead of a table.")
-def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
-    """Read the code files of PATHS as one stream each and say what every 512-token chunk cost and scored.
 
-    A chunk is scored before it is learned from.  Losses are nats per token.  A rule says why it decided: its signal, the
-    rank of that among chunks of training streams, and the ranks from which each update begins.
-    """
+
+def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of everything that reads with a model, fast weights and a policy."""
+    return reduce(lambda inner, option: option(inner), reversed(_READING), command)
+
+
+def _request(options: Mapping[str, Any]) -> Request:
+    """The request that these options state; options that contradict each other are named."""
+    from ponderttt.jobs.request import Request
+
+    options = dict(options)
     asked = (
         click.get_current_context().get_parameter_source("method") is click.core.ParameterSource.COMMANDLINE
     )
@@ -105,10 +118,28 @@ def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
         raise PonderTTTError(
             f"--policy {options['method']} holds no budget; leave --budget out, or choose one of {', '.join(SPENDING_RULES)}"
         )
-    from ponderttt.jobs.score import Request, score_paths
+    return Request(**options)
 
-    notice = lambda text: click.echo(f"ponderttt: {text}", err=True)  # noqa: E731
-    for number, step in enumerate(score_paths(paths, Request(**options), notice)):
+
+def _notice(text: str) -> None:
+    click.echo(f"ponderttt: {text}", err=True)
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_reading
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per chunk instead of a table.")
+def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Read the code files of PATHS as one stream each and say what every 512-token chunk cost and scored.
+
+    A chunk is scored before it is learned from.  Losses are nats per token.  A rule says why it decided: its signal, the
+    rank of that among chunks of training streams, and the ranks from which each update begins.
+    """
+    request = _request(options)
+    from ponderttt.jobs.score import score_paths
+
+    signal = request.method if request.method in NAMED_POLICIES else "score"
+    for number, step in enumerate(score_paths(paths, request, _notice)):
         if as_json:
             click.echo(json.dumps(_as_json(step)))
             continue
@@ -118,7 +149,7 @@ def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
             )
         click.echo(
             f"{step.chunk_index:>5} {step.n_tokens:>6} {step.loss:>8.4f} {step.loss_frozen:>8.4f}  "
-            f"{step.action.name:<8} {step.seconds:>8.3f}  {step.stream_id}{_why(step, options['method'] if named else 'score')}"
+            f"{step.action.name:<8} {step.seconds:>8.3f}  {step.stream_id}{_why(step, signal)}"
         )
 
 
@@ -141,6 +172,74 @@ def _why(step: Step, method: str) -> str:
         if high > low
     ]
     return f"  ({signal} {step.gate_rank:.2f}; {', '.join(updates) or 'nothing left to spend'})"
+
+
+@commands.command()
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--repository",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="A folder or file to read, and learn from, before FILE; may be given more than once.",
+)
+@_reading
+@click.option("--max-tokens", default=128, show_default=True, help="Of the continuation.")
+@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-k", default=0, show_default=True, help="Only the k most likely tokens; 0 is all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Only the likeliest tokens that make up p.")
+@click.option("--stop", "stops", multiple=True, help="End before this string; may be given more than once.")
+@click.option("--draw-seed", default=0, show_default=True, help="Of the draws.")
+def complete(
+    file: Path,
+    repository: tuple[Path, ...],
+    max_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    stops: tuple[str, ...],
+    draw_seed: int,
+    **options: Any,
+) -> None:
+    """Continue FILE (- is standard input), token by token.
+
+    The repository and FILE are read chunk by chunk; after each chunk the policy decides how much the fast weights learn from
+    it, also from chunks that are generated.  With --fast-weights none the whole text is the model's context instead.
+    """
+    request = _request(options)
+    from ponderttt.decoding.sampling import Sampling
+    from ponderttt.jobs.complete import Continuation, Summary, complete_text
+
+    sampling = Sampling(temperature, top_k, top_p, draw_seed)
+    prompt = _text_of(file)
+    summary = Summary()
+    pieces = complete_text(
+        prompt,
+        repository,
+        request,
+        Continuation(max_tokens, sampling, stops),
+        _notice,
+        lambda step: _notice(f"chunk {step.chunk_index}: loss {step.loss:.3f}, {step.action.name}"),
+        summary,
+    )
+    for piece in pieces:
+        click.echo(piece, nl=False)
+        sys.stdout.flush()
+    click.echo()
+    rate = (summary.tokens - 1) / summary.seconds if summary.seconds else 0.0
+    _notice(f"{summary.tokens} tokens after {summary.prompt_tokens}, {rate:.1f} tokens/s")
+
+
+def _text_of(file: Path) -> str:
+    """The text to continue."""
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PonderTTTError(
+            f"{file}: not UTF-8 (byte {error.start}); convert it, for example with iconv"
+        ) from None
+    except OSError as error:
+        raise PonderTTTError(f"{file}: {(error.strerror or str(error)).lower()}") from None
 
 
 @commands.command()

@@ -311,6 +311,10 @@ class Experiment:
             variant = variant_of(method)
             if variant is not None and variant not in self.learned.variants:
                 raise ConfigError(unknown("grid.methods, learned.variants", variant, self.learned.variants))
+        for name, learning in self.learned.variants.items():
+            if learning.taken_from is not None and learning.taken_from not in self.grid.models:
+                key = f"learned.variants.{name}.taken_from"
+                raise ConfigError(unknown(key, learning.taken_from, self.grid.models))
         for name, corpus in self.corpora.items():
             source = self.corpora.get(corpus.source or "")
             if corpus.is_control and (source is None or source.is_control):

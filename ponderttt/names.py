@@ -85,6 +85,11 @@ def variant_of(method: str) -> str | None:
     return without_budget(method).partition("-")[2] or None
 
 
+def without_variant(method: str) -> str:
+    """The method with its budget, without its variant: ``ppo@2`` of ``ppo-myopic@2``."""
+    return "".join(split_method(method))
+
+
 def stated_budget(method: str) -> float | None:
     """The budget that a method's name states; ``None`` where it states none."""
     _, suffix = split_method(method)

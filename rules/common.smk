@@ -15,6 +15,7 @@ from ponderttt.names import (
     settings_variant,
     split_method,
     variant_of,
+    without_variant,
 )
 from ponderttt.corpus.packages import select_packages
 from ponderttt.jobs import session, stages
@@ -184,6 +185,7 @@ def learned_settings(policy):
             "leave_out",
             "sequences",
             "logits_gb",
+            "taken_from",
             part,
         )
     }
@@ -191,8 +193,18 @@ def learned_settings(policy):
 
 def needs_calibration(policy):
     """Whether a policy starts as a copy of a rule that looks at a signal."""
-    start = EXPERIMENT.learned.of(variant_of(policy)).ppo.warm_start
-    return split_method(policy)[0] == "ppo" and start in CALIBRATED_METHODS
+    learned = EXPERIMENT.learned.of(variant_of(policy))
+    starts = split_method(policy)[0] == "ppo" and learned.taken_from is None
+    return starts and learned.ppo.warm_start in CALIBRATED_METHODS
+
+
+def policy_taken(wildcards):
+    """The manifest of the policy of another backbone whose network this one takes over."""
+    model = EXPERIMENT.learned.of(variant_of(wildcards.policy)).taken_from
+    if model is None:
+        return []
+    policy = without_variant(wildcards.policy)
+    return [LAYOUT.policy(model, wildcards.fast_weights, policy, wildcards.seed)]
 
 
 def keeps_split(corpus, context):

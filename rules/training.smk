@@ -53,6 +53,7 @@ rule policy:
             if needs_calibration(wildcards.policy)
             else []
         ),
+        taken_from=lambda wildcards: policy_taken(wildcards),
     output:
         manifest=LAYOUT.policy(),
         policy=LAYOUT.policy().replace("manifest.json", "policy.safetensors"),

@@ -9,8 +9,10 @@ import pytest
 
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.loop.stream_data import StreamChunks
+from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.suffix import SuffixWeights
 from ponderttt.names import KINDS
+from tiny_families import TINY
 from tiny_streams import UNEMBEDDING, awake, make_stream, random_tokens, suffix_block
 
 # Tests compile the same small programs again and again; later runs read them from here.
@@ -53,3 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         part = item.path.relative_to(folder)
         group = part.parts[0] if part.parts[0] == "workflow" else str(part)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session", params=TINY)
+def tiny(request: pytest.FixtureRequest) -> Backbone:
+    """A random model of three blocks, of every family."""
+    return random_backbone(TINY[request.param], jax.random.key(0))

@@ -35,6 +35,7 @@ with job(snakemake.log[0], snakemake.threads) as progress:
         Path(inputs.hidden).parent,
         Path(inputs.training).parent,
         Path(inputs.calibration[0]).parent if inputs.calibration else None,
+        Path(inputs.taken_from[0]).parent if inputs.taken_from else None,
         Path(snakemake.output.manifest).parent,
         checkpoint_root=params.checkpoints,
         stage_digest=params.code,

@@ -109,8 +109,13 @@ class FastWeights(nnx.Module, abc.ABC):
         """Learn from a chunk with exactly ``steps`` updates, a static integer of at least 1."""
 
     @abc.abstractmethod
-    def next_token(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
-        """Log-probabilities of the next token at each position, for decoding; targets are not looked at."""
+    def next_token(
+        self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
+    ) -> Float[Array, "S V"]:
+        """Log-probabilities of the next token at some positions (all by default), for decoding.
+
+        Nothing that comes after a position is looked at, nor are targets.
+        """
 
     def reconstruction(self, fast: Fast, chunk: Chunk) -> Float[Array, ""] | None:
         """How badly the fast weights reconstruct the chunk's hidden states, per real token; ``None``: they do not.
@@ -208,9 +213,12 @@ class HiddenCorrection(FastWeights):
         nll = corrected_cross_entropy(readout.rows(chunk, positions), correction, basis, targets)
         return jnp.where(mask, nll, 0.0)
 
-    def next_token(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
+    def next_token(
+        self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
+    ) -> Float[Array, "S V"]:
         """See :meth:`FastWeights.next_token`."""
-        logits = jnp.einsum("TD,VD->TV", self.read(fast, chunk.hidden), readout.unembedding)
+        read = self.read(fast, chunk.hidden)
+        logits = jnp.einsum("SD,VD->SV", read if positions is None else read[positions], readout.unembedding)
         return jax.nn.log_softmax(logits, axis=-1)
 
 

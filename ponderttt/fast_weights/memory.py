@@ -118,11 +118,13 @@ class Memory(FastWeights):
         )
         return Adaptation(after, masked_mean(chunk.nll_frozen[source], inside), jnp.asarray(steps, jnp.int32))
 
-    def next_token(self, fast: MemoryFast, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
+    def next_token(
+        self, fast: MemoryFast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
+    ) -> Float[Array, "S V"]:
         """See :meth:`FastWeights.next_token`."""
-        frozen = jax.nn.log_softmax(readout.rows(chunk, None), axis=-1)
+        frozen = jax.nn.log_softmax(readout.rows(chunk, positions), axis=-1)
         entropy = -jnp.sum(jnp.exp(frozen) * frozen, axis=-1)
-        reading = self._read(fast, chunk.hidden)
+        reading = self._read(fast, chunk.hidden if positions is None else chunk.hidden[positions])
         memory = jnp.zeros_like(frozen).at[:, fast.values].add(reading.weights)
         mixed = self._mix(frozen.T, memory.T, reading, entropy).T
         return jnp.where(fast.written > 0, mixed, frozen)

@@ -111,9 +111,11 @@ class SuffixAdapter(FastWeights):
         nll = linear_cross_entropy(hidden, readout.unembedding, chunk.targets[positions])
         return jnp.where(chunk.mask[positions], nll, 0.0)
 
-    def next_token(self, fast: Descent, chunk: Chunk, readout: Readout) -> Float[Array, "T V"]:
+    def next_token(
+        self, fast: Descent, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
+    ) -> Float[Array, "S V"]:
         """See :meth:`FastWeights.next_token`."""
-        logits = frozen_logits(self.hidden(fast, chunk, readout), readout.unembedding)
+        logits = frozen_logits(self.hidden(fast, chunk, readout, positions), readout.unembedding)
         return jax.nn.log_softmax(logits, axis=-1)
 
     def hidden(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, FrozenInputs, inputs_digest, open_inputs
 from ponderttt.jobs.modules import ArmSettings, open_module
+from ponderttt.layout import rebuild
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.running import action_costs
 from ponderttt.mapping import as_mapping
 from ponderttt.names import split_method, stated_budget
 from ponderttt.policies.budget import budget_tables
 from ponderttt.policies.build import policy_of
-from ponderttt.policies.learned import GatePolicy, Linear, RegressionPolicy, without_budget
-from ponderttt.policies.trained import Trained, save_policy
+from ponderttt.policies.learned import GatePolicy, Linear, RegressionPolicy, inputs_of, without_budget
+from ponderttt.policies.trained import Trained, open_policy, save_policy
+from ponderttt.provenance import MANIFEST
 from ponderttt.settings.learning import Learning
 from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.gate import train_gate
@@ -44,6 +46,7 @@ def train_policy(
     hidden_dir: Path | str,
     training_dir: Path | str,
     calibration_dir: Path | str | None,
+    taken_dir: Path | str | None,
     output_dir: Path | str,
     checkpoint_root: Path | str,
     stage_digest: str,
@@ -62,6 +65,7 @@ def train_policy(
         hidden_dir: its frozen pass, with the context that the fast weights are on top of.
         training_dir: the trained slow weights.
         calibration_dir: signals of training streams, for a start as a rule that looks at one.
+        taken_dir: the policy of another backbone whose network is taken over.
         output_dir: folder of the policy.
         checkpoint_root: folder of all checkpoints.
         stage_digest: of the code; checkpoints of another version are not used.
@@ -79,7 +83,7 @@ def train_policy(
         "seed": settings.seed,
         "budget": asdict(settings.budget),
         "inputs": inputs.inputs
-        | inputs_digest(training_dir, *([calibration_dir] if calibration_dir else [])),
+        | inputs_digest(training_dir, *(folder for folder in (calibration_dir, taken_dir) if folder)),
         "model_digest": inputs.model_digest,
         "module_digest": opened.digest,
         "stage_digest": stage_digest,
@@ -88,7 +92,15 @@ def train_policy(
     name = "-".join(("policy", *output.parts[-4:]))
     with checkpoints_of(checkpoint_root, name, facts) as checkpoints:
         trained, log = _train(
-            policy, opened.module, inputs, settings, learned, calibration_dir, checkpoints, progress
+            policy,
+            opened.module,
+            inputs,
+            settings,
+            learned,
+            calibration_dir,
+            taken_dir,
+            checkpoints,
+            progress,
         )
         facts["training_streams"] = sorted(stream.stream_id for stream in inputs.streams)
         save_policy(trained, output, facts, log)
@@ -101,6 +113,7 @@ def _train(
     settings: ArmSettings,
     learned: Learning,
     calibration_dir: Path | str | None,
+    taken_dir: Path | str | None,
     checkpoints: Checkpoints,
     progress: Progress,
 ) -> tuple[Trained, list[dict[str, Any]]]:
@@ -123,11 +136,13 @@ def _train(
         costs,
         learned.sequences,
         settings.seed,
-        with_gains=method == "regression",
+        with_gains=method == "regression" and taken_dir is None,
         shown_budget=budget if method == "ppo" else np.inf,
         progress=lambda done, total: progress(done, total, "random sequences"),
     )
     normaliser = normalise.blind(normalise.fit(visits.features), learned.leave_out)
+    if taken_dir is not None:
+        return _taken_over(policy, Path(taken_dir), visits, normaliser)
     if method == "ppo":
         teacher = None
         if learned.ppo.warm_start:
@@ -171,6 +186,20 @@ def _train(
     )
     scores = GatePolicy.score_of(gate, _seen(visits, normaliser, count))
     return Trained(policy, normaliser, gate, tuple(np.asarray(scores, float).tolist())), log
+
+
+def _taken_over(
+    policy: str, source_dir: Path, visits: Visits, normaliser: normalise.Normaliser
+) -> tuple[Trained, list[dict[str, Any]]]:
+    """A network that was trained on another backbone, with the scale of features and the percentiles of this one."""
+    source, facts = open_policy(source_dir, rebuild(source_dir / MANIFEST))
+    scores: tuple[float, ...] = ()
+    if source.calibration:
+        score_of = (RegressionPolicy if source.method == "regression" else GatePolicy).score_of
+        seen = _seen(visits, normaliser, inputs_of(source.network))
+        scores = tuple(np.asarray(score_of(source.network, seen), float).tolist())
+    taken = replace(source, name=policy, normaliser=normaliser, calibration=scores)
+    return taken, [{"taken_from": str(source_dir), "its_training_streams": facts["training_streams"]}]
 
 
 def _seen(visits: Visits, normaliser: normalise.Normaliser, count: int) -> Any:

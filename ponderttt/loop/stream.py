@@ -83,39 +83,48 @@ def run_streams(arms: Sequence[Arm], group: Group) -> dict[str, list[Step]]:
 
 def iterate_streams(arms: Sequence[Arm], group: Group) -> Iterator[tuple[str, Step]]:
     """:func:`run_streams`, one (arm, step) at a time as chunks are read."""
-    size = len(group.streams)
-    states = {arm.name: initial_state(arm, size) for arm in arms}
+    states = {arm.name: initial_state(arm, len(group.streams)) for arm in arms}
     for t in range(len(group)):
-        page = group.page(t)
-        for arm in arms:
-            state = states[arm.name]
-            mine = ArmState(
-                take(state.fast, page.active, size),
-                take(state.policy, page.active, size),
-                state.spent[page.active],
-                [state.past[b] for b in page.active],
-                [state.history[b] for b in page.active],
+        yield from advance(arms, states, group, t)
+
+
+def advance(
+    arms: Sequence[Arm], states: Mapping[str, ArmState], group: Group, t: int
+) -> Iterator[tuple[str, Step]]:
+    """Chunk t of the streams that have one, for every arm: (arm, step) one at a time.
+
+    ``states`` are those after chunk t−1, and become those after chunk t.
+    """
+    size, page = len(group.streams), group.page(t)
+    for arm in arms:
+        state = states[arm.name]
+        mine = ArmState(
+            take(state.fast, page.active, size),
+            take(state.policy, page.active, size),
+            state.spent[page.active],
+            [state.past[b] for b in page.active],
+            [state.history[b] for b in page.active],
+        )
+        outcome = _PROTOCOLS[arm.protocol](arm, mine, page)
+        state.fast = put(state.fast, page.active, size, outcome.fast)
+        state.policy = put(state.policy, page.active, size, outcome.policy)
+        for i, b in enumerate(page.active):
+            cost = arm.policy.costs[outcome.actions[i]]
+            state.spent[b] += cost
+            if outcome.actions[i].steps:
+                kept = kept_shares(outcome.decided.decision)
+                lesson = arm.lesson_name if kept is None else f"{arm.lesson_name}*{kept[i]!r}"
+                state.past[b] = (*state.past[b], (lesson, t, int(outcome.actions[i])))
+            state.history[b] = remember(
+                state.history[b],
+                loss=float(outcome.loss[i]),
+                loss_frozen=float(page.streams[i].loss_frozen[t]),
+                reconstruction=float(outcome.reconstruction[i]),
+                action=int(outcome.actions[i]),
+                cost=cost,
             )
-            outcome = _PROTOCOLS[arm.protocol](arm, mine, page)
-            state.fast = put(state.fast, page.active, size, outcome.fast)
-            state.policy = put(state.policy, page.active, size, outcome.policy)
-            for i, b in enumerate(page.active):
-                cost = arm.policy.costs[outcome.actions[i]]
-                state.spent[b] += cost
-                if outcome.actions[i].steps:
-                    kept = kept_shares(outcome.decided.decision)
-                    lesson = arm.lesson_name if kept is None else f"{arm.lesson_name}*{kept[i]!r}"
-                    state.past[b] = (*state.past[b], (lesson, t, int(outcome.actions[i])))
-                state.history[b] = remember(
-                    state.history[b],
-                    loss=float(outcome.loss[i]),
-                    loss_frozen=float(page.streams[i].loss_frozen[t]),
-                    reconstruction=float(outcome.reconstruction[i]),
-                    action=int(outcome.actions[i]),
-                    cost=cost,
-                )
-                yield arm.name, _step(arm, outcome, i, page)
-        group.close(t)
+            yield arm.name, _step(arm, outcome, i, page)
+    group.close(t)
 
 
 def _score_first(arm: Arm, state: ArmState, page: Page) -> Outcome:

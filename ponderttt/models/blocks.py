@@ -20,7 +20,7 @@ def run_block(
     mask: Bool[Array, " T"],
 ) -> Float[Array, "T D"]:
     """One whole block; ``mask`` is False where a key must not be attended to."""
-    return _finish(config, block, *before_down_projection(config, block, hidden, place, mask))
+    return finish_block(config, block, *before_down_projection(config, block, hidden, place, mask))
 
 
 def observed_block(
@@ -34,7 +34,7 @@ def observed_block(
     """:func:`run_block`, and statistics [N, ``observe``] of how its last ``observe`` positions attend."""
     heads = family_of(config).heads(config, block, hidden, place.angles)
     read, statistics = observed_attention(*heads, mask, observe, config.query_scale, place.window)
-    return _finish(config, block, *_behind_attention(config, block, hidden, read)), statistics
+    return finish_block(config, block, *behind_attention(config, block, hidden, read)), statistics
 
 
 def before_down_projection(
@@ -57,7 +57,7 @@ def before_down_projection(
     if positions is not None:
         # Behind attention every position goes its own way, so the others need not go on.
         read, hidden = read[positions], hidden[positions]
-    return _behind_attention(config, block, hidden, read)
+    return behind_attention(config, block, hidden, read)
 
 
 def after_down_projection(
@@ -70,16 +70,18 @@ def after_down_projection(
     return family_of(config).add_mlp(config, block, residual, projected)
 
 
-def _behind_attention(
+def behind_attention(
     config: Shape, block: Mapping[str, Array], hidden: Float[Array, "S D"], read: Float[Array, "S N H"]
 ) -> tuple[Float[Array, "S D"], Float[Array, "S F"]]:
+    """What comes between attention and the down-projection; see :func:`before_down_projection`."""
     family = family_of(config)
     residual = family.add_attention(config, block, hidden, read)
     return residual, family.mlp_inner(config, block, residual)
 
 
-def _finish(
+def finish_block(
     config: Shape, block: Mapping[str, Array], residual: Float[Array, "T D"], inner: Float[Array, "T F"]
 ) -> Float[Array, "T D"]:
+    """The rest of a block from its down-projection on."""
     projected = jnp.einsum("TF,DF->TD", inner, block["mlp_down"])
     return after_down_projection(config, block, residual, projected)

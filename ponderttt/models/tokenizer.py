@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 PAD = "<|pad|>"
 #: Names that models give to their end-of-text token, the separator of documents.
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<eos>")
+#: Names of the tokens with which a turn of a conversation ends.
+END_OF_TURN = ("<|im_end|>", "<end_of_turn>")
 #: How SentencePiece writes a space.
 SPACE = "\u2581"
 
@@ -56,6 +59,12 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; special tokens by their names. Bytes that are not UTF-8 become U+FFFD."""
         return self._core.decode(list(ids), skip_special_tokens=False)
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens after which a continuation is finished."""
+        found = map(self._core.token_to_id, (*END_OF_TEXT, *END_OF_TURN))
+        return frozenset(index for index in found if index is not None and index < self.vocab_size)
 
     def token_bytes(self, ids: Sequence[int] | np.ndarray) -> list[int]:
         """UTF-8 bytes that each token stands for; 0 for special tokens, end of text and padding."""

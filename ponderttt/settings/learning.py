@@ -39,6 +39,8 @@ class Learning:
     sequences: int = 4
     #: Frozen logits of training streams that are kept in memory, GB; those of others are made again at every visit.
     logits_gb: float = 3.0
+    #: A backbone of the grid: its network is used as it is, and only the scale of features is learned on this one.
+    taken_from: str | None = None
     regression: RegressionConfig = RegressionConfig()
     gate: GateConfig = GateConfig()  # noqa: RUF009 (frozen)
     ppo: PPOConfig = PPOConfig()  # noqa: RUF009 (frozen)
@@ -69,4 +71,8 @@ class LearnedConfig(Learning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.taken_from is not None:
+            raise ConfigError(
+                f"learned.taken_from is {self.taken_from}; set it in one of learned.variants, so that something is trained"
+            )
         check_variants(self.variants)

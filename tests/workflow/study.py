@@ -52,7 +52,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, seed: int = 0) -> None:
     """A random model of the Llama family with a byte-level tokenizer, as a folder of safetensors."""
     import jax
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -67,7 +67,7 @@ def write_model(folder: Path) -> None:
     core.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
     config = tiny_llama(vocab_size=len(alphabet) + 1, mlp_width=64, max_context=256)
     folder.mkdir(parents=True)
-    write_folder(folder, config, random_tensors(config, jax.random.key(0)), core.to_str())
+    write_folder(folder, config, random_tensors(config, jax.random.key(seed)), core.to_str())
 
 
 def write_sources(folder: Path) -> None:

@@ -1,11 +1,7 @@
-"""Tiny models that the tests of this room share, so that their programs are compiled once."""
+"""Tiny models of every family, with three blocks."""
 
 from __future__ import annotations
 
-import jax
-import pytest
-
-from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.families.family import Shape
 from ponderttt.models.families.gemma3 import Gemma3Config
 from ponderttt.models.families.gpt2 import GPT2Config
@@ -35,9 +31,3 @@ TINY: dict[str, Shape] = {
         global_every=2,
     ),
 }
-
-
-@pytest.fixture(scope="session", params=TINY)
-def tiny(request: pytest.FixtureRequest) -> Backbone:
-    """A random model of three blocks, of every family."""
-    return random_backbone(TINY[request.param], jax.random.key(0))

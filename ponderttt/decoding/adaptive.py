@@ -1,0 +1,216 @@
+"""One text that is read and continued under fast weights.
+
+The text is a stream like any other: full chunks go through the one loop, are scored, and learned from as the policy
+decides.  The chunk under way is read with the fast weights as they stand, token by token; once it is full, be it of the
+prompt or of what was generated, it goes through the loop as well.  What a policy is told of the stream's length is what
+the text may at most become.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ponderttt.corpus.streams import Stream
+from ponderttt.decoding.cache import (
+    CACHE_BUCKET,
+    Cache,
+    Read,
+    Unstacked,
+    bucket,
+    left_padded,
+    prefill,
+    step,
+    unstack,
+)
+from ponderttt.errors import PonderTTTError
+from ponderttt.fast_weights.base import Chunk, FastWeights
+from ponderttt.frozen import FrozenModel
+from ponderttt.loop.arm import initial_state
+from ponderttt.loop.methods import Spending, arm_of
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.stream import advance
+from ponderttt.loop.stream_data import Step
+from ponderttt.models.families.family import Shape
+from ponderttt.models.suffix import SuffixWeights
+from ponderttt.scoring import LiveStream
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _prefill(
+    shape: Shape, weights: Unstacked, tokens: Array, slots: int, split: int | None
+) -> tuple[Read, Cache]:
+    return prefill(shape, weights, tokens, slots, split)
+
+
+@partial(jax.jit, static_argnums=(0, 4), donate_argnums=(3,))
+def _step(
+    shape: Shape, weights: Unstacked, token: Array, cache: Cache, split: int | None
+) -> tuple[Read, Cache]:
+    return step(shape, weights, token, cache, split)
+
+
+class AdaptiveText:
+    """A text under way.
+
+    Args:
+        model: the frozen backbone.
+        module: fast weights.
+        method: what decides after each chunk.
+        spending: the budget of rules, and what they know.
+        chunk_size: C.
+        context_chunks: preceding chunks that the backbone sees.
+        max_tokens: how long the text may become, the prompt included.
+        suffix: frozen weights of the blocks after the split layer, for modules that read from there.
+        seed: of random decisions.
+        name: of the stream, and its language.
+    """
+
+    def __init__(
+        self,
+        model: FrozenModel,
+        module: FastWeights,
+        method: str,
+        spending: Spending,
+        *,
+        chunk_size: int,
+        context_chunks: int,
+        max_tokens: int,
+        suffix: SuffixWeights | None = None,
+        seed: int = 0,
+        name: tuple[str, str] = ("text", "any"),
+    ) -> None:
+        self.backbone = model.backbone
+        self.weights = unstack(nnx.merge(self.backbone.graph, self.backbone.params))
+        self.chunk_size, self.context_chunks, self.max_tokens = chunk_size, context_chunks, max_tokens
+        self.ids: list[int] = []
+        # What a stream of this length will have; chunks are filled in as they come.
+        self.stream = _empty_stream(max_tokens, chunk_size, self.backbone.config.pad_id, *name)
+        self._group = Group(
+            [LiveStream(model, self.stream, context_chunks)], self.backbone.unembedding, suffix
+        )
+        self._programs = ModulePrograms(module)
+        self._arm = arm_of(method, self._programs, spending, seed)
+        self._states = {self._arm.name: initial_state(self._arm, 1)}
+        self._splits = self._programs.reads == "split"
+        self._readout = self._programs.readout(self.backbone.unembedding, None, suffix)
+        graph = nnx.graphdef(module)
+
+        def next_token(slow: Any, fast: Any, chunk: Chunk, readout: Any, position: Array) -> Array:
+            one = jax.tree.map(lambda leaf: leaf[0], fast)
+            return nnx.merge(graph, slow).next_token(one, chunk, readout, position[None])[0]
+
+        self._next_token = jax.jit(next_token)
+        self._done = 0
+        self._cache: Cache | None = None
+        self._hidden: np.ndarray | None = None
+        self._split: np.ndarray | None = None
+
+    def read(self, ids: Sequence[int]) -> Iterator[Step]:
+        """Read tokens: one step for each chunk that they fill.
+
+        Raises:
+            PonderTTTError: more tokens than ``max_tokens``.
+        """
+        if len(self.ids) + len(ids) > self.max_tokens:
+            raise PonderTTTError(
+                f"the text has {len(self.ids) + len(ids)} tokens, of at most {self.max_tokens}"
+            )
+        for token in ids:
+            self.ids.append(int(token))
+            # A chunk is scored on its successors, the last of which is the first token of the next one.
+            if len(self.ids) == (self._done + 1) * self.chunk_size + 1:
+                yield self._learn()
+
+    @property
+    def fast(self) -> Any:
+        """The fast weights as they stand, with a leading axis of 1."""
+        return self._states[self._arm.name].fast
+
+    def next_token(self) -> Float[Array, " V"]:
+        """Log-probabilities of the token that comes next."""
+        self._catch_up()
+        assert self._hidden is not None
+        position = len(self.ids) - 1 - self._done * self.chunk_size
+        chunk = Chunk(
+            hidden=jnp.asarray(self._hidden),
+            targets=jnp.zeros(self.chunk_size, jnp.int32),
+            mask=jnp.arange(self.chunk_size) <= position,
+            entropy=jnp.zeros(self.chunk_size),
+            nll_frozen=jnp.zeros(self.chunk_size),
+            split=jnp.asarray(self._split) if self._splits else None,
+        )
+        found: Array = self._next_token(
+            self._programs.slow, self.fast, chunk, self._readout, jnp.asarray(position)
+        )
+        return found
+
+    def _learn(self) -> Step:
+        """Take the chunk that is full through the loop."""
+        t, size = self._done, self.chunk_size
+        tokens = np.asarray(self.ids[t * size : (t + 1) * size + 1], np.int32)
+        tokenizer = self.backbone.tokenizer
+        self.stream.input_ids[t], self.stream.targets[t] = tokens[:-1], tokens[1:]
+        self.stream.n_bytes[t] = 0 if tokenizer is None else sum(tokenizer.token_bytes(tokens[1:]))
+        ((_, taken),) = advance([self._arm], self._states, self._group, t)
+        self._done += 1
+        # The next chunk is read afresh.
+        self._cache = None
+        return taken
+
+    def _catch_up(self) -> None:
+        """Read the tokens of the chunk under way that have not been read yet."""
+        size, bos = self.chunk_size, self.backbone.config.bos_id
+        split = self.backbone.split_layer if self._splits else None
+        start = self._done * size
+        if self._cache is None:
+            first = max(0, self._done - self.context_chunks) * size
+            front = [] if bos is None else [bos]
+            tokens = [*front, *self.ids[first:]]
+            own = len(self.ids) - start
+            # One width, and so one program, however much of the chunk there is.
+            widest = (self.context_chunks + 1) * size + len(front)
+            padded = left_padded([tokens], self.backbone.config.pad_id, widest)
+            slots = bucket(widest + size, CACHE_BUCKET)
+            read, self._cache = _prefill(self.backbone.config, self.weights, padded, slots, split)
+            width = read.hidden.shape[-1]
+            self._hidden = np.zeros((size, width), np.float32)
+            self._hidden[:own] = np.asarray(read.hidden)[0, -own:]
+            if read.split is not None:
+                # A beginning-of-sequence token in front of the chunk is context of its own.
+                before = bos is not None and self.context_chunks == 0
+                self._split = np.zeros((size + before, width), np.float32)
+                self._split[: own + before] = np.asarray(read.split, np.float32)[0, -own - before :]
+            self._read = own
+        assert self._hidden is not None
+        for place in range(self._read, len(self.ids) - start):
+            token = jnp.asarray([self.ids[start + place]], jnp.int32)
+            read, self._cache = _step(self.backbone.config, self.weights, token, self._cache, split)
+            self._hidden[place] = np.asarray(read.hidden)[0]
+            if read.split is not None and self._split is not None:
+                self._split[place - size] = np.asarray(read.split, np.float32)[0]
+            self._read = place + 1
+
+
+def _empty_stream(max_tokens: int, chunk_size: int, pad_id: int, name: str, language: str) -> Stream:
+    """A stream of the chunks that so many tokens fill, whose tokens are not known yet."""
+    count = max(1, (max_tokens - 1) // chunk_size)
+    pads = np.full((count, chunk_size), pad_id, np.int32)
+    return Stream(
+        stream_id=name,
+        language=language,
+        input_ids=pads,
+        targets=pads.copy(),
+        mask=np.ones((count, chunk_size), bool),
+        n_bytes=np.zeros(count, np.int32),
+        document_starts=np.zeros(1, np.int32),
+        document_paths=(name,),
+    )

@@ -1,0 +1,181 @@
+"""The cache of keys and values, and the two programs that fill it: a prompt at once, then a token at a time.
+
+Shapes are static.  Rows are padded on the left, so that all of them end in the same slot; padding is never attended to,
+and positions count real tokens (:func:`ponderttt.models.families.family.real_positions`), so that it moves nothing.
+Rotary positions enter by their differences alone, for which slots serve as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from ponderttt.models.attention import causal_attention, each
+from ponderttt.models.blocks import behind_attention, finish_block
+from ponderttt.models.decoder import Decoder
+from ponderttt.models.families import family_of
+from ponderttt.models.families.family import Place, Shape, real_positions
+
+#: Prompts and caches have lengths that are multiples of these, so that few programs are compiled.
+PROMPT_BUCKET, CACHE_BUCKET = 64, 256
+_MASKED = -1e30
+
+
+class Unstacked(NamedTuple):
+    """A decoder's parameters, block by block.
+
+    A step reads every parameter once, and nothing else takes time; slices of a stack would be copied first.
+    """
+
+    blocks: tuple[dict[str, Array], ...]
+    outer: dict[str, Array]
+    unembedding: Float[Array, "V D"]
+
+
+class Cache(NamedTuple):
+    """Keys and values of S slots for each of B rows, the first ``filled`` of them taken."""
+
+    #: One array for each block, so that a step writes in place.
+    keys: tuple[Float[Array, "B S K H"], ...]
+    values: tuple[Float[Array, "B S K H"], ...]
+    #: False where a slot is padding or empty.
+    real: Bool[Array, "B S"]
+    filled: Int[Array, ""]
+
+
+class Read(NamedTuple):
+    """What a model computed at the positions that it read."""
+
+    #: Final normed hidden states, float32.
+    hidden: Float[Array, "*B D"]
+    #: The residual stream behind ``split_layer`` blocks, where that was asked for.
+    split: Float[Array, "*B D"] | None
+
+
+def unstack(model: Decoder) -> Unstacked:
+    """The parameters of a decoder, block by block."""
+    before, after = model.blocks_before.arrays(), model.blocks_after.arrays()
+    blocks = [
+        {name: stack[index] for name, stack in part.items()}
+        for part in (before, after)
+        for index in range(len(next(iter(part.values()))))
+    ]
+    outer = model.outer.arrays()
+    return Unstacked(tuple(blocks), outer, model.unembedding_matrix())
+
+
+def bucket(length: int, size: int) -> int:
+    """The next multiple of ``size``, at least one of it."""
+    return max(1, -(-length // size)) * size
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, length: int) -> Int[np.ndarray, "B T"]:
+    """Prompts of different lengths as one array."""
+    tokens = np.full((len(prompts), length), pad_id, np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        if len(prompt):
+            row[-len(prompt) :] = prompt
+    return tokens
+
+
+def prefill(
+    shape: Shape, weights: Unstacked, tokens: Int[Array, "B T"], slots: int, split_layer: int | None = None
+) -> tuple[Read, Cache]:
+    """Read prompts, padded on the left with the pad id, into a fresh cache.
+
+    Args:
+        shape: of the model.
+        weights: its parameters.
+        tokens: the prompts.
+        slots: S of the cache, at least T.
+        split_layer: blocks behind which the residual stream is wanted as well.
+
+    Returns:
+        What was computed at each position [B, T], and the cache.
+    """
+    family, real = family_of(shape), tokens < shape.vocab_size
+    rows = family.embed(shape, weights.outer, jnp.where(real, tokens, 0), real_positions(real))
+    hidden = jnp.where(real[..., None], rows, 0)
+    places = family.places(shape, jnp.arange(tokens.shape[1]))
+    keys, values, split = [], [], [hidden]
+    room = ((0, 0), (0, slots - tokens.shape[1]), (0, 0), (0, 0))
+    for block, kind in zip(weights.blocks, family.kinds(shape), strict=True):
+        hidden, key, value = _read_block(shape, block, places.of(kind), hidden, real)
+        keys.append(jnp.pad(key, room))
+        values.append(jnp.pad(value, room))
+        split.append(hidden)
+    final = family.final_norm(shape, weights.outer, hidden.astype(jnp.float32))
+    filled = jnp.asarray(tokens.shape[1], jnp.int32)
+    return Read(final, None if split_layer is None else split[split_layer]), Cache(
+        tuple(keys), tuple(values), jnp.pad(real, room[:2]), filled
+    )
+
+
+def step(
+    shape: Shape, weights: Unstacked, tokens: Int[Array, " B"], cache: Cache, split_layer: int | None = None
+) -> tuple[Read, Cache]:
+    """Read one more token in each row: what was computed there [B], and the cache with it."""
+    family, slot = family_of(shape), cache.filled
+    position = cache.real.sum(-1, keepdims=True)
+    # Of a block's functions each works position by position, so that rows of a batch can take the place of positions.
+    hidden = family.embed(shape, weights.outer, tokens[:, None], position)[:, 0]
+    real = lax.dynamic_update_slice(cache.real, jnp.ones((len(tokens), 1), bool), (0, slot))
+    places = family.places(shape, slot[None])
+    back = slot - jnp.arange(real.shape[1])
+    keys, values, split = [], [], [hidden]
+    for index, (block, kind) in enumerate(zip(weights.blocks, family.kinds(shape), strict=True)):
+        place = places.of(kind)
+        query, key, value = family.heads(shape, block, hidden, place.angles)
+        start = (0, slot, 0, 0)
+        keys.append(lax.dynamic_update_slice(cache.keys[index], key[:, None], start))
+        values.append(lax.dynamic_update_slice(cache.values[index], value[:, None], start))
+        visible = real if place.window is None else real & (back < place.window)
+        read = _attend(query, keys[-1], values[-1], visible, shape.query_scale)
+        hidden = finish_block(shape, block, *behind_attention(shape, block, hidden, read))
+        split.append(hidden)
+    final = family.final_norm(shape, weights.outer, hidden.astype(jnp.float32))
+    kept = None if split_layer is None else split[split_layer]
+    return Read(final, kept), Cache(tuple(keys), tuple(values), real, slot + 1)
+
+
+def logits_of(weights: Unstacked, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+    """Over the vocabulary, float32; padding has none."""
+    return jnp.einsum("...D,VD->...V", hidden, weights.unembedding.astype(jnp.float32))
+
+
+def _read_block(
+    shape: Shape,
+    block: Mapping[str, Array],
+    place: Place,
+    hidden: Float[Array, "B T D"],
+    real: Bool[Array, "B T"],
+) -> tuple[Float[Array, "B T D"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
+    def one(row: Array, mask: Array) -> tuple[Array, Array, Array]:
+        query, key, value = family_of(shape).heads(shape, block, row, place.angles)
+        read = causal_attention(query, key, value, mask, shape.query_scale, place.window)
+        return finish_block(shape, block, *behind_attention(shape, block, row, read)), key, value
+
+    found: tuple[Array, Array, Array] = each(one, hidden, real)
+    return found
+
+
+def _attend(
+    query: Float[Array, "B N H"],
+    keys: Float[Array, "B S K H"],
+    values: Float[Array, "B S K H"],
+    visible: Bool[Array, "B S"],
+    scale: float,
+) -> Float[Array, "B N H"]:
+    """One query of each row to all slots that it may see."""
+    rows, heads, head_dim = query.shape
+    grouped = (query * scale).reshape(rows, keys.shape[2], -1, head_dim)
+    scores = jnp.einsum("BKGH,BSKH->BKGS", grouped, keys).astype(jnp.float32)
+    weight = jax.nn.softmax(scores + jnp.where(visible, 0.0, _MASKED)[:, None, None], axis=-1)
+    read = jnp.einsum("BKGS,BSKH->BKGH", weight.astype(values.dtype), values)
+    return read.reshape(rows, heads, head_dim).astype(query.dtype)

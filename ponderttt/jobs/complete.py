@@ -1,0 +1,154 @@
+"""``ponderttt complete``: continue a file, with fast weights that learn from it and from a repository read before it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ponderttt import config
+from ponderttt.corpus.streams import tokenize_documents
+from ponderttt.errors import PonderTTTError
+from ponderttt.jobs.request import Reader, Request, open_reader
+from ponderttt.jobs.score import read_documents
+
+if TYPE_CHECKING:
+    from ponderttt.decoding.sampling import Sampling
+    from ponderttt.loop.stream_data import Step
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How a text is continued.
+
+    Attributes:
+        max_tokens: at most so many tokens more.
+        sampling: how each is drawn.
+        stops: strings before which the text ends.
+    """
+
+    max_tokens: int
+    sampling: Sampling
+    stops: tuple[str, ...] = ()
+
+
+@dataclass
+class Summary:
+    """What happened, for the user."""
+
+    prompt_tokens: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def complete_text(
+    prompt: str,
+    repository: Sequence[Path],
+    request: Request,
+    continuation: Continuation,
+    notice: Callable[[str], None],
+    chunk_read: Callable[[Step], None] = lambda step: None,
+    summary: Summary | None = None,
+) -> Iterator[str]:
+    """Continue a text.
+
+    Args:
+        prompt: the text.
+        repository: files and folders that are read before it.
+        request: with what, and how.
+        continuation: how.
+        notice: called with what the user should know and a program should not read.
+        chunk_read: called with every chunk that was scored, and learned from as the policy decided.
+        summary: filled in as the text goes on.
+
+    Yields:
+        Pieces of text as they come: whole characters, nothing of a stop string.
+
+    Raises:
+        PonderTTTError: an empty prompt or stop string, a sampling setting out of range, a text beyond the model's context,
+            or what :func:`open_reader` says.
+    """
+    from ponderttt.decoding.text import TextStream, check_stops
+
+    check_stops(continuation.stops)
+    if continuation.max_tokens < 1:
+        raise PonderTTTError(f"max_tokens is {continuation.max_tokens}; it is at least 1")
+    if not prompt:
+        raise PonderTTTError("the prompt is empty; there is nothing to continue")
+    experiment = config.load(request.config_path)
+    documents = [document for path in repository for document in read_documents(path, notice)]
+    reader = open_reader(experiment, request, notice)
+    tokenizer = reader.backbone.tokenizer
+    assert tokenizer is not None
+    before = tokenize_documents(documents, tokenizer).ids.tolist()
+    ids = [*before, *([tokenizer.eot_id] if before else []), *tokenizer.encode(prompt)]
+    summary = summary or Summary()
+    summary.prompt_tokens = len(ids)
+    tokens = _frozen if reader.module is None else _adaptive
+    text = TextStream(tokenizer.decode, continuation.stops)
+    begin = None
+    for token in tokens(reader, ids, request, continuation, chunk_read):
+        # The first token waits for the prompt and for compilation.
+        begin = time.perf_counter() if begin is None else begin
+        summary.tokens, summary.seconds = summary.tokens + 1, time.perf_counter() - begin
+        if piece := text.push(token):
+            yield piece
+        if text.stopped:
+            return
+    if piece := text.flush():
+        yield piece
+
+
+def _frozen(
+    reader: Reader,
+    ids: list[int],
+    request: Request,
+    continuation: Continuation,
+    chunk_read: Callable[[Step], None],
+) -> Iterator[int]:
+    """The whole text is the model's context."""
+    from ponderttt.decoding.generate import Generator, end_tokens
+
+    generator = Generator(reader.backbone)
+    ends = end_tokens(reader.backbone)
+    for found in generator.tokens([ids], [continuation.sampling], continuation.max_tokens, ends):
+        yield found.token
+
+
+def _adaptive(
+    reader: Reader,
+    ids: list[int],
+    request: Request,
+    continuation: Continuation,
+    chunk_read: Callable[[Step], None],
+) -> Iterator[int]:
+    """Chunk by chunk: what is behind the chunk under way lives in the fast weights."""
+    from ponderttt.decoding.adaptive import AdaptiveText
+    from ponderttt.decoding.generate import end_tokens
+    from ponderttt.decoding.sampling import Chooser
+    from ponderttt.frozen import FrozenModel
+
+    assert reader.module is not None
+    text = AdaptiveText(
+        FrozenModel(reader.backbone),
+        reader.module,
+        reader.method,
+        reader.spending,
+        chunk_size=reader.chunk_size,
+        context_chunks=request.context_chunks,
+        max_tokens=len(ids) + continuation.max_tokens,
+        suffix=reader.suffix,
+        seed=request.seed,
+    )
+    for step in text.read(ids):
+        chunk_read(step)
+    choose, ends = Chooser(continuation.sampling), end_tokens(reader.backbone)
+    for _ in range(continuation.max_tokens):
+        token = choose(text.next_token())
+        if token in ends:
+            return
+        yield token
+        for step in text.read([token]):
+            chunk_read(step)

@@ -1,0 +1,97 @@
+"""Decoding with a cache gives what reading the whole text again gives, for every family, batch and length."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ponderttt.decoding.cache import Unstacked, left_padded, logits_of, prefill, step, unstack
+from ponderttt.decoding.generate import Generator
+from ponderttt.decoding.sampling import Sampling
+from ponderttt.errors import PonderTTTError
+from ponderttt.models.backbone import Backbone
+
+GREEDY = Sampling()
+
+
+def texts(lengths: list[int], seed: int = 0) -> list[list[int]]:
+    draw = np.random.default_rng(seed)
+    return [draw.integers(3, 61, length).tolist() for length in lengths]
+
+
+@pytest.fixture(scope="module")
+def unstacked(tiny: Backbone) -> Unstacked:
+    return unstack(nnx.merge(tiny.graph, tiny.params))
+
+
+def whole(backbone: Backbone, ids: list[int]) -> np.ndarray:
+    """Logits after a text that is read at once, padded behind to a length that is compiled once."""
+    tokens = np.full((1, 192), backbone.config.pad_id, np.int32)
+    tokens[0, : len(ids)] = ids
+    return np.asarray(backbone.unembed(backbone.hidden(jnp.asarray(tokens))[0, len(ids) - 1]))
+
+
+@pytest.mark.parametrize("lengths", [[1], [5, 131], [64, 1, 127, 130]])
+def test_every_step_has_the_logits_of_the_whole_text(
+    lengths: list[int], tiny: Backbone, unstacked: Unstacked
+) -> None:
+    """Prompts shorter and longer than Gemma's window, padded on the left, continued beyond it."""
+    shape, prompts, more = tiny.config, texts(lengths), texts([12] * len(lengths), seed=1)
+    read, cache = jax.jit(prefill, static_argnums=(0, 3))(
+        shape, unstacked, jnp.asarray(left_padded(prompts, shape.pad_id, 136)), 160
+    )
+    advance = jax.jit(step, static_argnums=0)
+    hidden = read.hidden[:, -1]
+    for place in range(13):
+        logits = np.asarray(logits_of(unstacked, hidden))
+        for row, prompt in enumerate(prompts):
+            expected = whole(tiny, [*prompt, *more[row][:place]])
+            np.testing.assert_allclose(logits[row], expected, rtol=2e-4, atol=2e-4)
+        if place < 12:
+            tokens = jnp.asarray([row[place] for row in more], jnp.int32)
+            found, cache = advance(shape, unstacked, tokens, cache)
+            hidden = found.hidden
+
+
+@pytest.mark.parametrize("lengths", [[3], [70, 9, 1]])
+def test_greedy_tokens_are_those_of_full_recomputation(lengths: list[int], tiny: Backbone) -> None:
+    prompts = texts(lengths, seed=2)
+    front = [] if tiny.config.bos_id is None else [tiny.config.bos_id]
+    found = Generator(tiny).continuations(prompts, [GREEDY] * len(prompts), 16)
+    for prompt, tokens in zip(prompts, found, strict=True):
+        assert len(tokens) == 16
+        for place, token in enumerate(tokens):
+            logits = whole(tiny, [*front, *prompt, *tokens[:place]])
+            # A tie to rounding may fall either way.
+            assert logits[token] >= logits.max() - 1e-4
+
+
+def test_a_row_does_not_depend_on_its_batch(tiny: Backbone) -> None:
+    generator, prompts = Generator(tiny), texts([40, 2, 17], seed=3)
+    requests = [Sampling(temperature=0.9, top_k=20, top_p=0.9, seed=seed) for seed in (4, 5, 6)]
+    together = generator.continuations(prompts, requests, 10)
+    alone = [generator.continuations([p], [r], 10)[0] for p, r in zip(prompts, requests, strict=True)]
+    assert together == alone
+
+
+def test_a_row_ends_at_its_own_end(tiny: Backbone) -> None:
+    generator, prompts = Generator(tiny), texts([4, 30], seed=7)
+    free = generator.continuations(prompts, [GREEDY] * 2, 8)
+    end = free[0][3]
+    ended = generator.continuations(prompts, [GREEDY] * 2, 8, ends={end})
+    for row in range(2):
+        cut = free[row].index(end) if end in free[row] else 8
+        assert ended[row] == free[row][:cut]
+
+
+def test_a_text_beyond_the_context_is_refused(tiny: Backbone) -> None:
+    with pytest.raises(PonderTTTError, match="do not fit the model's context of 512"):
+        Generator(tiny).continuations(texts([500]), [GREEDY], 20)
+
+
+def test_a_prompt_without_tokens_is_refused(tiny: Backbone) -> None:
+    with pytest.raises(PonderTTTError, match="a prompt has no tokens"):
+        Generator(tiny).continuations([], [], 4)
