@@ -72,6 +72,8 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     #: Number of blocks in the cached prefix; ``None`` is all but the last two.
     split_layer: int | None = None
+    #: How its matrices are kept in memory; ``None`` is in the compute dtype.
+    quantize: Literal["int8", "int4"] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Rotary positions enter by their differences alone, for which slots serve as well
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from ponderttt.models.blocks import behind_attention, finish_block
 from ponderttt.models.decoder import Decoder
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Place, Shape, real_positions
+from ponderttt.models.quantised import opened, opened_block
 
 #: Prompts and caches have lengths that are multiples of these, so that few programs are compiled.
 PROMPT_BUCKET, CACHE_BUCKET = 64, 256
@@ -33,9 +34,10 @@ class Unstacked(NamedTuple):
     A step reads every parameter once, and nothing else takes time; slices of a stack would be copied first.
     """
 
-    blocks: tuple[dict[str, Array], ...]
-    outer: dict[str, Array]
-    unembedding: Float[Array, "V D"]
+    blocks: tuple[dict[str, Any], ...]
+    outer: dict[str, Any]
+    #: [V, D].
+    unembedding: Any
 
 
 class Cache(NamedTuple):
@@ -64,7 +66,7 @@ def unstack(model: Decoder) -> Unstacked:
     blocks = [
         {name: stack[index] for name, stack in part.items()}
         for part in (before, after)
-        for index in range(len(next(iter(part.values()))))
+        for index in range(next(iter(part.values())).shape[0])
     ]
     outer = model.outer.arrays()
     return Unstacked(tuple(blocks), outer, model.unembedding_matrix())
@@ -105,7 +107,8 @@ def prefill(
     places = family.places(shape, jnp.arange(tokens.shape[1]))
     keys, values, split = [], [], [hidden]
     room = ((0, 0), (0, slots - tokens.shape[1]), (0, 0), (0, 0))
-    for block, kind in zip(weights.blocks, family.kinds(shape), strict=True):
+    for stored, kind in zip(weights.blocks, family.kinds(shape), strict=True):
+        block = opened_block(stored)
         hidden, key, value = _read_block(shape, block, places.of(kind), hidden, real)
         keys.append(jnp.pad(key, room))
         values.append(jnp.pad(value, room))
@@ -129,7 +132,8 @@ def step(
     places = family.places(shape, slot[None])
     back = slot - jnp.arange(real.shape[1])
     keys, values, split = [], [], [hidden]
-    for index, (block, kind) in enumerate(zip(weights.blocks, family.kinds(shape), strict=True)):
+    for index, (stored, kind) in enumerate(zip(weights.blocks, family.kinds(shape), strict=True)):
+        block = opened_block(stored)
         place = places.of(kind)
         query, key, value = family.heads(shape, block, hidden, place.angles)
         start = (0, slot, 0, 0)
@@ -146,7 +150,7 @@ def step(
 
 def logits_of(weights: Unstacked, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
     """Over the vocabulary, float32; padding has none."""
-    return jnp.einsum("...D,VD->...V", hidden, weights.unembedding.astype(jnp.float32))
+    return jnp.einsum("...D,VD->...V", hidden, opened(weights.unembedding).astype(jnp.float32))
 
 
 def _read_block(

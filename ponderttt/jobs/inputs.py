@@ -14,7 +14,7 @@ from ponderttt.config import ModelConfig
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.frozen import FrozenModel, open_frozen_pass
 from ponderttt.layout import rebuild
-from ponderttt.models.weights import open_backbone, open_unembedding
+from ponderttt.models.weights import open_backbone, open_unembedding, precision_of
 from ponderttt.provenance import MANIFEST, digest, read_manifest
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def open_inputs(
     again = {folder: rebuild(Path(folder) / MANIFEST) for folder in (model_dir, chunks_dir, hidden_dir)}
     chunks = read_chunks(chunks_dir, again[chunks_dir])
     manifest_facts = _facts(hidden_dir, again[hidden_dir])
-    recompute = None
+    recompute, precision = None, precision_of(model)
     if not manifest_facts["keep_hidden"]:
-        recompute = FrozenModel(open_backbone(model_dir, model.dtype, model.split_layer, again[model_dir]))
+        recompute = FrozenModel(open_backbone(model_dir, precision, model.split_layer, again[model_dir]))
     streams, facts = open_frozen_pass(hidden_dir, chunks, again[hidden_dir], recompute)
     shape, suffix = None, None
     if kind == "suffix":
@@ -104,13 +104,13 @@ def open_inputs(
             "layers"
         ]
         split = default_split(layers) if model.split_layer is None else model.split_layer
-        shape, suffix = open_suffix(model_dir, split, again[model_dir])
+        shape, suffix = open_suffix(model_dir, split, again[model_dir], precision)
     else:
         streams = [stream._replace(split=None) for stream in streams]
     return FrozenInputs(
         streams,
         chunks[0].language,
-        open_unembedding(model_dir, again[model_dir]).matrix,
+        open_unembedding(model_dir, again[model_dir], precision).matrix,
         facts["model_digest"],
         inputs_digest(model_dir, chunks_dir, hidden_dir),
         shape,

@@ -35,8 +35,10 @@ def each(function: Callable[..., Any], *items: Array) -> Any:
     """``function`` of every item along the leading axis, stacked; an array, or a tree of arrays.
 
     A CPU takes one item after the other, whose intermediate values then stay in cache; an accelerator takes all at
-    once.  The choice is made when a program is lowered for its platform.
+    once, and so do the devices of a mesh.  The choice is made when a program is lowered for its platform.
     """
+    if not jax.sharding.get_abstract_mesh().empty:
+        return jax.vmap(function)(*items)
     return lax.platform_dependent(
         *items,
         cpu=lambda *stacked: lax.map(lambda item: function(*item), stacked),

@@ -15,6 +15,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.models import tensors
 from ponderttt.models.decoder import Decoder
 from ponderttt.models.families.family import Shape
+from ponderttt.models.quantised import EXACT, Precision, opened
 from ponderttt.models.tokenizer import Tokenizer
 
 
@@ -99,7 +100,12 @@ class Backbone:
     @cached_property
     def unembedding(self) -> Float[Array, "V D"]:
         """The matrix of :meth:`unembed`, float32."""
-        return nnx.merge(self.graph, self.params).unembedding_matrix().astype(jnp.float32)
+        return opened(self.stored_unembedding).astype(jnp.float32)
+
+    @property
+    def stored_unembedding(self) -> Any:
+        """The matrix of :meth:`unembed` as it is kept: in the parameters' dtype, maybe quantised."""
+        return nnx.merge(self.graph, self.params).unembedding_matrix()
 
 
 def make_backbone(model: Decoder, tokenizer: Tokenizer | None = None, digest: str | None = None) -> Backbone:
@@ -116,8 +122,8 @@ def make_backbone(model: Decoder, tokenizer: Tokenizer | None = None, digest: st
 
 
 def random_backbone(
-    config: Shape, key: jax.Array, split_layer: int | None = None, dtype: str = "float32"
+    config: Shape, key: jax.Array, split_layer: int | None = None, precision: Precision = EXACT
 ) -> Backbone:
     """A model with random weights, for tests and benchmarks."""
     checkpoint = tensors.in_memory(config, tensors.random_tensors(config, key))
-    return make_backbone(tensors.assemble(checkpoint, dtype, split_layer))
+    return make_backbone(tensors.assemble(checkpoint, precision, split_layer))

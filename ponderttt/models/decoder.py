@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.models.attention import AttentionStatistics, each
 from ponderttt.models.blocks import observed_block, run_block
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape, real_positions
+from ponderttt.models.quantised import opened, opened_block
 
 #: Blocks after the split unless the configuration says where to split.
 SUFFIX_BLOCKS = 2
@@ -35,12 +36,12 @@ def default_split(layers: int) -> int:
 class Parameters(nnx.Module):
     """Named frozen arrays; of blocks, stacked along a leading layer axis."""
 
-    def __init__(self, arrays: Mapping[str, ArrayLike]) -> None:
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
         for name, array in arrays.items():
             setattr(self, name, nnx.Param(jax.device_put(array)))
 
     def arrays(self) -> dict[str, Array]:
-        """The arrays by name."""
+        """The arrays by name, quantised ones as they are kept."""
         return {name: value[...] for name, value in vars(self).items() if isinstance(value, nnx.Param)}
 
 
@@ -110,10 +111,10 @@ class Decoder(nnx.Module):
 
     def unembed(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Logits over the vocabulary (nats), float32; padding has no row, so it can not be predicted."""
-        return jnp.einsum("...D,VD->...V", hidden, self.unembedding_matrix().astype(jnp.float32))
+        return jnp.einsum("...D,VD->...V", hidden, opened(self.unembedding_matrix()).astype(jnp.float32))
 
-    def unembedding_matrix(self) -> Float[Array, "V D"]:
-        """The matrix of :meth:`unembed`, in the parameters' dtype."""
+    def unembedding_matrix(self) -> Any:
+        """The matrix [V, D] of :meth:`unembed`, as it is kept."""
         return self.outer.arrays()["embedding" if self.config.tied else "unembedding"]
 
     def _normed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -135,7 +136,8 @@ class Decoder(nnx.Module):
         kinds = jnp.asarray(family.kinds(self.config)[first : first + count], jnp.int32)
 
         def step(carry: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, Any]:
-            block, kind = layer
+            stored, kind = layer
+            block = opened_block(stored)
             place = places.of(kind)
             if observe is None:
                 return each(

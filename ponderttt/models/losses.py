@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from ponderttt.models import quantised
+from ponderttt.models.quantised import row_block
 from ponderttt.seeds import named_key
 
 #: Coordinates (S) of a sketched gradient.
@@ -85,11 +87,11 @@ def frozen_losses(
         sketch: from :func:`gradient_sketch`.
         targets: next tokens.
     """
-    shape, vocab = targets.shape, len(unembedding)
+    shape, vocab = targets.shape, unembedding.shape[0]
     rows, flat = lax.stop_gradient(hidden.reshape(-1, hidden.shape[-1])), targets.reshape(-1)
     swept = _sweep(_projected(rows, unembedding), len(rows), vocab, entropy=True, expected=_rows_of(sketch))
     safe, real = _safe(flat, unembedding), flat < vocab
-    nll = swept.total - jnp.einsum("MD,MD->M", rows, unembedding[safe])
+    nll = swept.total - jnp.einsum("MD,MD->M", rows, quantised.rows(unembedding, safe))
     slope = jnp.where(real[:, None], swept.mean - sketch[safe], 0.0)
     return FrozenLosses(
         _masked(nll, real).reshape(shape),
@@ -183,7 +185,7 @@ def _over_blocks(step: Callable[..., tuple[Any, Any]], carry: Any, rows: int, vo
 
 
 def _rows_of(matrix: Float[Array, "V X"]) -> _Blocks:
-    return lambda start, size: lax.dynamic_slice_in_dim(matrix, start, size)
+    return lambda start, size: row_block(matrix, start, size)
 
 
 def _projected(hidden: Float[Array, "M D"], unembedding: Float[Array, "V D"]) -> _Blocks:
@@ -215,7 +217,7 @@ def _corrected_target(
 
 
 def _safe(targets: Int[Array, " M"], matrix: Float[Array, "V X"]) -> Int[Array, " M"]:
-    return jnp.where(targets < len(matrix), targets, 0)
+    return jnp.where(targets < matrix.shape[0], targets, 0)
 
 
 def _masked(values: Float[Array, " M"], real: Array) -> Float[Array, " M"]:
@@ -224,15 +226,16 @@ def _masked(values: Float[Array, " M"], real: Array) -> Float[Array, " M"]:
 
 @jax.custom_vjp
 def _linear_nll(hidden: Array, unembedding: Array, targets: Array) -> Array:
-    total = _sweep(_projected(hidden, unembedding), len(hidden), len(unembedding)).total
-    nll = total - jnp.einsum("MD,MD->M", hidden, unembedding[_safe(targets, unembedding)])
-    return _masked(nll, targets < len(unembedding))
+    vocab = unembedding.shape[0]
+    total = _sweep(_projected(hidden, unembedding), len(hidden), vocab).total
+    nll = total - jnp.einsum("MD,MD->M", hidden, quantised.rows(unembedding, _safe(targets, unembedding)))
+    return _masked(nll, targets < vocab)
 
 
 def _linear_nll_forward(hidden: Array, unembedding: Array, targets: Array) -> tuple[Array, Array]:
-    logits_of, vocab = _projected(hidden, unembedding), len(unembedding)
+    logits_of, vocab = _projected(hidden, unembedding), unembedding.shape[0]
     swept = _sweep(logits_of, len(hidden), vocab, expected=_rows_of(unembedding))
-    row, real = unembedding[_safe(targets, unembedding)], targets < vocab
+    row, real = quantised.rows(unembedding, _safe(targets, unembedding)), targets < vocab
     nll = _masked(swept.total - jnp.einsum("MD,MD->M", hidden, row), real)
     return nll, jnp.where(real[:, None], swept.mean - row, 0.0)
 

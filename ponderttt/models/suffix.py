@@ -21,6 +21,7 @@ from ponderttt.models.backbone import Backbone
 from ponderttt.models.blocks import run_block
 from ponderttt.models.families import family_of, shape_from_facts
 from ponderttt.models.families.family import Place, Shape
+from ponderttt.models.quantised import EXACT, Precision, opened
 from ponderttt.models.tensors import LazyTensor, stacked_parts
 from ponderttt.models.weights import KIND
 from ponderttt.provenance import read_manifest, sha256_file
@@ -47,7 +48,7 @@ class SuffixWeights(NamedTuple):
 def suffix_weights(backbone: Backbone) -> SuffixWeights:
     """The blocks after the split layer of an open backbone."""
     model = nnx.merge(backbone.graph, backbone.params)
-    blocks = {name: array.astype(jnp.float32) for name, array in model.blocks_after.arrays().items()}
+    blocks = {name: opened(array).astype(jnp.float32) for name, array in model.blocks_after.arrays().items()}
     outer = model.outer.arrays()
     return SuffixWeights(blocks, {name: outer[name].astype(jnp.float32) for name in _norms(outer)})
 
@@ -58,7 +59,10 @@ def _norms(outer: Iterable[str]) -> list[str]:
 
 
 def open_suffix(
-    model_dir: Path | str, split_layer: int, rebuild: str = "run the conversion of the model again"
+    model_dir: Path | str,
+    split_layer: int,
+    rebuild: str = "run the conversion of the model again",
+    precision: Precision = EXACT,
 ) -> tuple[Shape, SuffixWeights]:
     """Read only the blocks after ``split_layer`` from a converted model, after checking their file.
 
@@ -66,6 +70,7 @@ def open_suffix(
         model_dir: folder of :func:`ponderttt.models.weights.convert`.
         split_layer: number of blocks before them.
         rebuild: the command that makes the folder again, for error messages.
+        precision: of the backbone whose blocks they are.
 
     Raises:
         CorruptFileError: the manifest or the file is missing, or they differ.
@@ -86,11 +91,12 @@ def open_suffix(
     layers = config.layers - split_layer
     family = family_of(config)
     blocks = {
-        name: jnp.asarray(_last(stored, config, name, layers).reshape(layers, *shape))
+        name: precision.used(name, _last(stored, config, name, layers).reshape(layers, *shape), stacked=True)
         for name, shape in family.block_shapes(config).items()
     }
     outer = {
-        name: jnp.asarray(stored[family.OUTER[name]].read()) for name in _norms(family.outer_shapes(config))
+        name: precision.used(name, stored[family.OUTER[name]].read(), stacked=False)
+        for name in _norms(family.outer_shapes(config))
     }
     return config, SuffixWeights(blocks, outer)
 

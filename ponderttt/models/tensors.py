@@ -23,6 +23,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.models.decoder import Decoder
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
+from ponderttt.models.quantised import EXACT, Precision, opened
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def check_tensors(checkpoint: Checkpoint) -> None:
         )
 
 
-def assemble(checkpoint: Checkpoint, dtype: str = "float32", split_layer: int | None = None) -> Decoder:
-    """Read every tensor once into a :class:`Decoder` with parameters of ``dtype`` (float32 or bfloat16).
+def assemble(checkpoint: Checkpoint, precision: Precision = EXACT, split_layer: int | None = None) -> Decoder:
+    """Read every tensor once into a :class:`Decoder`, one parameter at a time.
 
     Raises:
         PonderTTTError: see :func:`check_tensors`; or ``split_layer`` lies outside the model.
@@ -120,12 +121,20 @@ def assemble(checkpoint: Checkpoint, dtype: str = "float32", split_layer: int | 
     blocks = {}
     for name, shape in family.block_shapes(config).items():
         parts = [tensors[part] for part in stacked_parts(config, name)]
-        blocks[name] = _joined(parts, (config.layers, *shape), dtype, name in family.TRANSPOSED)
+        joined = _joined(parts, (config.layers, *shape), precision.dtype, name in family.TRANSPOSED)
+        blocks[name] = _kept(name, joined, precision, stacked=True)
     outer = {
-        name: _joined([tensors[family.OUTER[name]]], shape, dtype)
+        name: _kept(
+            name, _joined([tensors[family.OUTER[name]]], shape, precision.dtype), precision, stacked=False
+        )
         for name, shape in family.outer_shapes(config).items()
     }
     return Decoder(config, outer, blocks, split_layer)
+
+
+def _kept(name: str, array: np.ndarray, precision: Precision, *, stacked: bool) -> Any:
+    # Memory that nobody else holds is taken over, not copied.
+    return array if precision.kind is None else precision.kept(name, array, stacked=stacked)
 
 
 def stacked_parts(config: Shape, name: str) -> list[str]:
@@ -167,10 +176,10 @@ def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 def disassemble(model: Decoder) -> dict[str, np.ndarray]:
     """Hugging Face name → parameter, the inverse of :func:`assemble` and independent of where it was split."""
     config, family = model.config, family_of(model.config)
-    found = {family.OUTER[name]: np.asarray(array) for name, array in model.outer.arrays().items()}
+    found = {family.OUTER[name]: np.asarray(opened(array)) for name, array in model.outer.arrays().items()}
     parts, layer = family.parts(config), 0
     for stack in (model.blocks_before, model.blocks_after):
-        stacked = {name: np.asarray(array) for name, array in stack.arrays().items()}
+        stacked = {name: np.asarray(opened(array)) for name, array in stack.arrays().items()}
         for index in range(len(next(iter(stacked.values())))):
             for name, array in stacked.items():
                 row = 0

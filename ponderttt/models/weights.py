@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.families import family_of, shape_from_facts
 from ponderttt.models.families.family import Shape
 from ponderttt.models.gguf_file import GGUFFile
+from ponderttt.models.quantised import EXACT, Precision
 from ponderttt.models.sources import check_terms, fetch_model
 from ponderttt.models.tensors import Checkpoint
 from ponderttt.models.tokenizer import Tokenizer
@@ -48,6 +49,11 @@ def _read_source(config: ModelConfig, cache_dir: Path | str) -> tuple[Checkpoint
     return read_model(fetch_model(config.source, cache_dir), config.family)
 
 
+def precision_of(config: ModelConfig) -> Precision:
+    """The precision that a configuration asks for."""
+    return Precision(config.dtype, config.quantize)
+
+
 def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
     """Fetch, check and load a backbone straight from its source.
 
@@ -55,7 +61,7 @@ def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
         PonderTTTError: whatever :func:`~ponderttt.models.sources.fetch_model` or the readers find wrong.
     """
     checkpoint, reader = _read_source(config, cache_dir)
-    return make_backbone(tensors.assemble(checkpoint, config.dtype, config.split_layer), reader)
+    return make_backbone(tensors.assemble(checkpoint, precision_of(config), config.split_layer), reader)
 
 
 def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) -> dict[str, Any]:
@@ -88,7 +94,7 @@ def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) 
 
 def open_backbone(
     model_dir: Path | str,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = EXACT,
     split_layer: int | None = None,
     rebuild: str = "run the conversion of the model again",
 ) -> Backbone:
@@ -96,7 +102,7 @@ def open_backbone(
 
     Args:
         model_dir: the folder.
-        dtype: of the parameters and of the computation.
+        precision: of the computation, and how matrices are kept.
         split_layer: number of blocks in the prefix; ``None`` leaves the last two to the suffix.
         rebuild: the command that makes the folder again, for error messages.
 
@@ -107,8 +113,8 @@ def open_backbone(
     manifest = read_manifest(folder, KIND, rebuild)
     checkpoint, reader = read_model(folder)
     # The files are what was digested, so float32 parameters need not be hashed a second time.
-    digest = manifest["facts"]["digest"] if dtype == "float32" else None
-    return make_backbone(tensors.assemble(checkpoint, dtype, split_layer), reader, digest)
+    digest = manifest["facts"]["digest"] if precision.is_exact else None
+    return make_backbone(tensors.assemble(checkpoint, precision, split_layer), reader, digest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +133,11 @@ class Unembedding:
 
 
 def open_unembedding(
-    model_dir: Path | str, rebuild: str = "run the conversion of the model again"
+    model_dir: Path | str,
+    rebuild: str = "run the conversion of the model again",
+    precision: Precision = EXACT,
 ) -> Unembedding:
-    """Open only the vocabulary projection of a converted model, after checking its file.
+    """Open only the vocabulary projection of a converted model, as a backbone of this precision computes with it.
 
     Raises:
         CorruptFileError: the manifest or the file is missing, or they differ.
@@ -141,6 +149,8 @@ def open_unembedding(
             f"{folder / shard}: missing, or its sha256 differs from its manifest. Rebuild it: {rebuild}"
         )
     config = shape_from_facts(manifest["facts"])
-    name = family_of(config).OUTER["embedding" if config.tied else "unembedding"]
+    own = "embedding" if config.tied else "unembedding"
+    name = family_of(config).OUTER[own]
     tensor = next(t for t in safetensors_file.read_file(folder / shard) if t.name == name)
-    return Unembedding(jax.device_put(np.asarray(tensor.read())), config, manifest["facts"])
+    matrix = precision.used(own, np.asarray(tensor.read()), stacked=False)
+    return Unembedding(jax.device_put(matrix), config, manifest["facts"])

@@ -18,6 +18,7 @@ from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.decoder import default_split
 from ponderttt.models.families import flops_per_token
 from ponderttt.models.families.llama import LlamaConfig
+from ponderttt.models.quantised import Precision
 
 LENGTH = QUERY_BLOCK + 22
 
@@ -173,7 +174,7 @@ def test_the_digest_is_stable_and_sees_a_single_bit(tiny: Backbone) -> None:
 
 
 def test_bfloat16_stays_near_float32_and_returns_float32(tiny: Backbone, tokens: Array, whole: Array) -> None:
-    narrow = random_backbone(tiny.config, jax.random.key(0), dtype="bfloat16")
+    narrow = random_backbone(tiny.config, jax.random.key(0), precision=Precision("bfloat16"))
     hidden = narrow.hidden(tokens)
     assert narrow.prefix(tokens).dtype == jnp.bfloat16
     assert hidden.dtype == narrow.unembedding.dtype == jnp.float32

@@ -17,6 +17,7 @@ from ponderttt.models import suffix, weights
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.blocks import before_down_projection
 from ponderttt.models.families.llama import LlamaConfig
+from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD
 
 TINY = LlamaConfig(
@@ -64,7 +65,7 @@ def test_without_blocks_after_the_split_only_the_norm_is_left(tokens: np.ndarray
 
 
 def test_it_is_calculated_in_float32_whatever_the_backbone_is(tokens: np.ndarray) -> None:
-    coarse = random_backbone(TINY, jax.random.key(0), SPLIT, "bfloat16")
+    coarse = random_backbone(TINY, jax.random.key(0), SPLIT, Precision("bfloat16"))
     held, split = suffix.suffix_weights(coarse), coarse.prefix(tokens[None])
     assert split.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(held)} == {jnp.dtype(jnp.float32)}

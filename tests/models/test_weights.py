@@ -21,6 +21,7 @@ import model_files as files
 from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.models import tensors, weights
+from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD, UNEMBEDDING_SHARD
 from ponderttt.models.tokenizer_tables import from_vocabulary
 
@@ -134,11 +135,11 @@ def test_opening_a_converted_model_maps_whole_stacks_and_copies_none(
     monkeypatch.setattr(tensors, "_empty", refuse)
     weights.open_backbone(converted)
     with pytest.raises(AssertionError, match="copied"):
-        weights.open_backbone(converted, dtype="bfloat16")
+        weights.open_backbone(converted, Precision("bfloat16"))
 
 
 def test_bfloat16_parameters_are_the_rounded_ones(arrays: Arrays, converted: Path) -> None:
-    narrow = weights.open_backbone(converted, dtype="bfloat16")
+    narrow = weights.open_backbone(converted, Precision("bfloat16"))
     found = tensors.disassemble(nnx.merge(narrow.graph, narrow.params))
     np.testing.assert_array_equal(found[QUERY], arrays[QUERY].astype(ml_dtypes.bfloat16))
     assert narrow.digest != weights.open_backbone(converted).digest

@@ -33,6 +33,8 @@ def schema_of(kind: Any) -> dict[str, Any]:
         return {"enum": list(arguments)}
     if origin in (typing.Union, types.UnionType):
         inner = schema_of(next(a for a in arguments if a is not type(None)))
+        if "enum" in inner:
+            return {"enum": [*inner["enum"], None]}
         return {**inner, "type": [inner["type"], "null"]}
     if origin is tuple:
         return {"type": "array", "items": schema_of(arguments[0])}

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from ponderttt.models.families import gated
 from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
 from ponderttt.models.families.norms import offset_rms_norm
+from ponderttt.models.quantised import rows
 from ponderttt.models.rotary import rotary_angles, rotate
 
 #: Kinds of block.
@@ -106,8 +107,8 @@ def embed(
     config: Gemma3Config, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Rows of the embedding times the root of the width, which is rounded to the compute dtype as well."""
-    rows = outer["embedding"][tokens]
-    return rows * jnp.asarray(config.width**0.5, rows.dtype)
+    found = rows(outer["embedding"], tokens)
+    return found * jnp.asarray(config.width**0.5, found.dtype)
 
 
 def heads(

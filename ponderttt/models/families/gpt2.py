@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
 from ponderttt.models.families.norms import layer_norm
+from ponderttt.models.quantised import rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ def embed(
     config: GPT2Config, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Rows of the embedding and of the position embedding."""
-    return outer["embedding"][tokens] + outer["positions"][positions]
+    return rows(outer["embedding"], tokens) + outer["positions"][positions]
 
 
 def heads(

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from ponderttt.models.families import gated
 from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
 from ponderttt.models.families.norms import rms_norm
+from ponderttt.models.quantised import rows
 from ponderttt.models.rotary import rotary_angles, rotate
 
 
@@ -68,7 +69,7 @@ def embed(
     config: LlamaConfig, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Rows of the embedding."""
-    return outer["embedding"][tokens]
+    return rows(outer["embedding"], tokens)
 
 
 def heads(

@@ -1,0 +1,117 @@
+"""A quantised model computes exactly with its quantised weights, and those are near what they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ponderttt.decoding.generate import Generator
+from ponderttt.decoding.sampling import Sampling
+from ponderttt.models import suffix, tensors, weights
+from ponderttt.models.backbone import Backbone, make_backbone
+from ponderttt.models.losses import linear_cross_entropy
+from ponderttt.models.quantised import Kind, Precision, is_quantised
+
+KINDS: tuple[Kind, ...] = ("int8", "int4")
+TOKENS = jnp.asarray(np.random.default_rng(0).integers(3, 61, (2, 40)), jnp.int32)
+
+
+def quantised(tiny: Backbone, kind: Kind) -> Backbone:
+    arrays = tensors.disassemble(nnx.merge(tiny.graph, tiny.params))
+    return make_backbone(
+        tensors.assemble(tensors.in_memory(tiny.config, arrays), Precision(kind=kind), tiny.split_layer)
+    )
+
+
+def opened(backbone: Backbone) -> Backbone:
+    """A plain model whose weights are those that a quantised one computes with."""
+    arrays = tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
+    return make_backbone(
+        tensors.assemble(tensors.in_memory(backbone.config, arrays), split_layer=backbone.split_layer)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantised_model_computes_with_its_quantised_weights(kind: Kind, tiny: Backbone) -> None:
+    """States, losses and decoding: all of it as the plain model with those weights."""
+    narrow = quantised(tiny, kind)
+    plain = opened(narrow)
+    assert narrow.digest == plain.digest != tiny.digest
+    hidden = narrow.hidden(TOKENS)
+    np.testing.assert_allclose(hidden, plain.hidden(TOKENS), rtol=2e-4, atol=2e-4)
+    targets = jnp.roll(TOKENS, -1, 1)
+    blocked = jax.jit(linear_cross_entropy)
+    np.testing.assert_allclose(
+        blocked(hidden, narrow.stored_unembedding, targets),
+        blocked(hidden, plain.unembedding, targets),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    prompts = [TOKENS[0, :9].tolist()]
+    assert Generator(narrow).continuations(prompts, [Sampling()], 6) == Generator(plain).continuations(
+        prompts, [Sampling()], 6
+    )
+
+
+@pytest.mark.parametrize(("kind", "share"), [("int8", 0.005), ("int4", 0.1)])
+def test_quantised_weights_are_near_what_they_were(kind: Kind, share: float, tiny: Backbone) -> None:
+    """Root mean square error as a share of the weights': int8 has 127 steps, int4 7."""
+    before = tensors.disassemble(nnx.merge(tiny.graph, tiny.params))
+    after = tensors.disassemble(nnx.merge(*_parts(quantised(tiny, kind))))
+    for name, array in before.items():
+        error = np.sqrt(np.mean((after[name] - array) ** 2) / np.mean(array**2))
+        if array.ndim < 2 or name.endswith("wpe.weight"):
+            assert error == 0
+        else:
+            assert 0 < error < share * 1.5, name
+
+
+def _parts(backbone: Backbone) -> tuple[object, object]:
+    return backbone.graph, backbone.params
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_matrices_take_a_quarter_and_an_eighth_of_the_memory(kind: Kind, tiny: Backbone) -> None:
+    bits = {"int8": 8, "int4": 4}[kind]
+    leaves = jax.tree.leaves(quantised(tiny, kind).params, is_leaf=is_quantised)
+    matrices = [leaf for leaf in leaves if is_quantised(leaf)]
+    assert matrices
+    assert all(leaf.qvalue.dtype.name == kind for leaf in matrices)
+    # Of the scales: one for each row, or for each 16 or 32 inputs.
+    for leaf in matrices:
+        scales = 32 * leaf.scale.size / leaf.qvalue.size
+        assert scales <= {8: 32 / leaf.shape[-1], 4: 32 / 16}[bits]
+
+
+@pytest.mark.parametrize("precision", [Precision("bfloat16"), Precision(kind="int4")])
+def test_what_is_opened_alone_is_what_the_backbone_computes_with(
+    precision: Precision, tiny: Backbone, tmp_path: Path
+) -> None:
+    """Fast weights read with the same projection and the same last blocks as the frozen pass."""
+    if tiny.config.family != "llama":
+        return
+    from study import write_model
+
+    write_model(tmp_path / "model")
+    config = weights_config(tmp_path / "model", precision)
+    weights.convert(config, tmp_path, tmp_path / "out")
+    whole = weights.open_backbone(tmp_path / "out", precision, 1)
+    alone = weights.open_unembedding(tmp_path / "out", precision=precision)
+    np.testing.assert_array_equal(alone.matrix, whole.unembedding)
+    _, after = suffix.open_suffix(tmp_path / "out", 1, precision=precision)
+    expected = suffix.suffix_weights(whole)
+    for name, array in expected.blocks.items():
+        np.testing.assert_array_equal(after.blocks[name], array)
+
+
+def weights_config(folder: Path, precision: Precision):
+    from ponderttt.config import ModelConfig, ModelSource
+
+    return ModelConfig(
+        "llama", ModelSource("path", path=str(folder)), precision.dtype, quantize=precision.kind
+    )

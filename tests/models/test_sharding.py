@@ -1,0 +1,90 @@
+"""One program on one device or on many: the same losses, and every parameter knows where it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ponderttt.errors import PonderTTTError
+from ponderttt.models.families import family_of
+from ponderttt.models.presets import PRESETS
+from ponderttt.models.sharding import logical_axes, parse_mesh
+
+SCRIPT = Path(__file__).with_name("sharded_losses.py")
+TESTS = SCRIPT.parents[1]
+
+
+def losses(mesh: str, devices: int, *process: str) -> subprocess.Popen[str]:
+    """Losses of tiny models of every family on virtual CPU devices, as a process of its own."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(TESTS),
+    }
+    command = [sys.executable, str(SCRIPT), mesh, *process]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def answer(process: subprocess.Popen[str]) -> dict[str, list[float]]:
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    found: dict[str, list[float]] = json.loads(out.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_one_device() -> dict[str, list[float]]:
+    return answer(losses("1", 1))
+
+
+@pytest.mark.parametrize("mesh", ["data=8", "fsdp=4,tensor=2", "data=2,fsdp=2,tensor=2"])
+def test_eight_devices_have_the_losses_of_one(mesh: str, on_one_device: dict[str, list[float]]) -> None:
+    found = answer(losses(mesh, 8))
+    assert found.keys() == on_one_device.keys()
+    for family, values in found.items():
+        assert values == pytest.approx(on_one_device[family], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_of_four_devices_have_the_losses_of_one(on_one_device: dict[str, list[float]]) -> None:
+    port = "18765"
+    both = [losses("data=2,fsdp=2,tensor=2", 4, port, str(index)) for index in range(2)]
+    for found in [answer(process) for process in both]:
+        for family, values in found.items():
+            assert values == pytest.approx(on_one_device[family], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_parameter_has_logical_axes(name: str) -> None:
+    shape = PRESETS[name]
+    family = family_of(shape)
+    for parameter, size in family.block_shapes(shape).items():
+        assert len(logical_axes(parameter, len(size) + 1, stacked=True)) == len(size) + 1
+    for parameter, size in family.outer_shapes(shape).items():
+        assert len(logical_axes(parameter, len(size), stacked=False)) == len(size)
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"), [("8", (1, 1, 8)), ("data=2,tensor=4", (2, 1, 4)), ("fsdp=3", (1, 3, 1))]
+)
+def test_a_mesh_is_read(text: str, sizes: tuple[int, ...]) -> None:
+    assert tuple(parse_mesh(text).values()) == sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("model=2", "unknown 'model'"), ("tensor=0", "'0' is not a number"), ("x", "'x' is not")],
+)
+def test_what_is_no_mesh_is_one_line(text: str, says: str) -> None:
+    with pytest.raises(PonderTTTError) as error:
+        parse_mesh(text)
+    assert says in str(error.value) and "\n" not in str(error.value)
