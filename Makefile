@@ -15,7 +15,7 @@ help:
 	@echo "make smoke    a small study for a first look: smoke/paper_table.csv (about 5 minutes)"
 	@echo "make test     the test suite (no torch, no network)"
 	@echo "make prove    the proofs that take minutes"
-	@echo "make parity   compare with reference implementations in torch and rlax ($(PARITY))"
+	@echo "make parity   compare with reference implementations in torch and rlax ($(PARITY)); ACCEPT_TERMS=yes: Gemma too"
 	@echo "make lint     formatting, linters, types"
 	@echo "make status   what is missing or failed, and the command that runs it"
 	@echo "make clean    remove results (results/, smoke/, ci/, frontier/, learned/); keeps data/ and $(VENV)"
@@ -43,7 +43,7 @@ prove: env
 	$(BIN)/python -m pytest -m slow
 
 parity: env $(PARITY)/.installed
-	$(PARITY)/bin/python tests/models/make_goldens.py --check --cache-dir data/downloads
+	$(PARITY)/bin/python tests/models/make_goldens.py --check --cache-dir data/downloads $(if $(ACCEPT_TERMS),--accept-terms)
 	$(PARITY)/bin/python tests/training/ppo/make_goldens.py --check
 
 # The same packages as .venv, and torch and rlax beside them; they are in no other environment.

@@ -1,6 +1,6 @@
 """Tokens per second of the frozen forward pass: this package against transformers + torch, on this machine.
 
-    python benchmarks/forward.py [--model-dir data/models/smollm2-135m] [--rounds 9] [--json forward.json]
+    python benchmarks/forward.py [--model gemma3-270m] [--model-dir data/models/smollm2-135m] [--rounds 9] [--json forward.json]
 
 Same weights, same tokens, same number of threads, float32, rounds of both taken in turn so that whatever else the
 machine does falls on both.  A case is the final hidden states of `batch` rows of `length` tokens.  The peak is the
@@ -20,14 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import transformers
-from flax import nnx
+from reference import reference
 from setting import parse
 
-from ponderttt.models import tensors
 from ponderttt.models.backbone import Backbone
-from ponderttt.models.families import flops_per_token
-from ponderttt.models.families.llama import LlamaConfig, block_shapes
+from ponderttt.models.families import family_of, flops_per_token
+from ponderttt.models.families.family import Shape
 
 #: rows, tokens per row, positions kept: a chunk; a batch of chunks; a chunk with one chunk of context.
 CASES = ((1, 512, 512), (4, 512, 512), (1, 1024, 512))
@@ -53,33 +51,6 @@ class Row:
     largest_difference: float
 
 
-def reference(backbone: Backbone) -> torch.nn.Module:
-    """The transformers model with the weights of ``backbone``, without the vocabulary projection."""
-    c = backbone.config
-    model = transformers.LlamaModel(
-        transformers.LlamaConfig(
-            vocab_size=c.vocab_size,
-            hidden_size=c.width,
-            intermediate_size=c.mlp_width,
-            num_hidden_layers=c.layers,
-            num_attention_heads=c.heads,
-            num_key_value_heads=c.kv_heads,
-            head_dim=c.head_dim,
-            max_position_embeddings=c.max_context,
-            rms_norm_eps=c.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": c.rope_base},
-        )
-    )
-    arrays = tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
-    state = {
-        name.removeprefix("model."): torch.from_numpy(np.array(array))
-        for name, array in arrays.items()
-        if name.startswith("model.")
-    }
-    model.load_state_dict(state, strict=True)
-    return model.float().eval()
-
-
 def best_of(run: Callable[[], Any], clock: Callable[[], float], repeats: int = 30) -> float:
     """Least seconds of several calls after one that does not count."""
     run()
@@ -91,11 +62,11 @@ def best_of(run: Callable[[], Any], clock: Callable[[], float], repeats: int = 3
     return min(seconds)
 
 
-def matrix_product_peak(config: LlamaConfig, clock: Callable[[], float]) -> float:
+def matrix_product_peak(config: Shape, clock: Callable[[], float]) -> float:
     """Best FLOP/s of the model's own matrix products on 512 tokens, by either library."""
     product = jax.jit(lambda a, b: jnp.einsum("TD,FD->TF", a, b))
     best = 0.0
-    for shape in block_shapes(config).values():
+    for shape in family_of(config).block_shapes(config).values():
         if len(shape) != 2:
             continue
         a, b = (np.random.default_rng(0).standard_normal((n, shape[1]), np.float32) for n in (512, shape[0]))
@@ -164,7 +135,7 @@ def main() -> None:
     setting = parse(__doc__.splitlines()[0], 9)
     torch.set_num_threads(setting.threads)
     backbone = setting.backbone()
-    model = reference(backbone)
+    model = reference(backbone).base_model
     print(
         f"{setting.threads} threads, float32, {setting.clock_name} clock; seconds are the best of {setting.rounds} rounds"
     )

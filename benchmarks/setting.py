@@ -18,23 +18,11 @@ from ponderttt.features.table import FROZEN
 from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.models import weights
 from ponderttt.models.backbone import Backbone, random_backbone
-from ponderttt.models.families.llama import LlamaConfig
+from ponderttt.models.presets import PRESETS, preset
 from ponderttt.provenance import run_metadata
 
-#: The shape of SmolLM2-135M; speed does not depend on the values of the weights.
-SMOLLM2_135M = LlamaConfig(
-    vocab_size=49152,
-    layers=30,
-    width=576,
-    heads=9,
-    kv_heads=3,
-    head_dim=64,
-    mlp_width=1536,
-    rope_base=1e5,
-    norm_eps=1e-5,
-    max_context=8192,
-    tied=True,
-)
+#: Speed does not depend on the values of the weights.
+SMOLLM2_135M = preset("smollm2-135m")
 TOKENS, WIDTH, VOCABULARY = 512, SMOLLM2_135M.width, SMOLLM2_135M.vocab_size
 
 
@@ -45,6 +33,7 @@ class Setting:
     rounds: int
     threads: int
     clock_name: str
+    model: str
     model_dir: str | None
     json: str | None
 
@@ -54,10 +43,10 @@ class Setting:
         return time.perf_counter if self.clock_name == "wall" else time.process_time
 
     def backbone(self) -> Backbone:
-        """The model of ``--model-dir``, or random weights of the same shape."""
+        """The model of ``--model-dir``, or random weights of the preset's shape."""
         if self.model_dir:
             return weights.open_backbone(self.model_dir)
-        return random_backbone(SMOLLM2_135M, jax.random.key(0))
+        return random_backbone(preset(self.model), jax.random.key(0))
 
     def write(self, rows: Sequence[Any], **facts: Any) -> None:
         """Write the rows and what they are of as JSON, where asked to."""
@@ -72,21 +61,32 @@ class Setting:
             Path(self.json).write_text(json.dumps(report, indent=2) + "\n")
 
 
-def parse(description: str, rounds: int) -> Setting:
-    """Read the options and keep to the cores that they allow, which JAX takes one thread for each of."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--model-dir", help="a converted model; random weights of SmolLM2-135M's shape without"
+def parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """The options that all of them have."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument(
+        "--model", choices=PRESETS, default="smollm2-135m", help="a shape, with random weights"
     )
-    parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--threads", type=int, help="as many cores as these; all by default")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--json", help="write the results and the run's metadata to this file")
-    options = parser.parse_args()
+    options.add_argument("--model-dir", help="a converted model instead")
+    options.add_argument("--rounds", type=int, default=rounds)
+    options.add_argument("--threads", type=int, help="as many cores as these; all by default")
+    options.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    options.add_argument("--json", help="write the results and the run's metadata to this file")
+    return options
+
+
+def read(options: argparse.ArgumentParser) -> tuple[argparse.Namespace, Setting]:
+    """What was asked for; keeps to the cores that this allows, which JAX takes one thread for each of."""
+    given = options.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    threads = options.threads or len(cores)
+    threads = given.threads or len(cores)
     os.sched_setaffinity(0, cores[-threads:])
-    return Setting(options.rounds, threads, options.clock, options.model_dir, options.json)
+    return given, Setting(given.rounds, threads, given.clock, given.model, given.model_dir, given.json)
+
+
+def parse(description: str, rounds: int) -> Setting:
+    """:func:`read` of the common options alone."""
+    return read(parser(description, rounds))[1]
 
 
 def random_stream(number: int, chunks: int) -> StreamChunks:

@@ -1,4 +1,4 @@
-"""The command line: ``ponderttt score``, ``complete``, ``status``, ``doctor``."""
+"""The command line: ``ponderttt score``, ``complete``, ``plan``, ``status``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -265,6 +265,34 @@ def doctor() -> None:
             click.echo(f"{'':>18} → {finding.remedy}")
     if failed:
         sys.exit(1)
+
+
+@commands.command()
+@click.option("--model", "name", required=True, help="A preset, such as gemma3-12b.")
+@click.option("--mesh", default="1", show_default=True, help="Devices: 8, or data=2,fsdp=2,tensor=2.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--quantize", type=click.Choice(["int8", "int4"]), help="How matrices are kept.")
+@click.option("--chunk-size", default=512, show_default=True, help="Tokens of a chunk.")
+@click.option(
+    "--context-chunks", default=0, show_default=True, help="Chunks before it that are read with it."
+)
+@click.option("--batch", type=int, help="Streams at once; default: one for each device that shares them.")
+@click.option("--memory-gib", type=float, help="Of a device; fail if the plan does not fit.")
+def plan(
+    name: str,
+    mesh: str,
+    dtype: Literal["float32", "bfloat16"],
+    quantize: Literal["int8", "int4"] | None,
+    chunk_size: int,
+    context_chunks: int,
+    batch: int | None,
+    memory_gib: float | None,
+) -> None:
+    """Say what a frozen pass of a model needs, from shapes alone: bytes per device and FLOPs per chunk."""
+    from ponderttt.jobs.plan import describe
+
+    for line in describe(name, mesh, dtype, quantize, chunk_size, context_chunks, batch, memory_gib):
+        click.echo(line)
 
 
 def main() -> None:

@@ -114,6 +114,7 @@ def parameter_shardings(params: Any, mesh: Mesh) -> Any:
         names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
         stacked = any(name in _BLOCKS for name in names)
         name = names[names.index(next(n for n in names if n in (*_BLOCKS, "outer"))) + 1]
+        # The scales of a quantised matrix go where its rows go; a row has few of them.
         return NamedSharding(mesh, partition(logical_axes(name, leaf.ndim, stacked), leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(of, params)

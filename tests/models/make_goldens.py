@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -25,6 +26,7 @@ from ponderttt import config
 from ponderttt.models import losses, tensors, weights
 from ponderttt.models.config_json import shape_json
 from ponderttt.models.families.family import Shape
+from ponderttt.models.sources import TERMS
 
 REAL_LOSS_TOLERANCE = 1e-3
 
@@ -91,24 +93,27 @@ def check(name: str) -> bool:
     return passed
 
 
-def check_real(experiment: config.Experiment, name: str, cache_dir: Path) -> bool:
+def check_real(model: config.ModelConfig, name: str, cache_dir: Path) -> bool:
     """Compare the mean next-token loss of the real model on real text with transformers on the same weights."""
     with tempfile.TemporaryDirectory() as scratch:
-        weights.convert(experiment.models[name], cache_dir, scratch)
+        weights.convert(model, cache_dir, scratch)
         backbone = weights.open_backbone(scratch)
         reference = transformers.AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32).eval()
         reader = transformers.PreTrainedTokenizerFast(tokenizer_file=f"{scratch}/tokenizer.json")
     assert backbone.tokenizer is not None
+    front = [] if backbone.config.bos_id is None else [backbone.config.bos_id]
     passed = True
     for module in (argparse, tempfile):
         text = Path(module.__file__ or "").read_text()
         ids = backbone.tokenizer.encode(text)[:513]
         same_ids = reader(text, split_special_tokens=True)["input_ids"][:513] == ids
         own = losses.linear_cross_entropy(
-            backbone.hidden(jnp.asarray([ids[:-1]])), backbone.unembedding, jnp.asarray([ids[1:]])
+            backbone.hidden(jnp.asarray([[*front, *ids[:-1]]]), keep_last=len(ids) - 1),
+            backbone.unembedding,
+            jnp.asarray([ids[1:]]),
         )
         with torch.no_grad():
-            logits = reference(torch.tensor([ids[:-1]])).logits[0]
+            logits = reference(torch.tensor([[*front, *ids[:-1]]])).logits[0, len(front) :]
         expected = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:])).item()
         off = abs(float(own.mean()) - expected)
         good = same_ids and off <= REAL_LOSS_TOLERANCE
@@ -123,8 +128,10 @@ def main() -> int:
     """Write or check; the exit status is 0 where everything agrees."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    parser.add_argument("--config", default="config.yaml", help="experiment that names the real model")
-    parser.add_argument("--model", help="a model of it; the first of its grid by default")
+    parser.add_argument("--config", default="config.yaml", help="experiment that names real models")
+    parser.add_argument(
+        "--accept-terms", action="store_true", help="of models that have any: then those are compared as well"
+    )
     parser.add_argument("--cache-dir", default="data/sources/models", help="where downloads are kept")
     options = parser.parse_args()
     if not options.check:
@@ -133,9 +140,14 @@ def main() -> int:
             goldens.save(goldens.FOLDER / f"{name}.npz", make(name))
         return 0
     experiment = config.load(options.config)
-    name = options.model or experiment.grid.models[0]
     passed = [check(case) for case in goldens.CASES]
-    passed.append(check_real(experiment, name, Path(options.cache_dir)))
+    for name, model in experiment.models.items():
+        if options.accept_terms:
+            model = replace(model, source=replace(model.source, accept_terms=True))
+        if model.family in TERMS and not model.source.accept_terms:
+            print(f"{name}: not compared; --accept-terms says that you accept {TERMS[model.family]}")
+            continue
+        passed.append(check_real(model, name, Path(options.cache_dir)))
     return 0 if all(passed) else 1
 
 

@@ -1,0 +1,28 @@
+"""The transformers model of a backbone: same shape, same weights, float32.  Needs torch (the extra ``parity``)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import transformers
+from flax import nnx
+
+from ponderttt.models import tensors
+from ponderttt.models.backbone import Backbone
+from ponderttt.models.config_json import shape_json
+
+
+def reference(backbone: Backbone) -> transformers.PreTrainedModel:
+    """It answers nothing but tokens: special tokens are unset, so that generation goes on to its limit."""
+    settings = shape_json(backbone.config)
+    settings.pop("dtype")
+    settings |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    arrays = tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
+    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
+    assert set(missing) <= ({"lm_head.weight"} if backbone.config.tied else set()), missing
+    model.tie_weights()
+    return model.float().eval()
