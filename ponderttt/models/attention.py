@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from ponderttt.models import sharding
+
 #: Rows of a query block. On a CPU the scores of a block then stay in cache; measured best of 64, 128, 256.
 QUERY_BLOCK = 128
 #: At most this many blocks, since each is its own piece of the compiled program.
@@ -37,7 +39,7 @@ def each(function: Callable[..., Any], *items: Array) -> Any:
     A CPU takes one item after the other, whose intermediate values then stay in cache; an accelerator takes all at
     once, and so do the devices of a mesh.  The choice is made when a program is lowered for its platform.
     """
-    if not jax.sharding.get_abstract_mesh().empty:
+    if sharding.in_use():
         return jax.vmap(function)(*items)
     return lax.platform_dependent(
         *items,

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ponderttt.models import quantised
+from ponderttt.models import quantised, sharding
 from ponderttt.models.quantised import row_block
 from ponderttt.seeds import named_key
 
@@ -171,8 +171,11 @@ def _over_blocks(step: Callable[..., tuple[Any, Any]], carry: Any, rows: int, vo
     """Scan ``step(carry, start, size)`` over whole blocks, then once over what is left of the vocabulary.
 
     What steps return besides the carry is [size, …] per block and is joined to [V, …].  Steps are rematerialised
-    when differentiated, so that second derivatives are bounded in memory as well.
+    when differentiated, so that second derivatives are bounded in memory as well.  The devices of a mesh have a part of the
+    vocabulary each, and all of it is one block.
     """
+    if sharding.in_use():
+        return jax.checkpoint(partial(step, size=vocab))(carry, 0)
     size = min(max(TILE_ELEMENTS // rows, _MIN_BLOCK), vocab)
     whole, rest = divmod(vocab, size)
     body = jax.checkpoint(partial(step, size=size))

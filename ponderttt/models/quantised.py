@@ -99,5 +99,7 @@ def rows(matrix: Any, index: Any) -> Array:
 
 def row_block(matrix: Any, start: Any, size: int) -> Array:
     """``size`` rows of a matrix from ``start`` on; no others are opened."""
+    if size == matrix.shape[0]:
+        return opened(matrix)
     cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), matrix)
     return opened(cut)

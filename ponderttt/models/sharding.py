@@ -11,14 +11,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.mapping import unknown
-from ponderttt.models.backbone import Backbone
+
+if TYPE_CHECKING:
+    from ponderttt.models.backbone import Backbone
 
 AXES = ("data", "fsdp", "tensor")
 #: Logical axis → axis of the mesh; what is not named here is the same everywhere.
@@ -41,6 +43,11 @@ LOGICAL: Mapping[str, tuple[str | None, ...]] = {
 #: Vectors of the width of the residual stream or of a head, too small to be cut.
 _WHOLE = re.compile(r".*norm(_bias)?|(attention_out|mlp_down)_bias")
 _BLOCKS = ("blocks_before", "blocks_after")
+
+
+def in_use() -> bool:
+    """Whether what is being traced is for a mesh: then no loop goes over an axis that devices share."""
+    return not jax.sharding.get_abstract_mesh().empty
 
 
 def logical_axes(name: str, dimensions: int, stacked: bool) -> tuple[str | None, ...]:

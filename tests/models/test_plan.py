@@ -1,0 +1,98 @@
+"""A plan says what a model needs before anybody has the model, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import pytest
+
+from ponderttt.errors import PonderTTTError
+from ponderttt.models.backbone import random_backbone
+from ponderttt.models.plan import GIB, Plan, check_memory, parameter_count, plan
+from ponderttt.models.presets import preset
+from ponderttt.models.quantised import Precision
+from tiny_families import TINY
+
+ONE = {"data": 1, "fsdp": 1, "tensor": 1}
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """``ponderttt plan`` in a process of its own, in which devices exist in name only."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    call = [sys.executable, "-c", "from ponderttt.cli import main; main()", "plan", *arguments]
+    return subprocess.run(call, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_the_bytes_of_weights_are_those_of_the_model(family: str) -> None:
+    shape = TINY[family]
+    found = plan(shape, ONE, Precision(), chunk_size=64)
+    leaves = jax.tree.leaves(random_backbone(shape, jax.random.key(0)).params)
+    assert found.weight_bytes == found.device_weight_bytes == sum(leaf.nbytes for leaf in leaves)
+    assert found.parameters == parameter_count(shape) == sum(leaf.size for leaf in leaves)
+    assert found.activation_bytes > 0
+    half = plan(shape, ONE, Precision("bfloat16"), chunk_size=64)
+    assert half.weight_bytes == found.weight_bytes / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "gigabytes"),
+    [
+        ("gemma3-12b", ("--dtype", "bfloat16"), (23.0, 24.5)),
+        ("gemma3-12b", ("--quantize", "int4"), (6.2, 6.8)),
+        ("gemma3-4b", ("--dtype", "bfloat16"), (7.6, 8.6)),
+    ],
+)
+def test_known_sizes(name: str, precision: tuple[str, ...], gigabytes: tuple[float, float]) -> None:
+    """Of the published models, in GB; eight devices have an eighth of the weights each."""
+    ran = command("--model", name, "--mesh", "8", *precision)
+    assert ran.returncode == 0, ran.stderr
+    lines = dict(line.split(maxsplit=1) for line in ran.stdout.splitlines())
+    whole, each = (float(part.split()[0]) for part in lines["weights"].split(", "))
+    assert gigabytes[0] < whole < gigabytes[1]
+    assert each == pytest.approx(whole / 8, rel=0.02)
+    # A multiplication and an addition for each parameter and token, and little besides.
+    flops = float(lines["FLOPs"].split()[0]) * 1e12
+    assert flops == pytest.approx(2 * 512 * parameter_count(preset(name)), rel=0.05)
+    assert float(lines["peak"].split()[0]) < each + 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--model", "gemma3-12", "--mesh", "8"), "preset: unknown 'gemma3-12'; did you mean 'gemma3-12b'?"),
+        (("--model", "gpt2-125m", "--mesh", "x"), "--mesh x: 'x' is not a number of devices"),
+        (
+            ("--model", "gpt2-125m", "--context-chunks", "2"),
+            "needs 1536 positions, the model's context holds 1024",
+        ),
+        (
+            ("--model", "gpt2-125m", "--mesh", "data=2", "--batch", "3"),
+            "--batch 3: 2 devices share the streams, so make it a multiple of 2",
+        ),
+        (
+            ("--model", "smollm2-1.7b", "--dtype", "float32", "--memory-gib", "4"),
+            "smollm2-1.7b in float32 on 1 device needs 6.",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], says: str) -> None:
+    ran = command(*arguments)
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    assert ran.stderr.count("\n") == 1 and says in ran.stderr, ran.stderr
+
+
+def test_a_plan_that_does_not_fit_says_what_would() -> None:
+    found = Plan(10, 24 * GIB, 24 * GIB, 1 * GIB, 0, 0, 0)
+    with pytest.raises(PonderTTTError) as error:
+        check_memory(found, 9 * GIB, "big", "in bfloat16 on 1 device")
+    said = str(error.value)
+    assert "needs 25.0 GiB on each device, which has 9.0" in said
+    assert "3 devices hold it" in said
+    assert "gemma3-4b" in said and "gemma3-12b" not in said
+    check_memory(replace(found, device_weight_bytes=8 * GIB), 9 * GIB, "big", "")
