@@ -42,9 +42,9 @@ def test_the_bytes_of_weights_are_those_of_the_model(family: str) -> None:
 @pytest.mark.parametrize(
     ("name", "precision", "gigabytes"),
     [
-        ("gemma3-12b", ("--dtype", "bfloat16"), (23.0, 24.5)),
+        pytest.param("gemma3-12b", ("--dtype", "bfloat16"), (23.0, 24.5), marks=pytest.mark.slow),
         ("gemma3-12b", ("--quantize", "int4"), (6.2, 6.8)),
-        ("gemma3-4b", ("--dtype", "bfloat16"), (7.6, 8.6)),
+        pytest.param("gemma3-4b", ("--dtype", "bfloat16"), (7.6, 8.6), marks=pytest.mark.slow),
     ],
 )
 def test_known_sizes(name: str, precision: tuple[str, ...], gigabytes: tuple[float, float]) -> None:

@@ -46,7 +46,14 @@ def on_one_device() -> dict[str, list[float]]:
     return answer(losses("1", 1))
 
 
-@pytest.mark.parametrize("mesh", ["data=8", "fsdp=4,tensor=2", "data=2,fsdp=2,tensor=2"])
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        pytest.param("data=8", marks=pytest.mark.slow),
+        pytest.param("fsdp=4,tensor=2", marks=pytest.mark.slow),
+        "data=2,fsdp=2,tensor=2",
+    ],
+)
 def test_eight_devices_have_the_losses_of_one(mesh: str, on_one_device: dict[str, list[float]]) -> None:
     found = answer(losses(mesh, 8))
     assert found.keys() == on_one_device.keys()

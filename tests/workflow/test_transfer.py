@@ -35,6 +35,7 @@ def opened(study: Study, model: str, policy: str) -> tuple[dict[str, np.ndarray]
     return {name: np.asarray(value) for name, value in arrays.items()}, trained.calibration
 
 
+@pytest.mark.slow
 def test_on_its_own_backbone_a_policy_is_taken_over_to_the_bit(two_backbones: Study) -> None:
     own, own_scores = opened(two_backbones, "tiny", "regression")
     taken, scores = opened(two_backbones, "tiny", "regression-from_tiny")
@@ -42,6 +43,7 @@ def test_on_its_own_backbone_a_policy_is_taken_over_to_the_bit(two_backbones: St
     assert own_scores == scores
 
 
+@pytest.mark.slow
 def test_on_another_backbone_the_network_is_the_same_and_the_scale_its_own(two_backbones: Study) -> None:
     source, scores = opened(two_backbones, "tiny", "regression")
     taken, its_scores = opened(two_backbones, "other", "regression-from_tiny")
@@ -54,6 +56,7 @@ def test_on_another_backbone_the_network_is_the_same_and_the_scale_its_own(two_b
     assert scores != its_scores
 
 
+@pytest.mark.slow
 def test_it_is_a_row_of_the_table_on_both(two_backbones: Study) -> None:
     table = (two_backbones.folder / "results/paper_table.csv").read_text().splitlines()
     assert sum("regression-from_tiny" in line for line in table) == 2
