@@ -49,6 +49,7 @@ rule calibrate:
     benchmark:
         f"{RESULTS}/benchmarks/calibrate/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
     threads: all_cores
+    priority: 1
     resources:
         mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
         runtime=lambda wildcards: minutes(chunk_count(GRID.train_corpus)),

@@ -17,6 +17,8 @@ rule train:
     benchmark:
         f"{RESULTS}/benchmarks/train/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
     threads: all_cores
+    # All modules come before policies, so that these find others to go side by side with.
+    priority: 2
     resources:
         mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
         runtime=lambda wildcards: minutes(
