@@ -48,8 +48,8 @@ rule calibrate:
         f"{RESULTS}/logs/calibrate/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/calibrate/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
-    threads: all_cores
     priority: 1
+    threads: all_cores
     resources:
         mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
         runtime=lambda wildcards: minutes(chunk_count(GRID.train_corpus)),

@@ -16,9 +16,9 @@ rule train:
         f"{RESULTS}/logs/train/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
-    threads: all_cores
     # All modules come before policies, so that these find others to go side by side with.
     priority: 2
+    threads: all_cores
     resources:
         mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
         runtime=lambda wildcards: minutes(
