@@ -86,9 +86,9 @@ def stream_of(ids: list[int]) -> Stream:
 CASES = [
     ("memory", "llama", 0),
     ("lora", "gpt2", 1),
-    ("ttt", "gemma3", 0),
+    pytest.param("ttt", "gemma3", 0, marks=pytest.mark.slow),
     ("suffix", "gemma3", 0),
-    ("suffix", "llama", 0),
+    pytest.param("suffix", "llama", 0, marks=pytest.mark.slow),
 ]
 
 

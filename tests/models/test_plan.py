@@ -11,6 +11,7 @@ import jax
 import pytest
 
 from ponderttt.errors import PonderTTTError
+from ponderttt.jobs.plan import describe
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.plan import GIB, Plan, check_memory, parameter_count, plan
 from ponderttt.models.presets import preset
@@ -62,29 +63,36 @@ def test_known_sizes(name: str, precision: tuple[str, ...], gigabytes: tuple[flo
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("name", "mesh", "says"),
     [
-        (("--model", "gemma3-12", "--mesh", "8"), "preset: unknown 'gemma3-12'; did you mean 'gemma3-12b'?"),
-        (("--model", "gpt2-125m", "--mesh", "x"), "--mesh x: 'x' is not a number of devices"),
-        (
-            ("--model", "gpt2-125m", "--context-chunks", "2"),
-            "needs 1536 positions, the model's context holds 1024",
-        ),
-        (
-            ("--model", "gpt2-125m", "--mesh", "data=2", "--batch", "3"),
-            "--batch 3: 2 devices share the streams, so make it a multiple of 2",
-        ),
-        (
-            ("--model", "smollm2-1.7b", "--dtype", "float32", "--memory-gib", "4"),
-            "smollm2-1.7b in float32 on 1 device needs 6.",
-        ),
+        ("gemma3-12", "8", "preset: unknown 'gemma3-12'; did you mean 'gemma3-12b'?"),
+        ("gpt2-125m", "x", "--mesh x: 'x' is not a number of devices"),
     ],
 )
-def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], says: str) -> None:
-    ran = command(*arguments)
-    assert ran.returncode == 1
-    assert ran.stdout == ""
-    assert ran.stderr.count("\n") == 1 and says in ran.stderr, ran.stderr
+def test_an_unknown_preset_or_mesh_is_named(name: str, mesh: str, says: str) -> None:
+    with pytest.raises(PonderTTTError) as error:
+        describe(name, mesh, "bfloat16", None, 512, 0, None, None)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"context_chunks": 2}, "needs 1536 positions, the model's context holds 1024"),
+        ({"batch": 3}, "--batch 3: 2 devices share the streams, so make it a multiple of 2"),
+    ],
+)
+def test_a_chunk_or_batch_that_cannot_be_read_is_named(changes: dict[str, int], says: str) -> None:
+    with pytest.raises(PonderTTTError) as error:
+        plan(preset("gpt2-125m"), ONE | {"data": 2}, Precision(), **changes)
+    assert says in str(error.value)
+
+
+def test_a_plan_beyond_the_memory_is_one_line() -> None:
+    ran = command("--model", "smollm2-1.7b", "--dtype", "float32", "--memory-gib", "4")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.count("\n") == 1
+    assert ran.stderr.startswith("ponderttt: smollm2-1.7b in float32 on 1 device needs 6."), ran.stderr
 
 
 def test_a_plan_that_does_not_fit_says_what_would() -> None:
