@@ -29,7 +29,7 @@ from ponderttt.models.sharding import BATCH, batch_sharding, make_mesh, paramete
 
 GIB = 1 << 30
 #: A CPU multiplies bfloat16 as float32, and would convert the parameters of all blocks before the loop over them.
-_AS_AN_ACCELERATOR = {
+_AS_AN_ACCELERATOR: dict[str, str | bool] = {
     "xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-expensive-invariant-code-motion"
 }
 
@@ -102,7 +102,7 @@ def plan(
     with jax.set_mesh(mesh):
         program = jax.jit(read, in_shardings=(shardings, streams, streams), out_shardings=streams)
         lowered = program.lower(params, tokens, targets)
-        analysis = lowered.compile(compiler_options=_AS_AN_ACCELERATOR).memory_analysis()
+        analysis: Any = lowered.compile(compiler_options=_AS_AN_ACCELERATOR).memory_analysis()
     leaves = list(zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True))
     moved = 4 * (tokens.size + 2 * targets.size) / sharing
     heads = 2 * shape.layers * shape.kv_heads * shape.head_dim
