@@ -61,7 +61,7 @@ def theirs(backbone: Backbone) -> Decode:
     from reference import reference
 
     model = reference(backbone)
-    front = [] if backbone.config.bos_id is None else [backbone.config.bos_id]
+    front = backbone.config.front
 
     def decode(prompts: np.ndarray, tokens: int) -> tuple[list[list[int]], float]:
         whole = np.concatenate([np.tile(front, (len(prompts), 1)), prompts], 1).astype(np.int64)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -278,20 +278,11 @@ def doctor() -> None:
 )
 @click.option("--batch", type=int, help="Streams at once; default: one for each device that shares them.")
 @click.option("--memory-gib", type=float, help="Of a device; fail if the plan does not fit.")
-def plan(
-    name: str,
-    mesh: str,
-    dtype: Literal["float32", "bfloat16"],
-    quantize: Literal["int8", "int4"] | None,
-    chunk_size: int,
-    context_chunks: int,
-    batch: int | None,
-    memory_gib: float | None,
-) -> None:
+def plan(**options: Any) -> None:
     """Say what a frozen pass of a model needs, from shapes alone: bytes per device and FLOPs per chunk."""
     from ponderttt.jobs.plan import describe
 
-    for line in describe(name, mesh, dtype, quantize, chunk_size, context_chunks, batch, memory_gib):
+    for line in describe(**options):
         click.echo(line)
 
 

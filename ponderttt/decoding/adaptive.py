@@ -111,6 +111,8 @@ class AdaptiveText:
         self._next_token = jax.jit(next_token)
         self._done = 0
         self._cache: Cache | None = None
+        #: Tokens of the chunk under way that are in the cache.
+        self._known = 0
         self._hidden: np.ndarray | None = None
         self._split: np.ndarray | None = None
 
@@ -168,12 +170,11 @@ class AdaptiveText:
 
     def _catch_up(self) -> None:
         """Read the tokens of the chunk under way that have not been read yet."""
-        size, bos = self.chunk_size, self.backbone.config.bos_id
+        size, front = self.chunk_size, self.backbone.config.front
         split = self.backbone.split_layer if self._splits else None
         start = self._done * size
         if self._cache is None:
             first = max(0, self._done - self.context_chunks) * size
-            front = [] if bos is None else [bos]
             tokens = [*front, *self.ids[first:]]
             own = len(self.ids) - start
             # One width, and so one program, however much of the chunk there is.
@@ -186,18 +187,18 @@ class AdaptiveText:
             self._hidden[:own] = np.asarray(read.hidden)[0, -own:]
             if read.split is not None:
                 # A beginning-of-sequence token in front of the chunk is context of its own.
-                before = bos is not None and self.context_chunks == 0
+                before = len(front) if self.context_chunks == 0 else 0
                 self._split = np.zeros((size + before, width), np.float32)
                 self._split[: own + before] = np.asarray(read.split, np.float32)[0, -own - before :]
-            self._read = own
+            self._known = own
         assert self._hidden is not None
-        for place in range(self._read, len(self.ids) - start):
+        for place in range(self._known, len(self.ids) - start):
             token = jnp.asarray([self.ids[start + place]], jnp.int32)
             read, self._cache = _step(self.backbone.config, self.weights, token, self._cache, split)
             self._hidden[place] = np.asarray(read.hidden)[0]
             if read.split is not None and self._split is not None:
                 self._split[place - size] = np.asarray(read.split, np.float32)[0]
-            self._read = place + 1
+            self._known = place + 1
 
 
 def _empty_stream(max_tokens: int, chunk_size: int, pad_id: int, name: str, language: str) -> Stream:

@@ -16,16 +16,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ponderttt.models.attention import causal_attention, each
+from ponderttt.models.attention import MASKED, causal_attention, each
 from ponderttt.models.blocks import behind_attention, finish_block
-from ponderttt.models.decoder import Decoder
+from ponderttt.models.decoder import Decoder, embedded
 from ponderttt.models.families import family_of
-from ponderttt.models.families.family import Place, Shape, real_positions
+from ponderttt.models.families.family import Place, Shape
 from ponderttt.models.quantised import opened, opened_block
 
 #: Prompts and caches have lengths that are multiples of these, so that few programs are compiled.
 PROMPT_BUCKET, CACHE_BUCKET = 64, 256
-_MASKED = -1e30
 
 
 class Unstacked(NamedTuple):
@@ -102,8 +101,7 @@ def prefill(
         What was computed at each position [B, T], and the cache.
     """
     family, real = family_of(shape), tokens < shape.vocab_size
-    rows = family.embed(shape, weights.outer, jnp.where(real, tokens, 0), real_positions(real))
-    hidden = jnp.where(real[..., None], rows, 0)
+    hidden = embedded(shape, weights.outer, tokens)
     places = family.places(shape, jnp.arange(tokens.shape[1]))
     keys, values, split = [], [], [hidden]
     room = ((0, 0), (0, slots - tokens.shape[1]), (0, 0), (0, 0))
@@ -180,6 +178,6 @@ def _attend(
     rows, heads, head_dim = query.shape
     grouped = (query * scale).reshape(rows, keys.shape[2], -1, head_dim)
     scores = jnp.einsum("BKGH,BSKH->BKGS", grouped, keys).astype(jnp.float32)
-    weight = jax.nn.softmax(scores + jnp.where(visible, 0.0, _MASKED)[:, None, None], axis=-1)
+    weight = jax.nn.softmax(scores + jnp.where(visible, 0.0, MASKED)[:, None, None], axis=-1)
     read = jnp.einsum("BKGS,BSKH->BKGH", weight.astype(values.dtype), values)
     return read.reshape(rows, heads, head_dim).astype(query.dtype)

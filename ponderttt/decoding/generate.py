@@ -90,8 +90,7 @@ class Generator:
         Raises:
             PonderTTTError: no prompt, one without tokens, or a length beyond the model's context.
         """
-        front = [] if self.shape.bos_id is None else [self.shape.bos_id]
-        whole = [[*front, *prompt] for prompt in prompts]
+        whole = [[*self.shape.front, *prompt] for prompt in prompts]
         check_prompts(whole, max_tokens, self.shape)
         length = min(bucket(max(map(len, whole)), PROMPT_BUCKET), self.shape.max_context)
         slots = bucket(length + max_tokens, CACHE_BUCKET)
@@ -140,9 +139,3 @@ def check_prompts(prompts: Sequence[Sequence[int]], max_tokens: int, shape: Shap
             f"a prompt of {longest} tokens and {max_tokens} more do not fit the model's context of {shape.max_context}; "
             "shorten the prompt or ask for fewer"
         )
-
-
-def end_tokens(backbone: Backbone) -> frozenset[int]:
-    """Tokens with which the model's texts and turns end."""
-    tokenizer = backbone.tokenizer
-    return frozenset() if tokenizer is None else tokenizer.end_ids

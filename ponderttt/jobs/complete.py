@@ -86,10 +86,15 @@ def complete_text(
     ids = [*before, *([tokenizer.eot_id] if before else []), *tokenizer.encode(prompt)]
     summary = summary or Summary()
     summary.prompt_tokens = len(ids)
-    tokens = _frozen if reader.module is None else _adaptive
+    ends = tokenizer.end_ids
+    tokens = (
+        _frozen(reader, ids, continuation, ends)
+        if reader.module is None
+        else _adaptive(reader, ids, request, continuation, ends, chunk_read)
+    )
     text = TextStream(tokenizer.decode, continuation.stops)
     begin = None
-    for token in tokens(reader, ids, request, continuation, chunk_read):
+    for token in tokens:
         # The first token waits for the prompt and for compilation.
         begin = time.perf_counter() if begin is None else begin
         summary.tokens, summary.seconds = summary.tokens + 1, time.perf_counter() - begin
@@ -102,17 +107,12 @@ def complete_text(
 
 
 def _frozen(
-    reader: Reader,
-    ids: list[int],
-    request: Request,
-    continuation: Continuation,
-    chunk_read: Callable[[Step], None],
+    reader: Reader, ids: list[int], continuation: Continuation, ends: frozenset[int]
 ) -> Iterator[int]:
     """The whole text is the model's context."""
-    from ponderttt.decoding.generate import Generator, end_tokens
+    from ponderttt.decoding.generate import Generator
 
     generator = Generator(reader.backbone)
-    ends = end_tokens(reader.backbone)
     for found in generator.tokens([ids], [continuation.sampling], continuation.max_tokens, ends):
         yield found.token
 
@@ -122,11 +122,11 @@ def _adaptive(
     ids: list[int],
     request: Request,
     continuation: Continuation,
+    ends: frozenset[int],
     chunk_read: Callable[[Step], None],
 ) -> Iterator[int]:
     """Chunk by chunk: what is behind the chunk under way lives in the fast weights."""
     from ponderttt.decoding.adaptive import AdaptiveText
-    from ponderttt.decoding.generate import end_tokens
     from ponderttt.decoding.sampling import Chooser
     from ponderttt.frozen import FrozenModel
 
@@ -144,7 +144,7 @@ def _adaptive(
     )
     for step in text.read(ids):
         chunk_read(step)
-    choose, ends = Chooser(continuation.sampling), end_tokens(reader.backbone)
+    choose = Chooser(continuation.sampling)
     for _ in range(continuation.max_tokens):
         token = choose(text.next_token())
         if token in ends:

@@ -17,7 +17,8 @@ from ponderttt.models import sharding
 QUERY_BLOCK = 128
 #: At most this many blocks, since each is its own piece of the compiled program.
 MAX_BLOCKS = 16
-_MASKED = -1e30
+#: Added to the scores of keys that a query may not see.
+MASKED = -1e30
 #: A key is passed over if its weight is below this share of what it would have if all visible keys had the same.
 SPARSE_SHARE = 0.1
 
@@ -134,7 +135,7 @@ def _attend_group(
         if window is not None:
             visible &= back < window
         # Added, and not put in the place of scores: where a query sees no key, its weights stay finite.
-        scores = scores.astype(jnp.float32) + jnp.where(visible, 0.0, _MASKED)
+        scores = scores.astype(jnp.float32) + jnp.where(visible, 0.0, MASKED)
         shifted = scores - scores.max(axis=-1, keepdims=True)
         weight = jnp.exp(shifted)
         total = weight.sum(axis=-1, keepdims=True)

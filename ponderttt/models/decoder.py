@@ -33,6 +33,13 @@ def default_split(layers: int) -> int:
     return max(layers - SUFFIX_BLOCKS, min(1, layers - 1))
 
 
+def embedded(config: Shape, outer: Mapping[str, Array], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """The residual stream in front of the first block; zeros where the pad id stands, which moves no other token."""
+    real = tokens < config.vocab_size
+    rows = family_of(config).embed(config, outer, jnp.where(real, tokens, 0), real_positions(real))
+    return jnp.where(real[..., None], rows, 0)
+
+
 class Parameters(nnx.Module):
     """Named frozen arrays; of blocks, stacked along a leading layer axis."""
 
@@ -77,10 +84,8 @@ class Decoder(nnx.Module):
         Token ``pad_id`` is embedded as zeros and never attended to.
         """
         real = tokens < self.config.vocab_size
-        rows = family_of(self.config).embed(
-            self.config, self.outer.arrays(), jnp.where(real, tokens, 0), real_positions(real)
-        )
-        return self._run(self.blocks_before, 0, jnp.where(real[..., None], rows, 0), real)[0]
+        rows = embedded(self.config, self.outer.arrays(), tokens)
+        return self._run(self.blocks_before, 0, rows, real)[0]
 
     def suffix(
         self,

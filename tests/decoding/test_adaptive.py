@@ -132,7 +132,7 @@ def recomputed(
     backbone: Backbone, module: FastWeights, text: AdaptiveText, ids: list[int], context: int
 ) -> np.ndarray:
     done = (len(ids) - 1) // CHUNK
-    front = [] if backbone.config.bos_id is None else [backbone.config.bos_id]
+    front = backbone.config.front
     own = ids[done * CHUNK :]
     seen = [*front, *ids[max(0, done - context) * CHUNK :]]
     tokens = np.full((1, 80), backbone.config.pad_id, np.int32)

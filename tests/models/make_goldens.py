@@ -101,7 +101,7 @@ def check_real(model: config.ModelConfig, name: str, cache_dir: Path) -> bool:
         reference = transformers.AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32).eval()
         reader = transformers.PreTrainedTokenizerFast(tokenizer_file=f"{scratch}/tokenizer.json")
     assert backbone.tokenizer is not None
-    front = [] if backbone.config.bos_id is None else [backbone.config.bos_id]
+    front = backbone.config.front
     passed = True
     for module in (argparse, tempfile):
         text = Path(module.__file__ or "").read_text()

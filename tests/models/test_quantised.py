@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
 from ponderttt.models import suffix, tensors, weights
 from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.losses import linear_cross_entropy
 from ponderttt.models.quantised import Kind, Precision, is_quantised
+from study import write_model
 
 KINDS: tuple[Kind, ...] = ("int8", "int4")
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(3, 61, (2, 40)), jnp.int32)
@@ -61,18 +63,15 @@ def test_a_quantised_model_computes_with_its_quantised_weights(kind: Kind, tiny:
 @pytest.mark.parametrize(("kind", "share"), [("int8", 0.005), ("int4", 0.1)])
 def test_quantised_weights_are_near_what_they_were(kind: Kind, share: float, tiny: Backbone) -> None:
     """Root mean square error as a share of the weights': int8 has 127 steps, int4 7."""
+    narrow = quantised(tiny, kind)
     before = tensors.disassemble(nnx.merge(tiny.graph, tiny.params))
-    after = tensors.disassemble(nnx.merge(*_parts(quantised(tiny, kind))))
+    after = tensors.disassemble(nnx.merge(narrow.graph, narrow.params))
     for name, array in before.items():
         error = np.sqrt(np.mean((after[name] - array) ** 2) / np.mean(array**2))
         if array.ndim < 2 or name.endswith("wpe.weight"):
             assert error == 0
         else:
             assert 0 < error < share * 1.5, name
-
-
-def _parts(backbone: Backbone) -> tuple[object, object]:
-    return backbone.graph, backbone.params
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,28 +89,17 @@ def test_matrices_take_a_quarter_and_an_eighth_of_the_memory(kind: Kind, tiny: B
 
 @pytest.mark.parametrize("precision", [Precision("bfloat16"), Precision(kind="int4")])
 def test_what_is_opened_alone_is_what_the_backbone_computes_with(
-    precision: Precision, tiny: Backbone, tmp_path: Path
+    precision: Precision, tmp_path: Path
 ) -> None:
     """Fast weights read with the same projection and the same last blocks as the frozen pass."""
-    if tiny.config.family != "llama":
-        return
-    from study import write_model
-
     write_model(tmp_path / "model")
-    config = weights_config(tmp_path / "model", precision)
+    source = ModelSource("path", path=str(tmp_path / "model"))
+    config = ModelConfig("llama", source, precision.dtype, quantize=precision.kind)
     weights.convert(config, tmp_path, tmp_path / "out")
-    whole = weights.open_backbone(tmp_path / "out", precision, 1)
+    whole = weights.open_backbone(tmp_path / "out", weights.precision_of(config), 1)
     alone = weights.open_unembedding(tmp_path / "out", precision=precision)
     np.testing.assert_array_equal(alone.matrix, whole.unembedding)
     _, after = suffix.open_suffix(tmp_path / "out", 1, precision=precision)
     expected = suffix.suffix_weights(whole)
     for name, array in expected.blocks.items():
         np.testing.assert_array_equal(after.blocks[name], array)
-
-
-def weights_config(folder: Path, precision: Precision):
-    from ponderttt.config import ModelConfig, ModelSource
-
-    return ModelConfig(
-        "llama", ModelSource("path", path=str(folder)), precision.dtype, quantize=precision.kind
-    )

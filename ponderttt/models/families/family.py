@@ -63,6 +63,11 @@ class Shape:
         return self.vocab_size
 
     @property
+    def front(self) -> tuple[int, ...]:
+        """Tokens that stand in front of whatever the model reads."""
+        return () if self.bos_id is None else (self.bos_id,)
+
+    @property
     def query_scale(self) -> float:
         """What queries are multiplied by before they meet keys."""
         return self.head_dim**-0.5
