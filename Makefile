@@ -18,7 +18,7 @@ help:
 	@echo "make parity   compare with reference implementations in torch and rlax ($(PARITY)); ACCEPT_TERMS=yes: Gemma too"
 	@echo "make lint     formatting, linters, types"
 	@echo "make status   what is missing or failed, and the command that runs it"
-	@echo "make clean    remove results (results/, smoke/, ci/, frontier/, learned/); keeps data/ and $(VENV)"
+	@echo "make clean    remove results (results/, smoke/, ci/, frontier/, learned/, transfer/, stack/); keeps data/ and $(VENV)"
 
 env: $(INSTALLED)
 
@@ -37,7 +37,7 @@ smoke: env
 	@$(BIN)/python -m ponderttt.jobs.make config/smoke.yaml
 
 test: env
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n 2 --no-loadscope-reorder
 
 prove: env
 	$(BIN)/python -m pytest -m slow
@@ -71,4 +71,4 @@ status: env
 	@$(BIN)/ponderttt status --config $(STUDY)
 
 clean:
-	rm -rf results smoke ci frontier learned
+	rm -rf results smoke ci frontier learned transfer stack

@@ -19,7 +19,13 @@ from ponderttt.names import (
     variant_of,
 )
 from ponderttt.settings.fast_weights import FastWeightsSettings
+from ponderttt.settings.hub import HubConfig
 from ponderttt.settings.learning import LearnedConfig
+
+#: Languages whose source files are known by their names.
+LANGUAGES = ("Python", "JavaScript", "Java", "Go")
+#: Kinds of corpus that are rows of a dataset.
+DATASET_KINDS = ("stack_v2", "stack_v3", "text")
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class ModelConfig:
     split_layer: int | None = None
     #: How its matrices are kept in memory; ``None`` is in the compute dtype.
     quantize: Literal["int8", "int4"] | None = None
+    #: Devices that share the model in the frozen pass, as in ``tensor=4``; ``None`` is one.
+    mesh: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,11 +117,14 @@ class CorpusConfig:
     ``language`` and ``split``, or only those named in ``only``.  ``files``: the folder or checkout ``path``,
     each of whose top-level folders is a repository unless ``single_repository``.  ``random_tokens`` and ``repeated``:
     controls made from the chunks of the corpus ``source``: tokens drawn uniformly, and its streams' first chunks over
-    and over.
+    and over.  ``stack_v2``, ``stack_v3``, ``text``: rows of the dataset that ``hub`` names.
     """
 
-    kind: Literal["wheel", "npm", "debian", "files", "random_tokens", "repeated"]
-    language: Literal["Python", "JavaScript", "Java", "Go"]
+    kind: Literal[
+        "wheel", "npm", "debian", "files", "random_tokens", "repeated", "stack_v2", "stack_v3", "text"
+    ]
+    #: As the dataset calls it; of packages and files one of Python, JavaScript, Java and Go.
+    language: str
     split: str
     packages: str | None = None
     only: tuple[str, ...] = ()
@@ -124,8 +135,21 @@ class CorpusConfig:
     max_streams: int | None = None
     chunks_per_stream: int | None = None
     filters: FilterConfig = FilterConfig()
+    hub: HubConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.is_dataset:
+            if self.hub is None:
+                raise ConfigError(f"a corpus of kind {self.kind} needs the key 'hub' (the dataset)")
+            if self.kind == "text" and self.hub.repository is None and self.hub.path is None:
+                raise ConfigError("a corpus of kind text needs the key 'hub.repository' or 'hub.path'")
+            return
+        if self.hub is not None:
+            raise ConfigError(
+                f"a corpus of kind {self.kind} has no key 'hub'; that is for {', '.join(DATASET_KINDS)}"
+            )
+        if self.language not in LANGUAGES:
+            raise ConfigError(unknown("language", self.language, LANGUAGES))
         if self.kind == "files" and not (self.path and self.license):
             raise ConfigError(
                 "a corpus of kind files needs the keys 'path' and 'license' (the SPDX name of your files' license)"
@@ -136,6 +160,11 @@ class CorpusConfig:
                     raise ConfigError(f"a corpus of kind {self.kind} needs the key '{key}'")
         elif self.kind != "files" and not self.packages:
             raise ConfigError(f"a corpus of kind {self.kind} needs the key 'packages' (a CSV list)")
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it is made of the rows of a dataset, in many jobs."""
+        return self.kind in DATASET_KINDS
 
     @property
     def is_control(self) -> bool:

@@ -87,7 +87,8 @@ class FrozenModel:
                 f"split_layer {backbone.split_layer} leaves no block whose attention could be observed; lower it"
             )
         self.backbone = backbone
-        self._sketch = gradient_sketch(backbone.unembedding)
+        with backbone.on_devices():
+            self._sketch = gradient_sketch(backbone.unembedding)
         self._prefix = Program(lambda params, tokens: nnx.merge(backbone.graph, params).prefix(tokens))
         self._suffix: dict[int, Program] = {}
         self._losses = Program(frozen_losses)
@@ -100,10 +101,11 @@ class FrozenModel:
         chunk_size = stream.input_ids.shape[1]
         # Who goes on from the split layer needs the state of what stands in front of the chunk, if that is one token.
         before = bos_id is not None and context_chunks == 0
-        prefix = self._prefix(self.backbone.params, tokens)
-        suffix = self._suffix_program(chunk_size)(
-            self.backbone.params, prefix.value, tokens < self.backbone.config.vocab_size
-        )
+        with self.backbone.on_devices():
+            prefix = self._prefix(self.backbone.params, tokens)
+            suffix = self._suffix_program(chunk_size)(
+                self.backbone.params, prefix.value, tokens < self.backbone.config.vocab_size
+            )
         hidden, attention = suffix.value
         return States(
             np.asarray(prefix.value)[0, -chunk_size - before :].astype(np.float32, copy=False),
@@ -121,7 +123,8 @@ class FrozenModel:
         """Read, score and observe a chunk; ``previous`` are the hidden states of the chunk before it, if any."""
         states = self.states(stream, index, context_chunks)
         targets = np.asarray(stream.targets[index], np.int32)
-        losses = self._losses(states.hidden, self.backbone.unembedding, self._sketch, targets)
+        with self.backbone.on_devices():
+            losses = self._losses(states.hidden, self.backbone.unembedding, self._sketch, targets)
         begin = time.perf_counter()
         tokenizer = self.backbone.tokenizer
         signals = chunk_signals(stream, index, states, losses.value, previous, tokenizer)

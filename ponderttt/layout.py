@@ -59,6 +59,14 @@ class Layout:
         """Source files of a corpus."""
         return f"{self.data}/shards/{corpus}/{MANIFEST}"
 
+    def selected(self, corpus: str = "{corpus}", part: int | str = "{part}") -> str:
+        """The files of one part of a dataset that are wanted, by bucket."""
+        return f"{self.data}/selected/{corpus}/part-{part}/{MANIFEST}"
+
+    def contents(self, corpus: str = "{corpus}", bucket: int | str = "{bucket}") -> str:
+        """The files of a bucket with their contents."""
+        return f"{self.data}/contents/{corpus}/bucket-{bucket}/{MANIFEST}"
+
     def chunks(self, model: str = "{model}", corpus: str = "{corpus}") -> str:
         """A corpus in chunks, under the tokenizer of a model."""
         return f"{self.data}/chunks/{model}/{corpus}/{MANIFEST}"

@@ -137,6 +137,38 @@ def corpus_settings(wildcards):
     return {**CONFIG["corpora"][wildcards.corpus], "chunks_per_stream": None}
 
 
+def is_dataset(corpus):
+    """Whether a corpus is rows of a dataset, made in many jobs."""
+    return EXPERIMENT.corpora[corpus].is_dataset
+
+
+def dataset_parts(path, corpus):
+    """The manifests of all jobs of a stage over a dataset: as many as the configuration says, whatever the data is."""
+    return [
+        path(corpus, number) for number in range(EXPERIMENT.corpora[corpus].hub.parts)
+    ]
+
+
+def without(settings, *keys):
+    """Settings of which some have no part in a result."""
+    return {key: value for key, value in settings.items() if key not in keys}
+
+
+def contents_settings(wildcards):
+    """What contents depend on: not how many streams are kept in the end, nor how fast or from where they are fetched."""
+    settings = without(
+        CONFIG["corpora"][wildcards.corpus], "chunks_per_stream", "max_streams"
+    )
+    contents = {"segment_files": settings["hub"]["contents"]["segment_files"]}
+    return {**settings, "hub": {**settings["hub"], "contents": contents}}
+
+
+def selection_settings(wildcards):
+    """What a selection depends on: nothing of contents."""
+    settings = contents_settings(wildcards)
+    return {**settings, "hub": without(settings["hub"], "contents", "decontaminate")}
+
+
 def training_shards(wildcards):
     """Held-out corpora are cleared of whatever is in the training corpus."""
     return (

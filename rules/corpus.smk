@@ -10,6 +10,8 @@ rule shards:
         f"{DATA}/logs/shards/{{corpus}}.log",
     benchmark:
         f"{DATA}/benchmarks/shards/{{corpus}}.tsv"
+    wildcard_constraints:
+        corpus=one_of(name for name in EXPERIMENT.corpora if not is_dataset(name)),
     threads: 1
     resources:
         mem_mb=lambda wildcards: 3000,
@@ -21,6 +23,74 @@ rule shards:
         downloads=LAYOUT.downloads,
     script:
         "../workflow_scripts/shards.py"
+
+
+# A dataset of the hub: its parts are read, files of one repository meet in one bucket, contents are fetched by bucket.
+rule select:
+    output:
+        LAYOUT.selected(),
+    log:
+        f"{DATA}/logs/select/{{corpus}}/part-{{part}}.log",
+    benchmark:
+        f"{DATA}/benchmarks/select/{{corpus}}/part-{{part}}.tsv"
+    wildcard_constraints:
+        corpus=one_of(name for name in EXPERIMENT.corpora if is_dataset(name)),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: 2000,
+        runtime=lambda wildcards: minutes(6 * 3600),
+    params:
+        code=code("select"),
+        settings=selection_settings,
+    script:
+        "../workflow_scripts/select.py"
+
+
+rule contents:
+    input:
+        parts=lambda wildcards: dataset_parts(LAYOUT.selected, wildcards.corpus),
+    output:
+        LAYOUT.contents(),
+    log:
+        f"{DATA}/logs/contents/{{corpus}}/bucket-{{bucket}}.log",
+    benchmark:
+        f"{DATA}/benchmarks/contents/{{corpus}}/bucket-{{bucket}}.tsv"
+    wildcard_constraints:
+        corpus=one_of(name for name in EXPERIMENT.corpora if is_dataset(name)),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: 3000,
+        runtime=lambda wildcards: minutes(6 * 3600),
+    params:
+        code=code("contents"),
+        settings=contents_settings,
+        # How they are fetched changes nothing of what they are, so it is no parameter.
+    script:
+        "../workflow_scripts/contents.py"
+
+
+rule merge:
+    input:
+        parts=lambda wildcards: dataset_parts(LAYOUT.selected, wildcards.corpus),
+        buckets=lambda wildcards: dataset_parts(LAYOUT.contents, wildcards.corpus),
+        train=training_shards,
+    output:
+        LAYOUT.shards(),
+    log:
+        f"{DATA}/logs/merge/{{corpus}}.log",
+    benchmark:
+        f"{DATA}/benchmarks/merge/{{corpus}}.tsv"
+    wildcard_constraints:
+        corpus=one_of(name for name in EXPERIMENT.corpora if is_dataset(name)),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: 3000,
+        runtime=lambda wildcards: minutes(3 * 3600),
+    params:
+        code=code("merge"),
+        settings=corpus_settings,
+    script:
+        "../workflow_scripts/merge.py"
 
 
 rule chunks:

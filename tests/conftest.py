@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -48,13 +49,28 @@ def awake_modules() -> dict[str, FastWeights]:
     return {kind: awake(kind) for kind in KINDS}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Side by side (``-n 2``), files stay whole, and so does the workflow: both share what is dear."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Whole(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "workflow" if "workflow" in Path(file).parts else file
+
+    return Whole(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (``-n 2 --dist loadgroup``), files stay whole, and so does the workflow: both share what is dear."""
-    folder = Path(__file__).parent
-    for item in items:
-        part = item.path.relative_to(folder)
-        group = part.parts[0] if part.parts[0] == "workflow" else str(part)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """What takes longest begins first, so that no worker waits for another in the end."""
+    longest = ("workflow", "training", "loop")
+
+    def place(item: pytest.Item) -> int:
+        parts = item.path.relative_to(Path(__file__).parent).parts
+        return next((n for n, name in enumerate(longest) if name in parts), len(longest))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", params=TINY)

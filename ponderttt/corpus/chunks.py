@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ponderttt.corpus.files import SourceFile
-from ponderttt.corpus.shards import read_parquet, read_shards, shards_digest
+from ponderttt.corpus.shards import iterate_shards, read_parquet, shards_digest
 from ponderttt.corpus.sources import Progress, silent
 from ponderttt.corpus.staging import staged_folder
 from ponderttt.corpus.streams import Document, Stream, Tokenizer, cut_chunks, tokenize_documents
@@ -67,70 +67,93 @@ def build_chunks(
             "padding needs an id of its own, such as the next one after the vocabulary"
         )
     rebuild = rebuild_command(Path(shards_dir) / MANIFEST)
-    corpus = read_manifest(shards_dir, "shards", rebuild, verify=False)["facts"]["corpus"]
-    repositories = _by_repository(read_shards(shards_dir, rebuild))
+    shards = read_manifest(shards_dir, "shards", rebuild, verify=False)["facts"]
+    corpus, total = shards["corpus"], shards["repositories_kept"]
     # One token more than the chunks read: the successor of the last.
     max_tokens = None if max_chunks_per_stream is None else max_chunks_per_stream * chunk_size + 1
-    streams: list[Stream] = []
+    sizes: dict[str, int] = {}
     short: dict[str, int] = {}
     not_lossless: dict[str, tuple[str, ...]] = {}
-    for done, (name, files) in enumerate(repositories, 1):
-        documents = (Document(file.path, file.content) for file in files)
-        tokens = tokenize_documents(documents, tokenizer, max_tokens)
-        stream = cut_chunks(tokens, chunk_size, tokenizer.pad_id, name, files[0].language)
-        if tokens.not_lossless:
-            not_lossless[name] = tokens.not_lossless
-        if stream.n_chunks < min_chunks_per_stream:
-            short[name] = stream.n_chunks
-        else:
-            streams.append(stream)
-        progress(f"chunked {name}", done, len(repositories))
-    if not streams:
-        raise PonderTTTError(
-            f"corpus {corpus}: none of its {len(repositories)} streams has {min_chunks_per_stream} chunks of "
-            f"{chunk_size} tokens. Give it larger repositories, or a smaller chunk_size."
-        )
-    facts = {
-        "corpus": corpus,
-        "chunk_size": chunk_size,
-        "tokenizer": tokenizer.digest,
-        "vocab_size": tokenizer.vocab_size,
-        "pad_id": tokenizer.pad_id,
-        "eot_id": tokenizer.eot_id,
-        "streams": {stream.stream_id: stream.n_chunks for stream in streams},
-        "tokens": int(sum(stream.mask.sum() for stream in streams)),
-        "bytes": int(sum(stream.n_bytes.sum() for stream in streams)),
-        "short_streams": short,
-        "not_lossless": not_lossless,
-        "shards": shards_digest(shards_dir, rebuild),
-    }
-    write_chunks(streams, output_dir, facts)
-    return facts
+    scored = n_bytes = 0
+
+    def streams() -> Iterator[Stream]:
+        nonlocal scored, n_bytes
+        for done, (name, files) in enumerate(_repositories(shards_dir, rebuild), 1):
+            documents = (Document(file.path, file.content) for file in files)
+            tokens = tokenize_documents(documents, tokenizer, max_tokens)
+            stream = cut_chunks(tokens, chunk_size, tokenizer.pad_id, name, files[0].language)
+            if tokens.not_lossless:
+                not_lossless[name] = tokens.not_lossless
+            if stream.n_chunks < min_chunks_per_stream:
+                short[name] = stream.n_chunks
+            else:
+                sizes[name] = stream.n_chunks
+                scored, n_bytes = scored + int(stream.mask.sum()), n_bytes + int(stream.n_bytes.sum())
+                yield stream
+            progress(f"chunked {name}", done, total)
+        if not sizes:
+            raise PonderTTTError(
+                f"corpus {corpus}: none of its {total} streams has {min_chunks_per_stream} chunks of "
+                f"{chunk_size} tokens. Give it larger repositories, or a smaller chunk_size."
+            )
+
+    def facts() -> dict[str, Any]:
+        return {
+            "corpus": corpus,
+            "chunk_size": chunk_size,
+            "tokenizer": tokenizer.digest,
+            "vocab_size": tokenizer.vocab_size,
+            "pad_id": tokenizer.pad_id,
+            "eot_id": tokenizer.eot_id,
+            "streams": sizes,
+            "tokens": scored,
+            "bytes": n_bytes,
+            "short_streams": short,
+            "not_lossless": not_lossless,
+            "shards": shards_digest(shards_dir, rebuild),
+        }
+
+    return write_chunks(streams(), chunk_size, output_dir, facts)
 
 
-def _by_repository(files: Sequence[SourceFile]) -> list[tuple[str, list[SourceFile]]]:
-    """Files by repository, in the order in which repositories first appear, sorted by path within each."""
-    groups: dict[str, list[SourceFile]] = {}
-    for file in files:
-        groups.setdefault(file.repo_name, []).append(file)
-    return [(name, sorted(group, key=lambda file: file.path)) for name, group in groups.items()]
+def _repositories(shards_dir: Path | str, rebuild: str) -> Iterator[tuple[str, list[SourceFile]]]:
+    """Files by repository, in the order in which repositories come, sorted by path within each; one is in memory."""
+    files = (file for group in iterate_shards(shards_dir, rebuild) for file in group)
+    for name, group in groupby(files, lambda file: file.repo_name):
+        yield name, sorted(group, key=lambda file: file.path)
 
 
-def write_chunks(streams: Sequence[Stream], output_dir: Path | str, facts: dict[str, Any]) -> None:
+def write_chunks(
+    streams: Iterable[Stream],
+    chunk_size: int,
+    output_dir: Path | str,
+    facts: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
     """Write streams in order, one row per chunk and one row group per stream; all or nothing.
+
+    Args:
+        streams: taken one at a time.
+        chunk_size: tokens per chunk.
+        output_dir: folder of the chunks.
+        facts: of the manifest, asked for when all streams are written.
+
+    Returns:
+        The facts.
 
     Raises:
         PonderTTTError: the disk is full; what was in ``output_dir`` before is untouched.
     """
     import pyarrow.parquet as pq
 
-    schema = _schema(streams[0].input_ids.shape[1])
+    schema, rows = _schema(chunk_size), 0
     with staged_folder(output_dir, "chunks-*.parquet") as staged:
         with pq.ParquetWriter(staged / CHUNKS_FILE, schema, compression="zstd") as writer:
             for stream in streams:
                 writer.write_table(_to_table(stream, schema))
-        rows = sum(stream.n_chunks for stream in streams)
-        write_manifest(staged, "chunks", {CHUNKS_FILE: rows}, facts)
+                rows += stream.n_chunks
+        found = facts()
+        write_manifest(staged, "chunks", {CHUNKS_FILE: rows}, found)
+    return found
 
 
 def chunk_facts(folder: Path | str, rebuild: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int32
@@ -73,10 +73,10 @@ def build_control_chunks(
         n_bytes = np.asarray(tokenizer.token_bytes(ids.tolist()), np.int32)
         tokens = Tokens(ids, n_bytes, np.zeros(1, np.int32), (name,), ())
         made.append(cut_chunks(tokens, size, facts["pad_id"], name, source[0].language))
-    write_chunks(made, output_dir, _facts(facts, corpus, kind, made))
+    write_chunks(made, size, output_dir, lambda: _facts(facts, corpus, kind, made))
 
 
-def _facts(source: dict[str, object], corpus: str, kind: str, made: Sequence[Stream]) -> dict[str, object]:
+def _facts(source: dict[str, Any], corpus: str, kind: str, made: Sequence[Stream]) -> dict[str, Any]:
     same = ("chunk_size", "tokenizer", "vocab_size", "pad_id", "eot_id")
     return {
         "corpus": corpus,

@@ -54,6 +54,11 @@ class NearDuplicates:
         self._blank: Any = MinHash(num_perm=permutations, seed=PERMUTATION_SEED, hashfunc=int)
         self._signatures: dict[str, Any] = {}
 
+    @property
+    def band_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Start and end of each band of a signature: texts that are equal in one of them are compared."""
+        return tuple(self._index.hashranges)
+
     def shingles(self, text: str) -> np.ndarray:
         """Sorted distinct 32-bit hashes of the word 5-grams of a text; one hash of all words if fewer than 5."""
         words = _WORD.findall(text)

@@ -40,6 +40,12 @@ class Drops:
         files, total = self._counts.get(reason, Count(0, 0))
         self._counts[reason] = Count(files + 1, total + size)
 
+    def add_facts(self, facts: Mapping[str, Mapping[str, int]]) -> None:
+        """Count what another job counted, see :meth:`as_facts`."""
+        for reason, found in facts.items():
+            files, total = self[reason]
+            self._counts[reason] = Count(files + found["files"], total + found["bytes"])
+
     def __getitem__(self, reason: str) -> Count:
         return self._counts.get(reason, Count(0, 0))
 

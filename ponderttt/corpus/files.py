@@ -34,7 +34,7 @@ class SourceFile:
     repo_name: str
     path: str
     language: str
-    #: Always ``permissive``: the license filter lets nothing else through.
+    #: ``permissive``, unless a dataset's other types were asked for.
     license_type: str
     #: SPDX names: the repository's license, then those that the file states itself.
     detected_licenses: tuple[str, ...]

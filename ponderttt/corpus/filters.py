@@ -69,9 +69,9 @@ def is_language(path: str, language: str) -> bool:
     return PurePosixPath(path).suffix.lower() in EXTENSIONS[language]
 
 
-def path_reason(path: str, language: str) -> str | None:
-    """The reason to drop a file by its path alone, or ``None``."""
-    if not is_language(path, language):
+def path_reason(path: str, language: str | None = None) -> str | None:
+    """The reason to drop a file by its path alone, or ``None``; without a language any extension will do."""
+    if language is not None and not is_language(path, language):
         return "other_language"
     folders = {part.lower() for part in PurePosixPath(path).parts[:-1]}
     if folders & _VENDORED:

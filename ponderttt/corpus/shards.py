@@ -43,7 +43,7 @@ def build_shards(
         progress: told of every package fetched and every repository read.
 
     Returns:
-        The manifest's facts: ``corpus``, ``config``, ``repositories``, ``licenses`` and ``kept`` (counts), ``drops``
+        The manifest's facts: ``corpus``, ``config``, ``repositories``, ``licenses``, ``kept`` and ``repositories_kept`` (counts), ``drops``
         (reason → files and bytes), ``train_shards`` (digest of the files that overlap was tested against).
 
     Raises:
@@ -75,6 +75,7 @@ def build_shards(
         "repositories": [repository.facts() for repository in repositories],
         "licenses": dict(sorted(Counter(file.detected_licenses[0] for file in files).items())),
         "kept": {"files": len(files), "bytes": sum(file.length_bytes for file in files)},
+        "repositories_kept": len({file.repo_name for file in files}),
         "drops": drops.as_facts(),
         "train_shards": train_digest,
     }
@@ -152,11 +153,24 @@ def read_shards(folder: Path | str, rebuild: str) -> list[SourceFile]:
     Raises:
         CorruptFileError: the manifest is missing, or a shard differs from it or is not readable.
     """
+    return [file for files in iterate_shards(folder, rebuild) for file in files]
+
+
+def iterate_shards(folder: Path | str, rebuild: str) -> Iterator[list[SourceFile]]:
+    """:func:`read_shards`, a row group at a time: what is in memory does not grow with the corpus."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     manifest = read_manifest(folder, "shards", rebuild)
-    files: list[SourceFile] = []
     for shard in manifest["files"]:
-        files += from_table(read_parquet(Path(folder) / shard, COLUMNS, rebuild))
-    return files
+        path = Path(folder) / shard
+        try:
+            with pq.ParquetFile(path) as reader:
+                _check_columns(path, reader.schema_arrow.names, COLUMNS, rebuild)
+                for group in range(reader.num_row_groups):
+                    yield from_table(reader.read_row_group(group))
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error, rebuild) from None
 
 
 def read_parquet(path: Path, columns: Sequence[str], rebuild: str) -> Any:
@@ -171,11 +185,19 @@ def read_parquet(path: Path, columns: Sequence[str], rebuild: str) -> Any:
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise CorruptFileError(f"{path}: not readable as Parquet ({reason}). Rebuild it: {rebuild}") from None
-    if tuple(table.column_names) != tuple(columns):
-        raise CorruptFileError(f"{path}: has the columns of another version. Rebuild it: {rebuild}")
+        raise _unreadable(path, error, rebuild) from None
+    _check_columns(path, table.column_names, columns, rebuild)
     return table
+
+
+def _unreadable(path: Path, error: Exception, rebuild: str) -> CorruptFileError:
+    reason = " ".join(str(error).split())[:100]
+    return CorruptFileError(f"{path}: not readable as Parquet ({reason}). Rebuild it: {rebuild}")
+
+
+def _check_columns(path: Path, found: Sequence[str], columns: Sequence[str], rebuild: str) -> None:
+    if tuple(found) != tuple(columns):
+        raise CorruptFileError(f"{path}: has the columns of another version. Rebuild it: {rebuild}")
 
 
 def shards_digest(folder: Path | str, rebuild: str) -> str:

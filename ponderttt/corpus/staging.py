@@ -39,6 +39,9 @@ def staged_folder(target: Path | str, pattern: str) -> Iterator[Path]:
             for path in sorted(staged.iterdir(), key=lambda path: (path.name == MANIFEST, path.name)):
                 path.replace(target / path.name)
     except (OSError, PonderTTTError) as error:
+        # A folder that was made for nothing goes; one with anything in it stays.
+        with contextlib.suppress(OSError):
+            target.rmdir()
         # A full disk met while the staged manifest was written arrives as an error about the staging folder.
         cause = error if isinstance(error, OSError) else error.__cause__
         if isinstance(cause, OSError) and cause.errno in _FULL:

@@ -10,7 +10,7 @@ from ponderttt.frozen import SETTINGS, run_frozen_pass
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, inputs_digest
 from ponderttt.layout import rebuild
-from ponderttt.models.weights import open_backbone, precision_of
+from ponderttt.models.weights import open_configured
 from ponderttt.provenance import MANIFEST
 
 #: Bytes of a cached hidden state, which is float32.
@@ -57,9 +57,7 @@ def frozen_pass(
     output = Path(output_dir)
     # Caches of jax lie beside the data, whatever the depth of this folder.
     compilation_cache(Path(model_dir).parents[1] / CACHE_FOLDER)
-    backbone = open_backbone(
-        model_dir, precision_of(model), model.split_layer, rebuild(Path(model_dir) / MANIFEST)
-    )
+    backbone = open_configured(model, model_dir, rebuild(Path(model_dir) / MANIFEST))
     streams = read_chunks(chunks_dir, rebuild(Path(chunks_dir) / MANIFEST))
     chunks = sum(stream.n_chunks for stream in streams)
     width, size = backbone.config.width, streams[0].input_ids.shape[1]

@@ -14,7 +14,7 @@ from ponderttt.config import ModelConfig
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.frozen import FrozenModel, open_frozen_pass
 from ponderttt.layout import rebuild
-from ponderttt.models.weights import open_backbone, open_unembedding, precision_of
+from ponderttt.models.weights import open_configured, open_unembedding, precision_of
 from ponderttt.provenance import MANIFEST, digest, read_manifest
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def open_inputs(
     manifest_facts = _facts(hidden_dir, again[hidden_dir])
     recompute, precision = None, precision_of(model)
     if not manifest_facts["keep_hidden"]:
-        recompute = FrozenModel(open_backbone(model_dir, precision, model.split_layer, again[model_dir]))
+        recompute = FrozenModel(open_configured(model, model_dir, again[model_dir]))
     streams, facts = open_frozen_pass(hidden_dir, chunks, again[hidden_dir], recompute)
     shape, suffix = None, None
     if kind == "suffix":

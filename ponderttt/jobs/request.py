@@ -106,7 +106,7 @@ def open_reader(experiment: config.Experiment, request: Request, notice: Callabl
 
 def open_model(experiment: config.Experiment, name: str, notice: Callable[[str], None]) -> Backbone:
     """A model of the configuration, fetched and converted now if the study has not done so yet."""
-    from ponderttt.models.weights import convert, open_backbone, precision_of
+    from ponderttt.models.weights import convert, open_configured
 
     if name not in experiment.models:
         raise PonderTTTError(
@@ -117,7 +117,7 @@ def open_model(experiment: config.Experiment, name: str, notice: Callable[[str],
     if not (folder / MANIFEST).exists():
         notice(f"fetching and converting {name} into {folder} (once)")
         convert(settings, layout.downloads, folder)
-    return open_backbone(folder, precision_of(settings), settings.split_layer, rebuild(folder / MANIFEST))
+    return open_configured(settings, folder, rebuild(folder / MANIFEST))
 
 
 def _name(request: Request) -> str:

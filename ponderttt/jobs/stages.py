@@ -12,6 +12,9 @@ from ponderttt.provenance import digest, stage_digest
 ENTRY_MODULES: dict[str, tuple[str, ...]] = {
     "model": ("ponderttt.jobs.model",),
     "shards": ("ponderttt.jobs.shards",),
+    "select": ("ponderttt.jobs.hub",),
+    "contents": ("ponderttt.jobs.hub",),
+    "merge": ("ponderttt.jobs.hub",),
     "chunks": ("ponderttt.jobs.chunks",),
     "control_chunks": ("ponderttt.jobs.control_chunks",),
     "hidden": ("ponderttt.jobs.hidden",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.errors import PonderTTTError
@@ -58,6 +60,11 @@ class Backbone:
     params: Any
     digest: str
     tokenizer: Tokenizer | None = None
+    mesh: Mesh | None = None
+
+    def on_devices(self) -> AbstractContextManager[Any]:
+        """Within it, programs are those of the devices that share the model."""
+        return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
     def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B T D"]:
         """Final normed hidden states, float32, of the last ``keep_last`` positions (all by default).
@@ -108,7 +115,12 @@ class Backbone:
         return nnx.merge(self.graph, self.params).unembedding_matrix()
 
 
-def make_backbone(model: Decoder, tokenizer: Tokenizer | None = None, digest: str | None = None) -> Backbone:
+def make_backbone(
+    model: Decoder,
+    tokenizer: Tokenizer | None = None,
+    digest: str | None = None,
+    mesh: Mesh | None = None,
+) -> Backbone:
     """Split a model into graph and parameters, once; ``digest`` is computed unless it is known already."""
     graph, params = nnx.split(model)
     return Backbone(
@@ -118,12 +130,17 @@ def make_backbone(model: Decoder, tokenizer: Tokenizer | None = None, digest: st
         params,
         digest or tensors.model_digest(graph, params),
         tokenizer,
+        mesh,
     )
 
 
 def random_backbone(
-    config: Shape, key: jax.Array, split_layer: int | None = None, precision: Precision = EXACT
+    config: Shape,
+    key: jax.Array,
+    split_layer: int | None = None,
+    precision: Precision = EXACT,
+    mesh: Mesh | None = None,
 ) -> Backbone:
     """A model with random weights, for tests and benchmarks."""
     checkpoint = tensors.in_memory(config, tensors.random_tensors(config, key))
-    return make_backbone(tensors.assemble(checkpoint, precision, split_layer))
+    return make_backbone(tensors.assemble(checkpoint, precision, split_layer, mesh), mesh=mesh)

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
@@ -45,7 +44,7 @@ class Parameters(nnx.Module):
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         for name, array in arrays.items():
-            setattr(self, name, nnx.Param(jax.device_put(array)))
+            setattr(self, name, nnx.Param(array))
 
     def arrays(self) -> dict[str, Array]:
         """The arrays by name, quantised ones as they are kept."""
@@ -58,25 +57,18 @@ class Decoder(nnx.Module):
     Args:
         config: the shape.
         outer: parameters outside of the blocks, see :meth:`Family.outer_shapes`.
-        blocks: name → stacked parameters ``[layers, ...]``, see :meth:`Family.block_shapes`.
-        split_layer: number of blocks in the prefix; ``None`` is :func:`default_split`.
+        before: name → stacked parameters ``[split_layer, ...]``, see :meth:`Family.block_shapes`.
+        after: name → those of the other blocks.
     """
 
     def __init__(
-        self,
-        config: Shape,
-        outer: Mapping[str, Array | np.ndarray],
-        blocks: Mapping[str, Array | np.ndarray],
-        split_layer: int | None = None,
+        self, config: Shape, outer: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
     ) -> None:
-        split = default_split(config.layers) if split_layer is None else split_layer
-        if not 0 <= split <= config.layers:
-            raise ValueError(f"split_layer is {split}; the model has {config.layers} blocks")
         self.config = config
-        self.split_layer = split
+        self.split_layer = next(iter(before.values())).shape[0]
         self.outer = Parameters(outer)
-        self.blocks_before = Parameters({name: stack[:split] for name, stack in blocks.items()})
-        self.blocks_after = Parameters({name: stack[split:] for name, stack in blocks.items()})
+        self.blocks_before = Parameters(before)
+        self.blocks_after = Parameters(after)
 
     def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Embedding and the first ``split_layer`` blocks; the residual stream in the parameters' dtype.
@@ -152,4 +144,5 @@ class Decoder(nnx.Module):
                 lambda row, real: observed_block(self.config, block, row, place, real, observe), carry, mask
             )
 
-        return lax.scan(step, hidden, (blocks, kinds))
+        # A gradient computes each block once more instead of keeping what is inside of all of them.
+        return lax.scan(jax.checkpoint(step, prevent_cse=False), hidden, (blocks, kinds))

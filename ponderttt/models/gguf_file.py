@@ -18,6 +18,9 @@ from ponderttt.models.tensors import Checkpoint, LazyTensor, transposed_tensors
 from ponderttt.models.tokenizer import Tokenizer
 from ponderttt.models.tokenizer_tables import from_pieces, from_vocabulary
 
+#: Of the float32 values that are de-quantised at once.
+_ROWS_BYTES = 1 << 24
+
 
 class GGUFFile:
     """An open GGUF file.
@@ -109,6 +112,11 @@ def _read(
 ) -> np.ndarray:
     from gguf.quants import dequantize
 
-    values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
-    restored = restore(values.reshape(shape))
+    # De-quantising takes several times the memory of what it gives, so it is done some rows at a time.
+    values, stored = np.empty(shape, np.float32), tensor.data.reshape(-1, tensor.data.shape[-1])
+    rows = values.reshape(len(stored), -1)
+    step = max(1, _ROWS_BYTES // max(1, rows[:1].nbytes))
+    for start in range(0, len(stored), step):
+        rows[start : start + step] = dequantize(stored[start : start + step], tensor.tensor_type)
+    restored = restore(values)
     return restored.T if turned else restored

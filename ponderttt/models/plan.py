@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from ponderttt.costs import count_flops
 from ponderttt.errors import PonderTTTError
-from ponderttt.models.decoder import Decoder
+from ponderttt.models.decoder import Decoder, default_split
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
 from ponderttt.models.losses import linear_cross_entropy
@@ -147,15 +147,19 @@ def parameter_count(shape: Shape) -> int:
 
 def _empty(shape: Shape, precision: Precision) -> Decoder:
     family = family_of(shape)
-    blocks = {
-        name: precision.kept(name, jnp.zeros((shape.layers, *size)), stacked=True)
-        for name, size in family.block_shapes(shape).items()
-    }
+
+    def blocks(layers: int) -> dict[str, Any]:
+        return {
+            name: precision.kept(name, jnp.zeros((layers, *size)), stacked=True)
+            for name, size in family.block_shapes(shape).items()
+        }
+
     outer = {
         name: precision.kept(name, jnp.zeros(size), stacked=False)
         for name, size in family.outer_shapes(shape).items()
     }
-    return Decoder(shape, outer, blocks)
+    split = default_split(shape.layers)
+    return Decoder(shape, outer, blocks(split), blocks(shape.layers - split))
 
 
 def _bytes(shape: tuple[int, ...], dtype: Any) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.models.config_json import CONFIG, read_json, read_shape, shape_json
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
-from ponderttt.models.tensors import Checkpoint, LazyTensor, stacked_parts
+from ponderttt.models.tensors import Checkpoint, LazyTensor, stacked_parts, tensor_shapes
 from ponderttt.provenance import atomic_path, write_json
 
 TOKENIZER, INDEX = "tokenizer.json", "model.safetensors.index.json"
@@ -96,39 +96,47 @@ def _read(path: Path, dtype: np.dtype, offset: int, shape: tuple[int, ...]) -> n
     return np.memmap(path, dtype, "r", offset, shape).astype(np.float32, copy=False)
 
 
-def _write(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write float32 tensors in the given order, which the safetensors library would change."""
+def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray]) -> None:
+    """Write float32 tensors in the given order, which the safetensors library would change; one is in memory at a time."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, array in tensors.items():
-        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": (end, end + array.nbytes)}
-        end += array.nbytes
+    for name, shape in shapes.items():
+        size = 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (end, end + size)}
+        end += size
     text = json.dumps(header).encode()
     # Spaces after the header put the first tensor on a 64-byte boundary, where JAX can use it in place.
     text += b" " * (-(8 + len(text)) % 64)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for array in tensors.values():
-            file.write(np.ascontiguousarray(array, np.float32).data)
+        for name in shapes:
+            file.write(np.ascontiguousarray(read(name), np.float32).data)
 
 
 def write_folder(
-    folder: Path, config: Shape, tensors: Mapping[str, np.ndarray], tokenizer_json: str
+    folder: Path, config: Shape, read: Callable[[str], np.ndarray], tokenizer_json: str
 ) -> tuple[str, ...]:
     """Write a model as a folder that this package and transformers read; the names of the files, in order.
 
     Tensors that are stacked in memory lie one after the other in the file, so that opening it copies nothing.
+
+    Args:
+        folder: to write to.
+        config: the shape of the model.
+        read: gives a tensor by its Hugging Face name; called once for each.
+        tokenizer_json: of its tokenizer.
     """
+    sizes = tensor_shapes(config)
     family = family_of(config)
     alone = family.OUTER["embedding" if config.tied else "unembedding"]
     stacked = [name for kind in family.block_shapes(config) for name in stacked_parts(config, kind)]
-    others = [name for name in tensors if name not in {alone, *stacked}]
+    others = [name for name in sizes if name not in {alone, *stacked}]
     shards = {UNEMBEDDING_SHARD: [alone], BLOCKS_SHARD: [*stacked, *others]}
     for shard, names in shards.items():
         with atomic_path(folder / shard) as temporary:
-            _write(temporary, {name: tensors[name] for name in names})
+            _write(temporary, {name: sizes[name] for name in names}, read)
     weight_map = {name: shard for shard, names in shards.items() for name in names}
-    total = sum(array.nbytes for array in tensors.values())
+    total = sum(4 * math.prod(shape) for shape in sizes.values())
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     write_json(folder / CONFIG, shape_json(config))
     with atomic_path(folder / TOKENIZER) as temporary:

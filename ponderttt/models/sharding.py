@@ -10,17 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.mapping import unknown
-
-if TYPE_CHECKING:
-    from ponderttt.models.backbone import Backbone
 
 AXES = ("data", "fsdp", "tensor")
 #: Logical axis → axis of the mesh; what is not named here is the same everywhere.
@@ -87,10 +84,10 @@ def parse_mesh(text: str) -> dict[str, int]:
             name = "tensor" if text.strip() == part.strip() else ""
         if name not in AXES:
             raise PonderTTTError(
-                f"--mesh {text}: {unknown('axis', name, AXES)}; for example 8, or data=2,tensor=4"
+                f"mesh {text}: {unknown('axis', name, AXES)}; for example 8, or data=2,tensor=4"
             )
         if not size.isdigit() or int(size) < 1:
-            raise PonderTTTError(f"--mesh {text}: '{size}' is not a number of devices; for example 8")
+            raise PonderTTTError(f"mesh {text}: '{size}' is not a number of devices; for example 8")
         sizes[name] = int(size)
     return sizes
 
@@ -132,7 +129,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
-def on_mesh(backbone: Backbone, mesh: Mesh) -> Backbone:
-    """The same backbone with its parameters spread over a mesh, one at a time."""
-    shardings = parameter_shardings(backbone.params, mesh)
-    return replace(backbone, params=jax.tree.map(jax.device_put, backbone.params, shardings))
+def placed(name: str, value: Any, mesh: Mesh | None, *, stacked: bool) -> Any:
+    """A parameter on the devices of a mesh, as :func:`parameter_shardings` has it; on the one device without a mesh."""
+    if mesh is None:
+        return jax.device_put(value)
+
+    def place(leaf: Any) -> Array:
+        axes = logical_axes(name, leaf.ndim, stacked)
+        return jax.device_put(leaf, NamedSharding(mesh, partition(axes, leaf.shape, mesh)))
+
+    return jax.tree.map(place, value)

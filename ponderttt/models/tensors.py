@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.models.decoder import Decoder
+from ponderttt.models.decoder import Decoder, default_split
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
 from ponderttt.models.quantised import EXACT, Precision, opened
+from ponderttt.models.sharding import placed
 
 
 @dataclass(frozen=True)
@@ -106,48 +108,73 @@ def check_tensors(checkpoint: Checkpoint) -> None:
         )
 
 
-def assemble(checkpoint: Checkpoint, precision: Precision = EXACT, split_layer: int | None = None) -> Decoder:
-    """Read every tensor once into a :class:`Decoder`, one parameter at a time.
+def assemble(
+    checkpoint: Checkpoint,
+    precision: Precision = EXACT,
+    split_layer: int | None = None,
+    mesh: Mesh | None = None,
+) -> Decoder:
+    """Read every tensor once into a :class:`Decoder`: a parameter is on its devices before the next one is read.
+
+    Args:
+        checkpoint: what is read.
+        precision: how parameters are kept.
+        split_layer: number of blocks in the prefix; ``None`` is :func:`~ponderttt.models.decoder.default_split`.
+        mesh: devices that share the parameters; one device by default.
 
     Raises:
         PonderTTTError: see :func:`check_tensors`; or ``split_layer`` lies outside the model.
     """
     check_tensors(checkpoint)
     config, tensors, family = checkpoint.config, checkpoint.tensors, family_of(checkpoint.config)
-    if split_layer is not None and not 0 <= split_layer <= config.layers:
+    split = default_split(config.layers) if split_layer is None else split_layer
+    if not 0 <= split <= config.layers:
         raise PonderTTTError(
-            f"split_layer is {split_layer}; {checkpoint.path} has {config.layers} blocks, so 0 to {config.layers}"
+            f"split_layer is {split}; {checkpoint.path} has {config.layers} blocks, so 0 to {config.layers}"
         )
-    blocks = {}
-    for name, shape in family.block_shapes(config).items():
-        parts = [tensors[part] for part in stacked_parts(config, name)]
-        joined = _joined(parts, (config.layers, *shape), precision.dtype, name in family.TRANSPOSED)
-        blocks[name] = _kept(name, joined, precision, stacked=True)
+
+    def kept(
+        name: str, parts: Sequence[str], shape: tuple[int, ...], *, stacked: bool, turned: bool = False
+    ) -> Any:
+        array = _joined([tensors[part] for part in parts], shape, precision.dtype, turned)
+        # On a CPU, memory that nobody else holds is taken over, not copied.
+        value = array if precision.kind is None else precision.kept(name, array, stacked=stacked)
+        return placed(name, value, mesh, stacked=stacked)
+
+    def stack(first: int, last: int) -> dict[str, Any]:
+        return {
+            name: kept(
+                name,
+                stacked_parts(config, name, first, last),
+                (last - first, *shape),
+                stacked=True,
+                turned=name in family.TRANSPOSED,
+            )
+            for name, shape in family.block_shapes(config).items()
+        }
+
     outer = {
-        name: _kept(
-            name, _joined([tensors[family.OUTER[name]]], shape, precision.dtype), precision, stacked=False
-        )
+        name: kept(name, [family.OUTER[name]], shape, stacked=False)
         for name, shape in family.outer_shapes(config).items()
     }
-    return Decoder(config, outer, blocks, split_layer)
+    return Decoder(config, outer, stack(0, split), stack(split, config.layers))
 
 
-def _kept(name: str, array: np.ndarray, precision: Precision, *, stacked: bool) -> Any:
-    # Memory that nobody else holds is taken over, not copied.
-    return array if precision.kind is None else precision.kept(name, array, stacked=stacked)
-
-
-def stacked_parts(config: Shape, name: str) -> list[str]:
-    """Names of the tensors whose rows, one after the other, are the stacked parameter ``name`` of all blocks."""
+def stacked_parts(config: Shape, name: str, first: int = 0, last: int | None = None) -> list[str]:
+    """Names of the tensors whose rows, one after the other, are the stacked parameter ``name`` of blocks ``first`` to
+    ``last`` (exclusive; all by default)."""
     family = family_of(config)
     parts = family.parts(config)[name]
-    return [family.BLOCK.format(layer) + part.name for layer in range(config.layers) for part in parts]
+    layers = range(first, config.layers if last is None else last)
+    return [family.BLOCK.format(layer) + part.name for layer in layers for part in parts]
 
 
 def _joined(
     parts: Sequence[LazyTensor], shape: tuple[int, ...], dtype: str, transposed: bool = False
 ) -> np.ndarray:
     """Tensors as one array of ``shape``: mapped where they lie one after the other in a file, or else copied."""
+    if not parts:
+        return np.zeros(shape, jnp.dtype(dtype))
     places = [part.place for part in parts]
     ends = [
         place and (place[0], place[1] + 4 * math.prod(part.shape))
@@ -173,38 +200,50 @@ def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return raw[start : start + size].view(kind).reshape(shape)
 
 
-def disassemble(model: Decoder) -> dict[str, np.ndarray]:
-    """Hugging Face name → parameter, the inverse of :func:`assemble` and independent of where it was split."""
+def named_parameters(model: Decoder) -> Iterator[tuple[str, np.ndarray]]:
+    """Hugging Face names and parameters, as a file would have them; no more than a stack of them is in memory at once."""
     config, family = model.config, family_of(model.config)
-    found = {family.OUTER[name]: np.asarray(opened(array)) for name, array in model.outer.arrays().items()}
-    parts, layer = family.parts(config), 0
-    for stack in (model.blocks_before, model.blocks_after):
-        stacked = {name: np.asarray(opened(array)) for name, array in stack.arrays().items()}
-        for index in range(len(next(iter(stacked.values())))):
-            for name, array in stacked.items():
+    for name, array in model.outer.arrays().items():
+        yield family.OUTER[name], np.asarray(opened(array))
+    parts = family.parts(config)
+    for stack, first in ((model.blocks_before, 0), (model.blocks_after, model.split_layer)):
+        for name, array in stack.arrays().items():
+            for layer, block in enumerate(np.asarray(opened(array)), first):
                 row = 0
                 for part in parts[name]:
-                    rows = array[index, row : row + part.rows]
-                    stored = rows.T if name in family.TRANSPOSED else rows
-                    found[family.BLOCK.format(layer) + part.name] = stored
+                    rows = block[row : row + part.rows]
+                    yield (
+                        family.BLOCK.format(layer) + part.name,
+                        rows.T if name in family.TRANSPOSED else rows,
+                    )
                     row += part.rows
-            layer += 1
-    return {name: found[name] for name in tensor_shapes(config)}
 
 
-def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
-    """sha256 over names, dtypes, shapes and bytes of tensors, in the order of their names."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        total.update(array.reshape(-1).view(np.uint8).data)
+def disassemble(model: Decoder) -> dict[str, np.ndarray]:
+    """Hugging Face name → parameter, the inverse of :func:`assemble` and independent of where it was split."""
+    found = dict(named_parameters(model))
+    return {name: found[name] for name in tensor_shapes(model.config)}
+
+
+def tensor_digest(array: np.ndarray) -> str:
+    """sha256 over dtype, shape and bytes of a tensor."""
+    flat = np.ascontiguousarray(array)
+    total = hashlib.sha256(f"{flat.dtype} {flat.shape}\n".encode())
+    total.update(flat.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
+
+
+def tensors_digest(digests: Mapping[str, str]) -> str:
+    """sha256 over the names of tensors and the :func:`tensor_digest` of each, in the order of their names."""
+    return hashlib.sha256(
+        "".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()
+    ).hexdigest()
 
 
 def model_digest(graph: nnx.GraphDef[Decoder], params: Any) -> str:
     """:func:`tensors_digest` of all parameters as they are now: changes when any bit of the backbone moves."""
-    return tensors_digest(disassemble(nnx.merge(graph, params)))
+    named = named_parameters(nnx.merge(graph, params))
+    return tensors_digest({name: tensor_digest(array) for name, array in named})
 
 
 def random_tensors(config: Shape, key: jax.Array) -> dict[str, np.ndarray]:

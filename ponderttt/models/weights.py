@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from ponderttt.config import ModelConfig
@@ -19,6 +20,7 @@ from ponderttt.models.families import family_of, shape_from_facts
 from ponderttt.models.families.family import Shape
 from ponderttt.models.gguf_file import GGUFFile
 from ponderttt.models.quantised import EXACT, Precision
+from ponderttt.models.sharding import make_mesh, parse_mesh
 from ponderttt.models.sources import check_terms, fetch_model
 from ponderttt.models.tensors import Checkpoint
 from ponderttt.models.tokenizer import Tokenizer
@@ -54,6 +56,11 @@ def precision_of(config: ModelConfig) -> Precision:
     return Precision(config.dtype, config.quantize)
 
 
+def mesh_of(config: ModelConfig) -> Mesh | None:
+    """The devices that share a model, if there are several."""
+    return None if config.mesh is None else make_mesh(parse_mesh(config.mesh))
+
+
 def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
     """Fetch, check and load a backbone straight from its source.
 
@@ -61,11 +68,13 @@ def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
         PonderTTTError: whatever :func:`~ponderttt.models.sources.fetch_model` or the readers find wrong.
     """
     checkpoint, reader = _read_source(config, cache_dir)
-    return make_backbone(tensors.assemble(checkpoint, precision_of(config), config.split_layer), reader)
+    mesh = mesh_of(config)
+    model = tensors.assemble(checkpoint, precision_of(config), config.split_layer, mesh)
+    return make_backbone(model, reader, mesh=mesh)
 
 
 def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) -> dict[str, Any]:
-    """Fetch, check and de-quantise a model once into ``output_dir``, which transformers can read as well.
+    """Fetch, check and de-quantise a model once into ``output_dir``, a tensor at a time; transformers can read it as well.
 
     Writes float32 safetensors, ``tokenizer.json``, ``config.json`` and, last, ``manifest.json``, whose facts say
     what the model is: ``digest``, ``config``, ``source``, ``tokenizer_digest``, ``vocab_size``, ``pad_id``,
@@ -76,9 +85,16 @@ def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) 
     """
     checkpoint, reader = _read_source(config, cache_dir)
     tensors.check_tensors(checkpoint)
-    arrays = {name: checkpoint.tensors[name].read() for name in tensors.tensor_shapes(checkpoint.config)}
+    digests: dict[str, str] = {}
+
+    def read(name: str) -> np.ndarray:
+        array = checkpoint.tensors[name].read()
+        digests[name] = tensors.tensor_digest(array)
+        return array
+
+    files = safetensors_file.write_folder(Path(output_dir), checkpoint.config, read, reader.json)
     facts = {
-        "digest": tensors.tensors_digest(arrays),
+        "digest": tensors.tensors_digest(digests),
         "family": checkpoint.config.family,
         "config": as_mapping(checkpoint.config),
         "source": as_mapping(config.source),
@@ -87,7 +103,6 @@ def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) 
         "pad_id": reader.pad_id,
         "eot_id": reader.eot_id,
     }
-    files = safetensors_file.write_folder(Path(output_dir), checkpoint.config, arrays, reader.json)
     write_manifest(output_dir, KIND, dict.fromkeys(files), facts)
     return facts
 
@@ -97,6 +112,7 @@ def open_backbone(
     precision: Precision = EXACT,
     split_layer: int | None = None,
     rebuild: str = "run the conversion of the model again",
+    mesh: Mesh | None = None,
 ) -> Backbone:
     """Open a folder that :func:`convert` made, after checking every file against its manifest.
 
@@ -105,6 +121,7 @@ def open_backbone(
         precision: of the computation, and how matrices are kept.
         split_layer: number of blocks in the prefix; ``None`` leaves the last two to the suffix.
         rebuild: the command that makes the folder again, for error messages.
+        mesh: devices that share the parameters.
 
     Raises:
         CorruptFileError: a file is missing or differs from the manifest.
@@ -114,7 +131,12 @@ def open_backbone(
     checkpoint, reader = read_model(folder)
     # The files are what was digested, so float32 parameters need not be hashed a second time.
     digest = manifest["facts"]["digest"] if precision.is_exact else None
-    return make_backbone(tensors.assemble(checkpoint, precision, split_layer), reader, digest)
+    return make_backbone(tensors.assemble(checkpoint, precision, split_layer, mesh), reader, digest, mesh)
+
+
+def open_configured(config: ModelConfig, model_dir: Path | str, rebuild: str) -> Backbone:
+    """:func:`open_backbone` as the configuration has the model."""
+    return open_backbone(model_dir, precision_of(config), config.split_layer, rebuild, mesh_of(config))
 
 
 @dataclass(frozen=True, eq=False)

@@ -222,6 +222,35 @@ def test_a_window_hides_what_is_further_back() -> None:
     np.testing.assert_allclose(seen.sparsity[:, 0], 0.0)
 
 
+def test_a_gradient_keeps_one_residual_stream_of_each_block_and_nothing_inside_of_it() -> None:
+    rows, width = 512, 32
+
+    def needed(layers: int) -> int:
+        config = LlamaConfig(
+            vocab_size=16,
+            layers=layers,
+            width=width,
+            heads=2,
+            kv_heads=2,
+            head_dim=16,
+            mlp_width=1024,
+            norm_eps=1e-5,
+            max_context=rows,
+            tied=True,
+            rope_base=1e4,
+        )
+        backbone = random_backbone(config, jax.random.key(0), split_layer=0)
+
+        def loss(hidden: Array) -> Array:
+            return (nnx.merge(backbone.graph, backbone.params).suffix(hidden) ** 2).sum()
+
+        compiled = jax.jit(jax.grad(loss)).lower(jnp.zeros((1, rows, width))).compile()
+        return int(compiled.memory_analysis().temp_size_in_bytes)
+
+    # The inside of an MLP alone is 32 times as wide as the residual stream.
+    assert needed(10) - needed(2) <= 8 * 2 * (4 * rows * width)
+
+
 def _outer(backbone: Backbone) -> dict[str, Array]:
     return nnx.merge(backbone.graph, backbone.params).outer.arrays()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -20,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 import model_files as files
 from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.models import tensors, weights
+from ponderttt.models import gguf_file, tensors, weights
 from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD, UNEMBEDDING_SHARD
 from ponderttt.models.tokenizer_tables import from_vocabulary
@@ -136,6 +138,36 @@ def test_opening_a_converted_model_maps_whole_stacks_and_copies_none(
     weights.open_backbone(converted)
     with pytest.raises(AssertionError, match="copied"):
         weights.open_backbone(converted, Precision("bfloat16"))
+
+
+def test_converting_holds_one_tensor_at_a_time_and_opening_one_parameter(
+    arrays: Arrays, gguf_path: Path, converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def counted(original: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        def read(*arguments: object) -> np.ndarray:
+            nonlocal most
+            array = original(*arguments)
+            alive.append(weakref.ref(array))
+            most = max(most, sum(reference() is not None for reference in alive))
+            return array
+
+        return read
+
+    monkeypatch.setattr(gguf_file, "_read", counted(gguf_file._read))
+    weights.convert(config_for(gguf_path), tmp_path, tmp_path / "again")
+    assert len(alive) == len(arrays)
+    assert most <= 2  # the one that is written, and the next
+    alive.clear()
+    most = 0
+    # Narrower than the file, so every parameter is copied, and moved to its devices, before the next one is read.
+    monkeypatch.setattr(tensors, "_empty", counted(tensors._empty))
+    monkeypatch.setattr(tensors, "placed", lambda name, value, mesh, stacked: jnp.array(value, copy=True))
+    weights.open_backbone(converted, Precision("bfloat16"))
+    assert most <= 2
+    assert len(alive) > 10
 
 
 def test_bfloat16_parameters_are_the_rounded_ones(arrays: Arrays, converted: Path) -> None:

@@ -67,7 +67,8 @@ def write_model(folder: Path, seed: int = 0) -> None:
     core.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
     config = tiny_llama(vocab_size=len(alphabet) + 1, mlp_width=64, max_context=256)
     folder.mkdir(parents=True)
-    write_folder(folder, config, random_tensors(config, jax.random.key(seed)), core.to_str())
+    arrays = random_tensors(config, jax.random.key(seed))
+    write_folder(folder, config, arrays.__getitem__, core.to_str())
 
 
 def write_sources(folder: Path) -> None:

@@ -1,0 +1,22 @@
+"""Sorting and joining of more than fits into memory, by DuckDB on files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+#: What a query may hold in memory; the rest goes to disk.
+MEMORY = "512MB"
+
+
+@contextlib.contextmanager
+def database(scratch: Path) -> Iterator[Any]:
+    """A connection whose results do not depend on the number of cores, and whose overflow lies in ``scratch``."""
+    import duckdb
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {"threads": 1, "memory_limit": MEMORY, "temp_directory": str(scratch)}
+    with duckdb.connect(config=settings) as connection:
+        yield connection

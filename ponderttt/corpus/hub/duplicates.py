@@ -1,0 +1,112 @@
+"""Duplicates among more files than one process can hold: bands of signatures are joined on disk.
+
+Of the files that repeat each other the one stays that comes first: permissive before unknown before other licenses, then more
+stars, more forks, the newest, and by name.  A file is dropped if one that stays repeats it, exactly (sha1) or nearly
+(estimated Jaccard similarity of word 5-grams, as in :mod:`ponderttt.corpus.dedup`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ponderttt.corpus.hub.database import database
+from ponderttt.corpus.hub.signatures import similarity
+
+#: Of files with a band in common, each is compared with so many of the first ones; thousands that share a band are copies
+#: of one another, and the first of them drops the rest.
+COMPARED = 64
+_BATCH = 1_024
+
+_FILES = """
+CREATE TABLE files AS
+SELECT row_number() OVER () - 1 AS id, *
+FROM (SELECT blob_id, license_type, stars, forks, changed, repo_name, path, filename, file_row_number
+      FROM read_parquet($segments, filename = true, file_row_number = true)
+      ORDER BY list_position($segments, filename), file_row_number)
+"""
+_RANKED = """
+CREATE TABLE ranked AS
+SELECT id, blob_id,
+       row_number() OVER (ORDER BY CASE license_type WHEN 'permissive' THEN 0 WHEN 'no_license' THEN 1 ELSE 2 END,
+                          stars DESC, forks DESC, changed DESC, repo_name, path, id) AS place
+FROM files
+"""
+_EXACT = "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY blob_id ORDER BY place) AS n FROM ranked) WHERE n > 1 ORDER BY id"
+#: Candidates: place 0 and below are training files, which are nobody's duplicates.
+_CANDIDATES = """
+CREATE TABLE candidates AS
+SELECT r.id, r.place, s.bands, s.signature
+FROM (SELECT blob_id, min(place) AS place, arg_min(id, place) AS id FROM ranked GROUP BY blob_id) r
+JOIN (SELECT blob_id, any_value(bands) AS bands, any_value(signature) AS signature
+      FROM read_parquet($signatures) GROUP BY blob_id) s USING (blob_id)
+"""
+_TRAINING = """
+INSERT INTO candidates
+SELECT -1, 1 - row_number() OVER (ORDER BY blob_id), any_value(bands), any_value(signature)
+FROM read_parquet($training) GROUP BY blob_id
+"""
+_PAIRS = """
+CREATE TABLE pairs AS
+WITH bands AS (SELECT place, unnest(bands) AS band, generate_subscripts(bands, 1) AS slot FROM candidates),
+     numbered AS (SELECT *, row_number() OVER (PARTITION BY slot, band, place > 0 ORDER BY place) AS n FROM bands),
+     first AS (SELECT * FROM numbered WHERE n <= $compared)
+SELECT DISTINCT f.place AS earlier, b.place AS later
+FROM first f JOIN numbered b ON f.slot = b.slot AND f.band = b.band AND f.place < b.place AND b.place > 0
+"""
+_COMPARED = """
+SELECT p.earlier, p.later, l.id, e.signature, l.signature
+FROM pairs p JOIN candidates e ON e.place = p.earlier JOIN candidates l ON l.place = p.later
+ORDER BY p.later, p.earlier
+"""
+
+
+def find_duplicates(
+    segments: Sequence[Path],
+    signatures: Sequence[Path],
+    threshold: float,
+    scratch: Path,
+    training: Sequence[Path] = (),
+) -> dict[int, str]:
+    """Number of a file, counted over the segments in their order → the reason to drop it.
+
+    Args:
+        segments: Parquet files with a row for each file of the corpus.
+        signatures: of :mod:`ponderttt.corpus.hub.signatures`, of the same files.
+        threshold: similarity from which on two files are near duplicates.
+        scratch: folder for what does not fit into memory.
+        training: signatures of the training corpus; what repeats one of its files is dropped too.
+    """
+    reasons: dict[int, str] = {}
+    paths = [str(path) for path in segments]
+    with database(scratch) as connection:
+        connection.execute(_FILES, {"segments": paths})
+        connection.execute(_RANKED)
+        for (number,) in _rows(connection, _EXACT):
+            reasons[number] = "exact_duplicate"
+        connection.execute(_CANDIDATES, {"signatures": [str(path) for path in signatures]})
+        copied: dict[int, str] = {}
+        if training:
+            files = [str(path) for path in training]
+            connection.execute(_TRAINING, {"training": files})
+            known = "SELECT r.id FROM ranked r SEMI JOIN read_parquet($training) t ON r.blob_id = t.blob_id"
+            for (number,) in _rows(connection, known, {"training": files}):
+                copied[number] = "exact_copy_of_training"
+        connection.execute(_PAIRS, {"compared": COMPARED})
+        dropped: set[int] = set()
+        for earlier, later, number, first, second in _rows(connection, _COMPARED):
+            if later in dropped or earlier in dropped or similarity(first, second) < threshold:
+                continue
+            if earlier <= 0:
+                copied.setdefault(number, "near_copy_of_training")
+            else:
+                dropped.add(later)
+                reasons[number] = "near_duplicate"
+    return copied | reasons
+
+
+def _rows(connection: Any, query: str, parameters: dict[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
+    found = connection.execute(query, parameters or {})
+    while rows := found.fetchmany(_BATCH):
+        yield from rows

@@ -1,0 +1,177 @@
+"""From the segments of all buckets to the shards of a corpus: without duplicates, a row group at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ponderttt.config import CorpusConfig
+from ponderttt.corpus.dedup import NearDuplicates
+from ponderttt.corpus.drops import Drops
+from ponderttt.corpus.files import COLUMNS, shard_schema
+from ponderttt.corpus.hub.duplicates import find_duplicates
+from ponderttt.corpus.hub.signatures import signature_row, signature_schema
+from ponderttt.corpus.shards import SHARD_BYTES, iterate_shards
+from ponderttt.corpus.staging import staged_folder
+from ponderttt.errors import PonderTTTError
+from ponderttt.provenance import write_manifest
+
+
+class Kept(NamedTuple):
+    """What went into the shards."""
+
+    rows: dict[str, int | None]
+    files: int
+    bytes: int
+    licenses: dict[str, int]
+    repositories: int
+
+
+def merge(
+    corpus: CorpusConfig,
+    name: str,
+    segments: Sequence[Path],
+    signatures: Sequence[Path],
+    output_dir: Path | str,
+    facts: dict[str, Any],
+    drops: Drops,
+    train_shards: Path | str | None,
+    rebuild_train: str = "",
+    shard_bytes: int = SHARD_BYTES,
+) -> dict[str, Any]:
+    """Write ``output_dir/shard-*.parquet`` with a manifest; all or nothing.
+
+    Args:
+        corpus: its settings.
+        name: what the configuration calls it.
+        segments: Parquet files of :mod:`ponderttt.corpus.hub.segments`, in order.
+        signatures: of the same files.
+        output_dir: folder of the shards.
+        facts: of the manifest, besides ``kept``, ``licenses`` and ``drops``.
+        drops: what earlier stages dropped; duplicates are added.
+        train_shards: shards of the training corpus; files that repeat one of its files are dropped.
+        rebuild_train: the command that makes them again.
+        shard_bytes: of content after which a new shard begins.
+
+    Raises:
+        PonderTTTError: nothing is left, or a repository is also in the training corpus, or the disk is full.
+    """
+    filters = corpus.filters
+    with staged_folder(output_dir, "shard-*.parquet") as staged:
+        scratch = staged / "scratch"
+        training, train_repositories = [], set[str]()
+        if train_shards is not None:
+            training = [staged / "training.parquet"]
+            train_repositories = _sign(train_shards, training[0], corpus, rebuild_train)
+        reasons = find_duplicates(segments, signatures, filters.near_duplicate_threshold, scratch, training)
+        kept = _write(corpus, name, segments, reasons, staged, drops, train_repositories, shard_bytes)
+        for leftover in training:
+            leftover.unlink()
+        for leftover in scratch.glob("*"):
+            leftover.unlink()
+        scratch.rmdir()
+        if not kept.files:
+            raise PonderTTTError(
+                f"corpus {name}: no file is left after the filters ({drops.in_words()}). "
+                f"Check corpora.{name}: its language, licenses, hub and filters."
+            )
+        whole = {
+            **facts,
+            "licenses": kept.licenses,
+            "kept": {"files": kept.files, "bytes": kept.bytes},
+            "repositories_kept": kept.repositories,
+            "drops": drops.as_facts(),
+        }
+        write_manifest(staged, "shards", kept.rows, whole)
+    return whole
+
+
+def _write(
+    corpus: CorpusConfig,
+    name: str,
+    segments: Sequence[Path],
+    reasons: dict[int, str],
+    folder: Path,
+    drops: Drops,
+    train_repositories: set[str],
+    shard_bytes: int,
+) -> Kept:
+    import pyarrow.parquet as pq
+
+    rows: dict[str, int | None] = {}
+    licenses: Counter[str] = Counter()
+    repositories = 0
+    files = size = in_shard = 0
+    last, number = "", -1
+    writer: Any = None
+    try:
+        for table in _row_groups(segments):
+            keep = []
+            for repository, length, detected in zip(
+                table.column("repo_name").to_pylist(),
+                table.column("length_bytes").to_pylist(),
+                table.column("detected_licenses").to_pylist(),
+                strict=True,
+            ):
+                number += 1
+                if repository in train_repositories:
+                    raise PonderTTTError(
+                        f"corpus {name}: the repository {repository} is also in the training corpus, so it is not held out. "
+                        "Give the two ranges of hub.hash_from and hub.hash_to that do not meet."
+                    )
+                reason = reasons.get(number)
+                if reason is None and repository != last:
+                    # Repositories come one after the other, so a count tells whether this one is wanted.
+                    if repositories == corpus.max_streams:
+                        reason = "beyond_max_streams"
+                    else:
+                        repositories, last = repositories + 1, repository
+                keep.append(reason is None)
+                if reason is not None:
+                    drops.add(reason, length)
+                    continue
+                files, size = files + 1, size + length
+                licenses[detected[0] if detected else "none"] += 1
+            kept = table.filter(keep).select(list(COLUMNS))
+            if not len(kept):
+                continue
+            if writer is None or in_shard >= shard_bytes:
+                if writer is not None:
+                    writer.close()
+                shard = f"shard-{len(rows):05d}.parquet"
+                writer, in_shard = pq.ParquetWriter(folder / shard, shard_schema(), compression="zstd"), 0
+                rows[shard] = 0
+            writer.write_table(kept.cast(shard_schema()))
+            in_shard += sum(kept.column("length_bytes").to_pylist())
+            rows[shard] = (rows[shard] or 0) + len(kept)
+    finally:
+        if writer is not None:
+            writer.close()
+    return Kept(rows, files, size, dict(sorted(licenses.items())), repositories)
+
+
+def _row_groups(segments: Sequence[Path]) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    for segment in segments:
+        with pq.ParquetFile(segment) as reader:
+            for group in range(reader.num_row_groups):
+                yield reader.read_row_group(group)
+
+
+def _sign(shards: Path | str, target: Path, corpus: CorpusConfig, rebuild: str) -> set[str]:
+    """Write the signatures of a finished corpus; gives the names of its repositories."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    filters = corpus.filters
+    near = NearDuplicates(filters.near_duplicate_threshold, filters.near_duplicate_permutations)
+    schema, names = signature_schema(near), set[str]()
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        for files in iterate_shards(shards, rebuild):
+            rows = [signature_row(near, file.blob_id, file.content) for file in files]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            names |= {file.repo_name for file in files}
+    return names

@@ -1,0 +1,118 @@
+"""The columns that we read of each kind of dataset, checked on the data before the first row counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ponderttt.errors import PonderTTTError
+
+#: Of a row (or of an entry of ``files``), column → what its type must be; ``?`` for one that may be missing.
+FILE = {
+    "blob_id": "string",
+    "path": "string",
+    "content_id": "string",
+    "detected_licenses": "list<string>",
+    "license_type": "string",
+    "src_encoding": "string",
+    "is_vendor": "bool",
+    "is_generated": "bool",
+    "length_bytes": "integer",
+}
+REPOSITORY = {
+    "repo_name": "string",
+    "star_events_count": "integer?",
+    "fork_events_count": "integer?",
+    "revision_date": "timestamp?",
+}
+STACK_V2 = {**FILE, **REPOSITORY, "language": "string"}
+STACK_V2_IDS = {**REPOSITORY, "files": {**FILE, "language": "string"}}
+STACK_V3 = {
+    "repo_name": "string",
+    "star_events_count": "integer?",
+    "files": {
+        "file_path": "string",
+        "content": "string",
+        "content_id": "string",
+        "language": "string",
+        "license_type": "string",
+        "detected_licenses": "list<string>",
+        "is_vendor": "bool",
+        "size_bytes": "integer",
+        "file_timestamp": "integer?",
+    },
+}
+
+Columns = Mapping[str, Any]
+
+
+def columns_of(kind: str, schema: Any, text: Columns) -> Columns:
+    """What is read of a dataset with this Arrow schema; ``text`` are the columns of a corpus of kind ``text``."""
+    if kind == "text":
+        return text
+    if kind == "stack_v3":
+        return STACK_V3
+    return STACK_V2_IDS if "files" in schema.names else STACK_V2
+
+
+def check_columns(columns: Columns, schema: Any, name: str) -> None:
+    """Compare the schema of a dataset with the columns that are read of it.
+
+    Raises:
+        PonderTTTError: a column is missing or of another type; the message says all that differs.
+    """
+    wrong = list(_differences(columns, {field.name: field.type for field in schema}, ""))
+    if wrong:
+        raise PonderTTTError(
+            f"{name}: its columns are not those that are known: {'; '.join(wrong)}. Check hub.revision and hub.config, or "
+            "take another dataset"
+        )
+
+
+def _differences(columns: Columns, found: Mapping[str, Any], inside: str) -> Any:
+    import pyarrow as pa
+
+    for column, wanted in columns.items():
+        title = inside + column
+        if column not in found:
+            if isinstance(wanted, str) and wanted.endswith("?"):
+                continue
+            yield f"{title} is missing"
+            continue
+        kind = found[column]
+        if isinstance(wanted, str):
+            if not _fits(kind, wanted.rstrip("?")):
+                yield f"{title} is {kind}, not {wanted.rstrip('?')}"
+        elif not (_is_list(kind) and pa.types.is_struct(kind.value_type)):
+            yield f"{title} is {kind}, not a list of files"
+        else:
+            inner = kind.value_type
+            fields = {inner.field(i).name: inner.field(i).type for i in range(inner.num_fields)}
+            yield from _differences(wanted, fields, f"{title}.")
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _fits(kind: Any, wanted: str) -> bool:
+    import pyarrow as pa
+
+    # A column of nothing but nulls in the rows at hand has no type of its own.
+    if pa.types.is_null(kind):
+        return True
+    return {
+        "string": _is_text,
+        "bool": pa.types.is_boolean,
+        "integer": pa.types.is_integer,
+        "timestamp": pa.types.is_timestamp,
+        "list<string>": lambda k: _is_list(k) and (_is_text(k.value_type) or pa.types.is_null(k.value_type)),
+    }[wanted](kind)

@@ -1,0 +1,230 @@
+"""A bucket of selected files becomes segments of a corpus: fetched, filtered, signed, and written where none is begun twice.
+
+A segment is a fixed number of the bucket's files in their order.  It appears when all of it is done, with what was dropped
+and what failed inside of it, so a job that was killed goes on behind its last segment and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ponderttt.config import CorpusConfig
+from ponderttt.corpus.dedup import NearDuplicates
+from ponderttt.corpus.drops import Drops
+from ponderttt.corpus.files import SourceFile, shard_schema
+from ponderttt.corpus.filters import content_reason, license_allowed, stated_licenses
+from ponderttt.corpus.hub.candidates import Candidate
+from ponderttt.corpus.hub.contents import Content, in_order
+from ponderttt.corpus.hub.decontamination import Decontamination
+from ponderttt.corpus.hub.selection import stable_hash
+from ponderttt.corpus.hub.signatures import signature_row, signature_schema
+from ponderttt.errors import PonderTTTError
+from ponderttt.provenance import atomic_path, digest
+
+_FACTS = b"ponderttt"
+#: Failures that a message names.
+_NAMED = 5
+#: Columns beside those of a shard: what decides which of two duplicates stays.
+KEEP_ORDER = ("hash", "stars", "forks", "changed")
+
+
+class Segment(NamedTuple):
+    """A finished segment."""
+
+    path: Path
+    signatures: Path
+    facts: dict[str, Any]
+
+
+def segment_schema() -> Any:
+    """Of a segment: a shard's columns and :data:`KEEP_ORDER`."""
+    import pyarrow as pa
+
+    schema = shard_schema()
+    for name in KEEP_ORDER:
+        kind = pa.float64() if name == "hash" else pa.int64()
+        schema = schema.append(pa.field(name, kind, nullable=False))
+    return schema
+
+
+def build_segments(
+    corpus: CorpusConfig,
+    name: str,
+    files: Iterable[Candidate],
+    content_of: Callable[[Candidate], Content],
+    folder: Path,
+    source: str,
+    settings: str,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Segment]:
+    """Write the segments of a bucket.
+
+    Args:
+        corpus: its settings.
+        name: what the configuration calls it.
+        files: of the bucket, in order.
+        content_of: gives the content of one; called by many threads.
+        folder: gets ``segment-*.parquet`` and ``signatures-*.parquet``; finished ones of the same settings are kept.
+        source: where the files come from, for the column of that name.
+        settings: digest of all that the result depends on besides the files.
+        progress: told how many files are done.
+
+    Raises:
+        PonderTTTError: more files than allowed could not be fetched; the message and ``failures.json`` say which and why.
+    """
+    assert corpus.hub is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    maker = _SegmentMaker(corpus, content_of, source)
+    failures_file = folder / "failures.json"
+    failures_file.unlink(missing_ok=True)
+    segments: list[Segment] = []
+    failures: list[dict[str, str]] = []
+    done = 0
+    for number, group in enumerate(_groups(files, corpus.hub.contents.segment_files)):
+        identity = digest([settings, [(f.repo_name, f.path, f.blob_id) for f in group]])
+        path, signatures = (folder / f"{kind}-{number:05d}.parquet" for kind in ("segment", "signatures"))
+        facts = _finished(path, signatures, identity)
+        if facts is None:
+            path.unlink(missing_ok=True)
+            facts = maker.write(group, path, signatures, identity)
+        failed = facts["failures"]
+        if len(failed) > corpus.hub.contents.max_failures * len(group):
+            failures += failed
+            path.unlink(missing_ok=True)
+            if len(failed) == len(group) and len(group) >= _NAMED:
+                break  # nothing comes through at all
+        else:
+            segments.append(Segment(path, signatures, facts))
+        done += len(group)
+        progress(done)
+    if failures:
+        with atomic_path(failures_file) as temporary:
+            temporary.write_text(json.dumps(failures, indent=1))
+        reasons = Counter(failure["reason"] for failure in failures)
+        told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        shown = "; ".join(f"{f['blob_id']} ({f['reason']})" for f in failures[:_NAMED])
+        raise PonderTTTError(
+            f"corpus {name}: {len(failures)} contents could not be fetched ({told}), for example {shown}; all of them are in "
+            f"{failures_file}. Run the same command again to ask for them once more, or allow a share of missing files with "
+            f"corpora.{name}.hub.contents.max_failures"
+        )
+    for old in sorted(folder.glob("*-*.parquet")):
+        if old not in {p for segment in segments for p in segment[:2]}:
+            old.unlink()
+    return segments
+
+
+class _SegmentMaker:
+    """Fetches, filters and signs the files of one segment after the other."""
+
+    def __init__(self, corpus: CorpusConfig, content_of: Callable[[Candidate], Content], source: str) -> None:
+        assert corpus.hub is not None
+        self._corpus, self._hub, self._content_of, self._source = corpus, corpus.hub, content_of, source
+        filters = corpus.filters
+        self._near = NearDuplicates(filters.near_duplicate_threshold, filters.near_duplicate_permutations)
+        self._decontamination = Decontamination.of(corpus.hub.decontaminate)
+
+    def write(self, group: list[Candidate], path: Path, signatures: Path, identity: str) -> dict[str, Any]:
+        """Write a segment and its signatures; gives its facts."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        drops, kept, signed = Drops(), list[dict[str, Any]](), list[dict[str, Any]]()
+        failures: list[dict[str, str]] = []
+        for file, content in in_order(self._content_of, group, self._hub.contents.connections):
+            if content.failure is not None:
+                failures.append(
+                    {
+                        "blob_id": file.blob_id,
+                        "repo_name": file.repo_name,
+                        "path": file.path,
+                        "reason": content.failure,
+                    }
+                )
+                continue
+            found = self._examine(file, content)
+            if isinstance(found, str):
+                drops.add(found, file.length_bytes)
+                continue
+            kept.append(
+                {
+                    **asdict(found),
+                    "hash": stable_hash(file.repo_name),
+                    **{k: getattr(file, k) for k in KEEP_ORDER[1:]},
+                }
+            )
+            signed.append(signature_row(self._near, found.blob_id, found.content))
+        facts = {"identity": identity, "files": len(kept), "drops": drops.as_facts(), "failures": failures}
+        with atomic_path(signatures) as temporary:
+            schema = signature_schema(self._near)
+            pq.write_table(pa.Table.from_pylist(signed, schema=schema), temporary, compression="zstd")
+        schema = segment_schema().with_metadata({_FACTS: json.dumps(facts)})
+        with atomic_path(path) as temporary:
+            pq.write_table(
+                pa.Table.from_pylist(kept, schema=schema),
+                temporary,
+                compression="zstd",
+                row_group_size=ROW_GROUP,
+            )
+        return facts
+
+    def _examine(self, file: Candidate, content: Content) -> SourceFile | str:
+        """A file of the corpus, or the reason to drop it."""
+        raw, text, filters = content.raw, content.text, self._corpus.filters
+        assert raw is not None and text is not None
+        stated: tuple[str, ...] = ()
+        if self._corpus.kind != "text":
+            reason = content_reason(raw, text, filters) if text else "empty"
+            if reason:
+                return reason
+            stated = stated_licenses(text)
+            if not all(license_allowed(expression, filters.licenses) for expression in stated):
+                return "license"
+        if self._decontamination.is_contaminated(text):
+            return "benchmark"
+        return SourceFile(
+            blob_id=file.blob_id,
+            content_id=file.content_id,
+            repo_name=file.repo_name,
+            path=file.path,
+            language=file.language,
+            license_type=file.license_type,
+            detected_licenses=tuple(dict.fromkeys((*file.detected_licenses, *stated))),
+            src_encoding=file.src_encoding,
+            length_bytes=len(raw),
+            content=text,
+            source=self._source,
+            split=self._corpus.split,
+        )
+
+
+#: Rows of a group of a Parquet file: what a reader has in memory at once.  See ``benchmarks/stack.py``.
+ROW_GROUP = 512
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a segment says of itself."""
+    import pyarrow.parquet as pq
+
+    facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[_FACTS])
+    return facts
+
+
+def _finished(path: Path, signatures: Path, identity: str) -> dict[str, Any] | None:
+    """The facts of a segment that is there and is this one."""
+    if not (path.exists() and signatures.exists()):
+        return None
+    facts = read_facts(path)
+    return facts if facts["identity"] == identity else None
+
+
+def _groups(files: Iterable[Candidate], size: int) -> Iterator[list[Candidate]]:
+    iterator = iter(files)
+    while group := list(islice(iterator, size)):
+        yield group

@@ -1,0 +1,79 @@
+"""Which files of a dataset are fetched at all: language, licenses, vendored and generated files, sizes, who opted out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ponderttt.config import CorpusConfig
+from ponderttt.corpus.filters import license_allowed, path_reason, size_reason
+from ponderttt.corpus.hub.candidates import Candidate
+from ponderttt.errors import PonderTTTError
+
+
+def stable_hash(name: str) -> float:
+    """A number from 0 to below 1 for a name: the same on every machine, in every version."""
+    return int.from_bytes(hashlib.sha256(name.lower().encode()).digest()[:8], "big") / 2**64
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The questions that can be asked before a content is there."""
+
+    corpus: CorpusConfig
+    #: ``owner/name``, or ``owner/`` for all of an owner; in lower case.
+    opted_out: frozenset[str]
+
+    @classmethod
+    def of(cls, corpus: CorpusConfig) -> Selection:
+        """Of a corpus, its opt-out list read.
+
+        Raises:
+            PonderTTTError: the list is missing.
+        """
+        assert corpus.hub is not None
+        return cls(corpus, frozenset(_opted_out(corpus.hub.opt_out)))
+
+    def reason(self, file: Candidate) -> str | None:
+        """The reason to drop a file, or ``None``; the first that applies, in this order."""
+        hub = self.corpus.hub
+        assert hub is not None
+        is_code = self.corpus.kind != "text"
+        if not hub.hash_from <= stable_hash(file.repo_name) < hub.hash_to:
+            return "other_split"
+        if self._opted_out(file.repo_name):
+            return "opted_out"
+        if is_code and file.language != self.corpus.language:
+            return "other_language"
+        if file.license_type not in hub.license_types:
+            return "license"
+        allowed = self.corpus.filters.licenses
+        if is_code and not all(license_allowed(name, allowed) for name in file.detected_licenses):
+            return "license"
+        if file.is_vendor:
+            return "vendored"
+        if file.is_generated:
+            return "generated"
+        by_path = path_reason(file.path) if is_code else None
+        if by_path:
+            return by_path
+        if file.content is None and self.corpus.kind != "stack_v2":
+            return "no_content"
+        return size_reason(file.length_bytes, self.corpus.filters)
+
+    def _opted_out(self, repository: str) -> bool:
+        name = repository.lower()
+        return name in self.opted_out or f"{name.split('/', 1)[0]}/" in self.opted_out
+
+
+def _opted_out(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = Path(path).expanduser().read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise PonderTTTError(
+            f"{path}: not a readable opt-out list; check the key 'hub.opt_out' of the corpus"
+        ) from None
+    return [line.strip().lower() for line in lines if line.strip() and not line.startswith("#")]

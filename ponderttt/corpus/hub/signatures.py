@@ -1,0 +1,43 @@
+"""MinHash signatures on disk, cut into bands: two files that have a band in common may be near duplicates.
+
+The bands are those of ``datasketch.MinHashLSH`` for the same threshold, so that looking for duplicates on disk and in memory
+(:mod:`ponderttt.corpus.dedup`) compares the same pairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from ponderttt.corpus.dedup import NearDuplicates
+
+
+def signature_schema(near: NearDuplicates) -> Any:
+    """``blob_id``, ``bands`` (empty where a text has no words) and ``signature`` (uint32 values as bytes)."""
+    import pyarrow as pa
+
+    fields = [("blob_id", pa.string()), ("bands", pa.list_(pa.uint64())), ("signature", pa.binary())]
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
+
+
+def signature_row(near: NearDuplicates, blob: str, text: str) -> dict[str, Any]:
+    """The row of one file."""
+    signature = near.signature(text)
+    if signature is None:
+        return {"blob_id": blob, "bands": [], "signature": b""}
+    values = np.asarray(signature.hashvalues, np.uint32)
+    bands = [
+        int.from_bytes(
+            hashlib.blake2b(values[start:stop].tobytes(), digest_size=8, salt=str(start).encode()).digest(),
+            "little",
+        )
+        for start, stop in near.band_ranges
+    ]
+    return {"blob_id": blob, "bands": bands, "signature": values.tobytes()}
+
+
+def similarity(first: bytes, second: bytes) -> float:
+    """Estimated Jaccard similarity of two signatures."""
+    return float(np.mean(np.frombuffer(first, np.uint32) == np.frombuffer(second, np.uint32)))

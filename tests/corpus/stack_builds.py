@@ -1,0 +1,69 @@
+"""Corpora of datasets, built by the jobs of the workflow one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ponderttt.config import CorpusConfig
+from ponderttt.corpus.files import SourceFile
+from ponderttt.corpus.shards import read_shards
+from ponderttt.jobs.entry import Progress
+from ponderttt.jobs.hub import fetch, merge_buckets, select
+from ponderttt.provenance import read_manifest
+from ponderttt.settings.hub import ContentsConfig, HubConfig
+
+#: Short pauses: what is tested is not how long anybody waits.
+PATIENT = ContentsConfig(connections=8, attempts=8, longest_pause=0.05, timeout=5.0, segment_files=10)
+
+
+def stack_corpus(snapshot: Path, endpoint: str | None = None, **changes: Any) -> CorpusConfig:
+    """A corpus of kind ``stack_v2`` out of a snapshot; ``changes`` are of ``hub``, or of the corpus where it has such a key."""
+    own = {key: changes.pop(key) for key in list(changes) if key in CorpusConfig.__dataclass_fields__}
+    hub = HubConfig(
+        path=str(snapshot),
+        accept_terms=True,
+        contents=changes.pop("contents", replace(PATIENT, endpoint=endpoint)),
+        **changes,
+    )
+    return CorpusConfig(**{"kind": "stack_v2", "language": "Python", "split": "train", "hub": hub, **own})
+
+
+def build(corpus: CorpusConfig, folder: Path, name: str = "stack", train: Path | None = None) -> Path:
+    """The folder of its shards."""
+    assert corpus.hub is not None
+    parts = range(corpus.hub.parts)
+    selected = [folder / "selected" / f"part-{part}" for part in parts]
+    contents = [folder / "contents" / f"bucket-{part}" for part in parts]
+    for part in parts:
+        select(corpus, name, part, selected[part], quiet(folder))
+    for bucket in parts:
+        fetch(corpus, name, bucket, selected, contents[bucket], quiet(folder))
+    merge_buckets(corpus, name, selected, contents, folder / "shards", train)
+    return folder / "shards"
+
+
+def quiet(folder: Path) -> Progress:
+    """A job's progress, in a file that nobody reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Progress(folder / "progress")
+
+
+def files_of(shards: Path) -> list[SourceFile]:
+    """The files of a corpus."""
+    return read_shards(shards, "again")
+
+
+def facts_of(shards: Path) -> dict[str, Any]:
+    """What its manifest says."""
+    facts: dict[str, Any] = read_manifest(shards, "shards", "again")["facts"]
+    return facts
+
+
+def bytes_of(shards: Path) -> dict[str, str]:
+    """sha256 of every Parquet file of a corpus."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(shards.glob("*.parquet"))
+    }

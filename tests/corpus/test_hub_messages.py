@@ -1,0 +1,159 @@
+"""What is wrong with a dataset, or with what was asked of it, is one line that says what to do; over the hub's own protocol."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hub_server import HubServer, commit_of
+from ponderttt.config import CorpusConfig
+from ponderttt.errors import ConfigError, PonderTTTError
+from ponderttt.settings.hub import ContentsConfig, HubConfig
+from stack_builds import quiet, stack_corpus
+from stack_data import planted_files, write_stack_v2
+
+REPOSITORY = "bigcode/the-stack-v2-dedup"
+#: In a process of its own, since clients of the hub read their environment when they are imported.
+_SELECT = """
+import json, sys
+from pathlib import Path
+from ponderttt.config import CorpusConfig
+from ponderttt.corpus.hub.buckets import read_bucket
+from ponderttt.errors import PonderTTTError
+from ponderttt.jobs.hub import select
+from ponderttt.mapping import from_mapping
+from stack_builds import quiet
+folder = Path(sys.argv[2])
+try:
+    select(from_mapping(CorpusConfig, json.loads(sys.argv[1])), "stack", 0, folder / "part-0", quiet(folder))
+except PonderTTTError as error:
+    print(json.dumps({"error": str(error)}))
+else:
+    print(json.dumps({"files": sum(1 for _ in read_bucket([folder / "part-0"], 0, folder / "scratch"))}))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    root = tmp_path_factory.mktemp("hub")
+    files = planted_files(count=30, copies=1).files
+    write_stack_v2(root / REPOSITORY, files, ["Python"], parts=1)
+    write_stack_v2(root / "group/open", files, ["Python"], parts=1)
+    with HubServer(root, gated=[REPOSITORY]) as server:
+        yield server
+
+
+def answer(hub: HubServer, home: Path, token: str | None, **settings: object) -> dict[str, object]:
+    wanted = {
+        "revision": commit_of(str(settings.get("repository", REPOSITORY))),
+        "accept_terms": True,
+        **settings,
+    }
+    language = wanted.pop("language", "Python")
+    corpus = {"kind": "stack_v2", "language": language, "split": "train", "hub": wanted}
+    environment = hub.environment(home, token) | {"PYTHONPATH": ":".join(p for p in sys.path if p)}
+    ran = subprocess.run(
+        [sys.executable, "-c", _SELECT, json.dumps(corpus), str(home / "out")],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, object] = json.loads(ran.stdout.splitlines()[-1])
+    assert "\n" not in str(found.get("error", ""))
+    return found
+
+
+def test_with_an_accepted_token_rows_come_from_the_hub(hub: HubServer, tmp_path: Path) -> None:
+    found = answer(hub, tmp_path, "hf_accepted")
+    assert int(str(found["files"])) > 5
+    assert hub.leaked == 0
+
+
+@pytest.mark.parametrize(
+    ("token", "settings", "says"),
+    [
+        (
+            None,
+            {},
+            "gated, and there is no token; accept its terms at https://huggingface.co/datasets/bigcode",
+        ),
+        ("hf_other", {}, "the token in HF_TOKEN has no access"),
+        ("hf_nobody", {}, "the token in HF_TOKEN is not valid"),
+        ("hf_accepted", {"revision": "0" * 40}, f"has no commit {'0' * 40}; check hub.revision"),
+        (None, {"repository": "nobody/nothing"}, "no such dataset, or a private one; check hub.repository"),
+        ("hf_accepted", {"language": "Klingon"}, "no configuration 'Klingon'; check the corpus' language"),
+        ("hf_accepted", {"dataset_split": "test"}, "no split 'test'; check hub.dataset_split"),
+        ("hf_accepted", {"parts": 4}, "it has 1 files, fewer than hub.parts 4; set hub.parts to 1 or less"),
+    ],
+)
+def test_a_refusal_of_the_hub_names_the_remedy(
+    token: str | None, settings: dict[str, object], says: str, hub: HubServer, tmp_path: Path
+) -> None:
+    assert says in str(answer(hub, tmp_path, token, **settings).get("error"))
+
+
+def test_terms_that_are_not_accepted_are_shown(tmp_path: Path) -> None:
+    from ponderttt.jobs.hub import select
+
+    corpus = CorpusConfig("stack_v2", "Python", "train", hub=HubConfig(revision="0" * 40))
+    with pytest.raises(PonderTTTError) as error:
+        select(corpus, "stack", 0, tmp_path / "part-0", quiet(tmp_path))
+    assert "set corpora.stack.hub.accept_terms to true" in str(error.value)
+    assert "Software Heritage" in str(error.value)
+    assert not (tmp_path / "part-0").exists()
+
+
+def changed_snapshot(folder: Path, change: str) -> Path:
+    snapshot = write_stack_v2(folder, planted_files(count=20, copies=1).files, ["Python"], parts=1)
+    path = next(snapshot.glob("data/Python/*.parquet"))
+    table = pq.read_table(path)
+    if change == "missing":
+        table = table.drop_columns(["blob_id"])
+    else:
+        column = pa.array([str(n) for n in table.column("length_bytes").to_pylist()])
+        table = table.set_column(table.column_names.index("length_bytes"), "length_bytes", column)
+    pq.write_table(table, path)
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [("missing", "blob_id is missing"), ("retyped", "length_bytes is string, not integer")],
+)
+def test_columns_that_drifted_are_named(change: str, says: str, tmp_path: Path) -> None:
+    from ponderttt.jobs.hub import select
+
+    corpus = stack_corpus(changed_snapshot(tmp_path / "v2", change))
+    with pytest.raises(PonderTTTError) as error:
+        select(corpus, "stack", 0, tmp_path / "part-0", quiet(tmp_path))
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (lambda: HubConfig(revision="main"), "hub.revision is main; name the commit"),
+        (lambda: HubConfig(path="x", parts=0), "hub.parts is 0"),
+        (lambda: HubConfig(path="x", hash_from=0.5, hash_to=0.5), "0 ≤ from < to ≤ 1"),
+        (lambda: ContentsConfig(connections=0), "contents.connections is 0"),
+        (lambda: ContentsConfig(max_failures=1.0), "contents.max_failures is 1.0"),
+        (lambda: CorpusConfig("stack_v2", "Python", "train"), "needs the key 'hub'"),
+        (
+            lambda: CorpusConfig("text", "English", "t", hub=HubConfig(revision="0" * 40)),
+            "hub.repository' or 'hub.path",
+        ),
+        (lambda: CorpusConfig("files", "Cobol", "t", path=".", license="MIT"), "unknown 'Cobol'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: object, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        settings()  # type: ignore[operator]
+    assert says in str(error.value)

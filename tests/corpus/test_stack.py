@@ -1,0 +1,235 @@
+"""A dataset becomes a corpus: the right files, in an order of their own, whatever edition and however many jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from ponderttt.config import CorpusConfig
+from ponderttt.corpus.dedup import deduplicate
+from ponderttt.corpus.drops import Drops
+from ponderttt.corpus.files import SourceFile
+from ponderttt.corpus.hub.selection import stable_hash
+from ponderttt.errors import PonderTTTError
+from ponderttt.settings.hub import HubConfig
+from s3_server import put_contents, s3_server
+from stack_builds import build, bytes_of, facts_of, files_of, stack_corpus
+from stack_data import Planted, planted_files, write_stack_v2, write_stack_v2_ids, write_stack_v3
+
+BUCKET = "softwareheritage"
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return planted_files(count=90, copies=4)
+
+
+@pytest.fixture(scope="module")
+def endpoint(planted: Planted) -> Iterator[str]:
+    with s3_server() as url:
+        put_contents(url, BUCKET, planted.contents)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def snapshot(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_stack_v2(tmp_path_factory.mktemp("v2"), planted.files, ["Python"], parts=3)
+
+
+@pytest.fixture(scope="module")
+def shards(snapshot: Path, endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(stack_corpus(snapshot, endpoint), tmp_path_factory.mktemp("one"))
+
+
+def places(files: list[SourceFile]) -> set[tuple[str, str]]:
+    return {(file.repo_name, file.path) for file in files}
+
+
+def wanted(planted: Planted) -> list[SourceFile]:
+    """What a corpus is by its definition: files under permissive licenses, neither vendored nor generated, without copies."""
+    kept = [
+        f for f in planted.files if f.license_type == "permissive" and not (f.is_vendor or f.is_generated)
+    ]
+    kept.sort(key=lambda f: (-f.stars, -f.forks, f.repo_name, f.path))
+    files = [
+        SourceFile(
+            f.blob_id,
+            f.content_id,
+            f.repo_name,
+            f.path,
+            "Python",
+            "permissive",
+            f.detected_licenses,
+            f.src_encoding,
+            len(f.content),
+            f.text,
+            "",
+            "train",
+        )
+        for f in kept
+    ]
+    return deduplicate(files, 0.7, 250, Drops())
+
+
+def test_a_corpus_is_the_wanted_files_with_their_true_contents(planted: Planted, shards: Path) -> None:
+    found = files_of(shards)
+    texts = {file.blob_id: file.text for file in planted.files}
+    assert len(found) > 30
+    assert all(file.content == texts[file.blob_id] for file in found)
+    by_path = {"generated", "vendored", "test_data"}
+    dropped = facts_of(shards)["drops"]
+    # What paths and heads of files say of themselves is dropped by the filters that every corpus has.
+    expected = {(f.repo_name, f.path) for f in wanted(planted)}
+    assert places(found) <= expected
+    assert len(expected) - len(found) <= sum(dropped.get(r, {"files": 0})["files"] for r in by_path)
+    assert any(file.src_encoding == "ISO-8859-1" for file in found)
+
+
+def test_every_file_is_kept_or_dropped_for_a_reason(planted: Planted, shards: Path) -> None:
+    facts = facts_of(shards)
+    assert facts["kept"]["files"] + sum(c["files"] for c in facts["drops"].values()) == len(planted.files)
+    assert facts["drops"]["license"]["files"] == sum(f.license_type != "permissive" for f in planted.files)
+    assert facts["failures"] == {}
+
+
+def test_of_two_copies_the_one_with_more_stars_stays(planted: Planted, shards: Path) -> None:
+    found = places(files_of(shards))
+    pairs = [
+        (first, second)
+        for first, second in (*planted.exact, *planted.near)
+        if {first.license_type, second.license_type} == {"permissive"}
+    ]
+    assert pairs
+    for first, second in pairs:
+        better, worse = sorted((first, second), key=lambda f: -f.stars)
+        assert (better.repo_name, better.path) in found
+        assert (worse.repo_name, worse.path) not in found
+
+
+def test_repositories_are_whole_and_in_the_order_of_their_hash(shards: Path) -> None:
+    names = list(dict.fromkeys(file.repo_name for file in files_of(shards)))
+    assert names == sorted(names, key=stable_hash)
+    runs = [file.repo_name for file in files_of(shards)]
+    assert sum(a != b for a, b in pairwise(runs)) == len(names) - 1
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_any_number_of_jobs_gives_the_same_corpus(
+    parts: int, snapshot: Path, endpoint: str, shards: Path, tmp_path: Path
+) -> None:
+    again = build(stack_corpus(snapshot, endpoint, parts=parts), tmp_path)
+    assert files_of(again) == files_of(shards)
+    assert facts_of(again)["drops"] == facts_of(shards)["drops"]
+
+
+def test_rows_by_repository_give_the_same_files(
+    planted: Planted, endpoint: str, shards: Path, tmp_path: Path
+) -> None:
+    snapshot = write_stack_v2_ids(tmp_path / "ids", planted.files, parts=2)
+    found = files_of(build(stack_corpus(snapshot, endpoint, config="default", parts=2), tmp_path / "out"))
+    assert places(found) == places(files_of(shards))
+
+
+def test_contents_that_come_along_need_no_server(planted: Planted, shards: Path, tmp_path: Path) -> None:
+    missing = next(f for f in planted.files if f.license_type == "permissive" and not f.is_vendor)
+    snapshot = write_stack_v3(tmp_path / "v3", planted.files, parts=2, without_content=[missing.content_id])
+    corpus = stack_corpus(snapshot, kind="stack_v3", parts=2)
+    found = build(corpus, tmp_path / "out")
+    # The third edition says nothing of generated files.
+    unsaid = {(f.repo_name, f.path) for f in planted.files if f.is_generated}
+    assert facts_of(found)["drops"]["no_content"]["files"] >= 1
+    differing = places(files_of(found)) ^ places(files_of(shards))
+    stars_decide = {(f.repo_name, f.path) for pair in (*planted.exact, *planted.near) for f in pair}
+    assert differing <= unsaid | stars_decide | {(missing.repo_name, missing.path)}
+
+
+def test_splits_by_hash_share_no_repository_and_together_are_all(
+    snapshot: Path, endpoint: str, tmp_path: Path
+) -> None:
+    halves = [
+        places(
+            files_of(
+                build(stack_corpus(snapshot, endpoint, hash_from=low, hash_to=high), tmp_path / str(low))
+            )
+        )
+        for low, high in ((0.0, 0.5), (0.5, 1.0))
+    ]
+    names = [{repository for repository, _ in half} for half in halves]
+    assert names[0] and names[1] and not names[0] & names[1]
+
+
+def test_who_opted_out_is_out_by_name_or_by_owner(
+    planted: Planted, snapshot: Path, endpoint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "out.txt").write_text("# asked for\nACORN/\nbirch/net-tools\n")
+    corpus = stack_corpus(snapshot, endpoint, opt_out=str(tmp_path / "out.txt"))
+    shards = build(corpus, tmp_path / "out")
+    assert not {f.repo_name for f in files_of(shards)} & {"acorn/collections", "birch/net-tools"}
+    expected = sum(f.repo_name in ("acorn/collections", "birch/net-tools") for f in planted.files)
+    assert facts_of(shards)["drops"]["opted_out"]["files"] == expected
+
+
+def test_a_file_that_holds_a_benchmark_problem_is_dropped(
+    shards: Path, snapshot: Path, endpoint: str, tmp_path: Path
+) -> None:
+    victim = max(files_of(shards), key=lambda file: len(file.content))
+    lines = victim.content.splitlines()
+    start = len(lines) // 3
+    problem = {
+        "task_id": "X/0",
+        "prompt": "\n".join(lines[start : start + 12]),
+        "canonical_solution": "\n".join(lines[start + 12 : start + 30]),
+    }
+    (tmp_path / "problems.jsonl").write_text(json.dumps(problem) + "\n")
+    corpus = stack_corpus(snapshot, endpoint, decontaminate=(str(tmp_path / "problems.jsonl"),))
+    found = build(corpus, tmp_path / "out")
+    assert (victim.repo_name, victim.path) not in places(files_of(found))
+    assert facts_of(found)["drops"]["benchmark"]["files"] >= 1
+    assert len(files_of(found)) > 0.8 * len(files_of(shards))
+
+
+def test_held_out_files_repeat_none_of_the_training_corpus(
+    planted: Planted, snapshot: Path, endpoint: str, tmp_path: Path
+) -> None:
+    pairs = [
+        sorted(stable_hash(file.repo_name) for file in pair)
+        for pair in (*planted.exact, *planted.near)
+        if {file.license_type for file in pair} == {"permissive"}
+    ]
+    # Between the repositories of a file and of its copy.
+    cut = sum(pairs[0]) / 2
+    train = build(stack_corpus(snapshot, endpoint, hash_to=cut), tmp_path / "train", "train")
+    corpus = stack_corpus(snapshot, endpoint, hash_from=cut, split="heldout")
+    held_out = build(corpus, tmp_path / "heldout", "heldout", train)
+    blobs = {file.blob_id for file in files_of(train)}
+    assert not blobs & {file.blob_id for file in files_of(held_out)}
+    everything = build(corpus, tmp_path / "alone", "heldout")
+    dropped = facts_of(held_out)["drops"]
+    copies = [dropped.get(f"{kind}_copy_of_training", {"files": 0})["files"] for kind in ("exact", "near")]
+    assert len(files_of(everything)) - len(files_of(held_out)) == sum(copies) > 0
+    with pytest.raises(PonderTTTError, match="is also in the training corpus"):
+        build(stack_corpus(snapshot, endpoint), tmp_path / "same", "heldout", train)
+
+
+def test_lines_of_a_text_become_documents_of_one_stream(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    text = "\n = Valkyria = \n\nA game .\n == Story == \nOf a war .\n = Tower = \n\nA building of stone .\n"
+    (tmp_path / "texts" / "test.txt").write_text(text)
+    hub = HubConfig(path=str(tmp_path / "texts"), document_start=r"^ = [^=]+ = $")
+    filters = replace(CorpusConfig.__dataclass_fields__["filters"].default, min_bytes=1)
+    corpus = CorpusConfig("text", "English", "test", hub=hub, filters=filters)
+    found = files_of(build(corpus, tmp_path / "out"))
+    assert {file.repo_name for file in found} == {"test"}
+    assert "".join(file.content for file in found) == text
+    assert [file.content.split("\n")[0] for file in found][1:] == [" = Valkyria = ", " = Tower = "]
+
+
+def test_the_same_build_has_the_same_bytes(
+    snapshot: Path, endpoint: str, shards: Path, tmp_path: Path
+) -> None:
+    assert bytes_of(build(stack_corpus(snapshot, endpoint), tmp_path)) == bytes_of(shards)

@@ -1,0 +1,23 @@
+"""Rule ``contents``."""
+
+from pathlib import Path
+from typing import Any
+
+from ponderttt.jobs.entry import job
+
+snakemake: Any
+
+with job(snakemake.log[0], snakemake.threads) as progress:
+    from ponderttt.config import CorpusConfig
+    from ponderttt.jobs.hub import fetch
+    from ponderttt.mapping import from_mapping
+
+    name = snakemake.wildcards.corpus
+    fetch(
+        from_mapping(CorpusConfig, snakemake.config["corpora"][name], f"corpora.{name}"),
+        name,
+        int(snakemake.wildcards.bucket),
+        [Path(part).parent for part in snakemake.input.parts],
+        Path(snakemake.output[0]).parent,
+        progress,
+    )

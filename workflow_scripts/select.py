@@ -1,0 +1,22 @@
+"""Rule ``select``."""
+
+from pathlib import Path
+from typing import Any
+
+from ponderttt.jobs.entry import job
+
+snakemake: Any
+
+with job(snakemake.log[0], snakemake.threads) as progress:
+    from ponderttt.config import CorpusConfig
+    from ponderttt.jobs.hub import select
+    from ponderttt.mapping import from_mapping
+
+    name = snakemake.wildcards.corpus
+    select(
+        from_mapping(CorpusConfig, snakemake.config["corpora"][name], f"corpora.{name}"),
+        name,
+        int(snakemake.wildcards.part),
+        Path(snakemake.output[0]).parent,
+        progress,
+    )
