@@ -6,6 +6,7 @@ PARITY := .venv-parity
 TORCH := 2.13.0
 RLAX := 0.1.6
 STUDY ?= config.yaml
+HURRY := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help env table smoke test prove parity lint lock status clean
@@ -36,8 +37,10 @@ table: env
 smoke: env
 	@$(BIN)/python -m ponderttt.jobs.make config/smoke.yaml
 
+# Most tests compile many small programs and run each of them once: compiled in a hurry they take half the time.
 test: env
-	$(BIN)/python -m pytest -m "not slow" -n 2 --no-loadscope-reorder
+	XLA_FLAGS="$(HURRY)" $(BIN)/python -m pytest -m "not slow and not optimised" -n 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "optimised and not slow" -n 2 --no-loadscope-reorder
 
 prove: env
 	$(BIN)/python -m pytest -m slow

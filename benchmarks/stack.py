@@ -244,7 +244,7 @@ def duplicates(files: int) -> list[dict[str, Any]]:
         folder = Path(name)
         pq.write_table(pa.Table.from_pylist(rows, schema=segment_schema()), folder / "segment.parquet")
         pq.write_table(
-            pa.Table.from_pylist(signed, schema=signature_schema(near)), folder / "signatures.parquet"
+            pa.Table.from_pylist(signed, schema=signature_schema()), folder / "signatures.parquet"
         )
         begin = time.perf_counter()
         reasons = find_duplicates(

@@ -66,7 +66,7 @@ def test_known_sizes(name: str, precision: tuple[str, ...], gigabytes: tuple[flo
     ("name", "mesh", "says"),
     [
         ("gemma3-12", "8", "preset: unknown 'gemma3-12'; did you mean 'gemma3-12b'?"),
-        ("gpt2-125m", "x", "--mesh x: 'x' is not a number of devices"),
+        ("gpt2-125m", "x", "mesh x: 'x' is not a number of devices"),
     ],
 )
 def test_an_unknown_preset_or_mesh_is_named(name: str, mesh: str, says: str) -> None:

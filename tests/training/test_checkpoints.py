@@ -18,7 +18,10 @@ from ponderttt.training.checkpoints import Checkpoints
 from small_disk import small_disk
 
 # Of a read that failed, the storage library drops coroutines unfinished, which pytest reports in whichever test is next.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.optimised,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 SETTINGS = {"rate": 0.1, "code": "abc"}
 

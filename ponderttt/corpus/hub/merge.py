@@ -168,7 +168,7 @@ def _sign(shards: Path | str, target: Path, corpus: CorpusConfig, rebuild: str) 
 
     filters = corpus.filters
     near = NearDuplicates(filters.near_duplicate_threshold, filters.near_duplicate_permutations)
-    schema, names = signature_schema(near), set[str]()
+    schema, names = signature_schema(), set[str]()
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for files in iterate_shards(shards, rebuild):
             rows = [signature_row(near, file.blob_id, file.content) for file in files]

@@ -162,7 +162,7 @@ class _SegmentMaker:
             signed.append(signature_row(self._near, found.blob_id, found.content))
         facts = {"identity": identity, "files": len(kept), "drops": drops.as_facts(), "failures": failures}
         with atomic_path(signatures) as temporary:
-            schema = signature_schema(self._near)
+            schema = signature_schema()
             pq.write_table(pa.Table.from_pylist(signed, schema=schema), temporary, compression="zstd")
         schema = segment_schema().with_metadata({_FACTS: json.dumps(facts)})
         with atomic_path(path) as temporary:

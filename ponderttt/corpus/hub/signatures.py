@@ -14,7 +14,7 @@ import numpy as np
 from ponderttt.corpus.dedup import NearDuplicates
 
 
-def signature_schema(near: NearDuplicates) -> Any:
+def signature_schema() -> Any:
     """``blob_id``, ``bands`` (empty where a text has no words) and ``signature`` (uint32 values as bytes)."""
     import pyarrow as pa
 

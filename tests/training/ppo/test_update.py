@@ -16,6 +16,8 @@ from ponderttt.settings.ppo import PidConfig
 from ponderttt.training.ppo import losses, pid
 from ponderttt.training.ppo.update import log_probs, update
 
+pytestmark = pytest.mark.optimised
+
 
 def same(one, other) -> bool:
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)

@@ -1,0 +1,75 @@
+"""A study on a dataset of the hub: planned before anything of it is read, run to its table, and nothing fetched twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fault_proxy import SLOW_DOWN, FaultProxy, first
+from s3_server import put_contents, s3_server
+from stack_data import planted_files, write_stack_v2
+from study import Study
+
+PARTS = 2
+
+
+def corpora(snapshot: str, endpoint: str) -> dict[str, Any]:
+    """Half of the repositories to learn from, the other half held out."""
+
+    def corpus(split: str, low: float, high: float) -> dict[str, Any]:
+        hub = {"path": snapshot, "accept_terms": True, "parts": PARTS, "hash_from": low, "hash_to": high}
+        contents = {"endpoint": endpoint, "connections": 8, "longest_pause": 0.1}
+        return {
+            "kind": "stack_v2",
+            "language": "Python",
+            "split": split,
+            "chunks_per_stream": 4,
+            "max_streams": 3,
+            "hub": {**hub, "contents": contents},
+        }
+
+    return {"learn": corpus("train", 0.0, 0.5), "test": corpus("heldout", 0.5, 1.0)}
+
+
+def test_the_number_of_jobs_is_that_of_the_configuration(study: Study) -> None:
+    study.configure(corpora=corpora("nowhere", "http://127.0.0.1:9"))
+    jobs = study.plan()
+    assert (jobs["select"], jobs["contents"], jobs["merge"]) == (2 * PARTS, 2 * PARTS, 2)
+    assert "shards" not in jobs
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+    files = planted_files(count=60, copies=2)
+    snapshot = write_stack_v2(tmp_path_factory.mktemp("hub") / "v2", files.files, ["Python"], parts=PARTS)
+    with s3_server() as endpoint:
+        put_contents(endpoint, "softwareheritage", files.contents)
+        with FaultProxy(
+            endpoint, first(1, SLOW_DOWN, [f"content/{blob}" for blob in sorted(files.contents)[:3]])
+        ) as server:
+            server.snapshot = snapshot  # type: ignore[attr-defined]
+            yield server
+
+
+@pytest.mark.slow
+def test_from_snapshot_and_server_to_the_table(proxy: FaultProxy, tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "study")
+    settings = corpora(str(proxy.snapshot), proxy.url)  # type: ignore[attr-defined]
+    study.configure(corpora=settings, grid__seeds=[0])
+    ran = study.run()
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    table = (study.folder / "results/paper_table.csv").read_text()
+    assert "update_1" in table and ",test," in table
+    asked = proxy.requests
+    assert study.plan() == {}
+    # More streams are chosen from what is there, and a faster connection changes nothing.
+    for corpus in settings.values():
+        corpus["max_streams"] = 2
+        corpus["hub"]["contents"]["connections"] = 16
+    study.configure(corpora=settings, grid__seeds=[0])
+    jobs = study.plan()
+    assert "select" not in jobs and "contents" not in jobs and jobs["merge"] == 2
+    assert proxy.requests == asked
