@@ -243,9 +243,7 @@ def duplicates(files: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pq.write_table(pa.Table.from_pylist(rows, schema=segment_schema()), folder / "segment.parquet")
-        pq.write_table(
-            pa.Table.from_pylist(signed, schema=signature_schema()), folder / "signatures.parquet"
-        )
+        pq.write_table(pa.Table.from_pylist(signed, schema=signature_schema()), folder / "signatures.parquet")
         begin = time.perf_counter()
         reasons = find_duplicates(
             [folder / "segment.parquet"], [folder / "signatures.parquet"], 0.7, folder / "scratch"

@@ -21,10 +21,11 @@ from ponderttt.models.blocks import behind_attention, finish_block
 from ponderttt.models.decoder import Decoder, embedded
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Place, Shape
+from ponderttt.models.projection import project
 from ponderttt.models.quantised import opened, opened_block
 
 #: Prompts and caches have lengths that are multiples of these, so that few programs are compiled.
-PROMPT_BUCKET, CACHE_BUCKET = 64, 256
+PROMPT_BUCKET, CACHE_BUCKET = 64, 64
 
 
 class Unstacked(NamedTuple):
@@ -42,9 +43,9 @@ class Unstacked(NamedTuple):
 class Cache(NamedTuple):
     """Keys and values of S slots for each of B rows, the first ``filled`` of them taken."""
 
-    #: One array for each block, so that a step writes in place.
-    keys: tuple[Float[Array, "B S K H"], ...]
-    values: tuple[Float[Array, "B S K H"], ...]
+    #: One array for each block, so that a step writes in place; slots inside heads, as products of a batch want them.
+    keys: tuple[Float[Array, "B K S H"], ...]
+    values: tuple[Float[Array, "B K S H"], ...]
     #: False where a slot is padding or empty.
     real: Bool[Array, "B S"]
     filled: Int[Array, ""]
@@ -104,17 +105,17 @@ def prefill(
     hidden = embedded(shape, weights.outer, tokens)
     places = family.places(shape, jnp.arange(tokens.shape[1]))
     keys, values, split = [], [], [hidden]
-    room = ((0, 0), (0, slots - tokens.shape[1]), (0, 0), (0, 0))
+    room = (0, slots - tokens.shape[1])
     for stored, kind in zip(weights.blocks, family.kinds(shape), strict=True):
         block = opened_block(stored)
         hidden, key, value = _read_block(shape, block, places.of(kind), hidden, real)
-        keys.append(jnp.pad(key, room))
-        values.append(jnp.pad(value, room))
+        for whole, found in ((keys, key), (values, value)):
+            whole.append(jnp.pad(found.transpose(0, 2, 1, 3), ((0, 0), (0, 0), room, (0, 0))))
         split.append(hidden)
     final = family.final_norm(shape, weights.outer, hidden.astype(jnp.float32))
     filled = jnp.asarray(tokens.shape[1], jnp.int32)
     return Read(final, None if split_layer is None else split[split_layer]), Cache(
-        tuple(keys), tuple(values), jnp.pad(real, room[:2]), filled
+        tuple(keys), tuple(values), jnp.pad(real, ((0, 0), room)), filled
     )
 
 
@@ -134,9 +135,9 @@ def step(
         block = opened_block(stored)
         place = places.of(kind)
         query, key, value = family.heads(shape, block, hidden, place.angles)
-        start = (0, slot, 0, 0)
-        keys.append(lax.dynamic_update_slice(cache.keys[index], key[:, None], start))
-        values.append(lax.dynamic_update_slice(cache.values[index], value[:, None], start))
+        start = (0, 0, slot, 0)
+        keys.append(lax.dynamic_update_slice(cache.keys[index], key[:, :, None], start))
+        values.append(lax.dynamic_update_slice(cache.values[index], value[:, :, None], start))
         visible = real if place.window is None else real & (back < place.window)
         read = _attend(query, keys[-1], values[-1], visible, shape.query_scale)
         hidden = finish_block(shape, block, *behind_attention(shape, block, hidden, read))
@@ -148,7 +149,9 @@ def step(
 
 def logits_of(weights: Unstacked, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
     """Over the vocabulary, float32; padding has none."""
-    return jnp.einsum("...D,VD->...V", hidden, opened(weights.unembedding).astype(jnp.float32))
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    logits = project(rows, opened(weights.unembedding).astype(jnp.float32))
+    return logits.reshape(*hidden.shape[:-1], -1)
 
 
 def _read_block(
@@ -169,15 +172,15 @@ def _read_block(
 
 def _attend(
     query: Float[Array, "B N H"],
-    keys: Float[Array, "B S K H"],
-    values: Float[Array, "B S K H"],
+    keys: Float[Array, "B K S H"],
+    values: Float[Array, "B K S H"],
     visible: Bool[Array, "B S"],
     scale: float,
 ) -> Float[Array, "B N H"]:
     """One query of each row to all slots that it may see."""
     rows, heads, head_dim = query.shape
-    grouped = (query * scale).reshape(rows, keys.shape[2], -1, head_dim)
-    scores = jnp.einsum("BKGH,BSKH->BKGS", grouped, keys).astype(jnp.float32)
+    grouped = (query * scale).reshape(rows, keys.shape[1], -1, head_dim)
+    scores = jnp.einsum("BKGH,BKSH->BKGS", grouped, keys).astype(jnp.float32)
     weight = jax.nn.softmax(scores + jnp.where(visible, 0.0, MASKED)[:, None, None], axis=-1)
-    read = jnp.einsum("BKGS,BSKH->BKGH", weight.astype(values.dtype), values)
+    read = jnp.einsum("BKGS,BKSH->BKGH", weight.astype(values.dtype), values)
     return read.reshape(rows, heads, head_dim).astype(query.dtype)

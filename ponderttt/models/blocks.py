@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.models.attention import AttentionStatistics, causal_attention, observed_attention
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Place, Shape
+from ponderttt.models.projection import project
 
 
 def run_block(
@@ -83,5 +83,5 @@ def finish_block(
     config: Shape, block: Mapping[str, Array], residual: Float[Array, "T D"], inner: Float[Array, "T F"]
 ) -> Float[Array, "T D"]:
     """The rest of a block from its down-projection on."""
-    projected = jnp.einsum("TF,DF->TD", inner, block["mlp_down"])
+    projected = project(inner, block["mlp_down"])
     return after_down_projection(config, block, residual, projected)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ponderttt.models.families.family import Part, Shape, Weights
+from ponderttt.models.projection import project
 
 BLOCK = "model.layers.{}."
 OUTER: Mapping[str, str] = {
@@ -58,7 +59,7 @@ def project_heads(
     config: Shape, block: Weights, normed: Float[Array, "T D"]
 ) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"], Float[Array, "T K H"]]:
     """Queries, keys and values, not yet at their places."""
-    fused = jnp.einsum("TD,FD->TF", normed, block["query_key_value"])
+    fused = project(normed, block["query_key_value"])
     grouped = fused.reshape(len(normed), config.heads + 2 * config.kv_heads, config.head_dim)
     query, key, value = jnp.split(grouped, [config.heads, config.heads + config.kv_heads], axis=1)
     return query, key, value
@@ -66,12 +67,12 @@ def project_heads(
 
 def project_read(block: Weights, read: Float[Array, "T N H"]) -> Float[Array, "T D"]:
     """What the heads read, in the residual stream's width."""
-    return jnp.einsum("TF,DF->TD", read.reshape(len(read), -1), block["attention_out"])
+    return project(read.reshape(len(read), -1), block["attention_out"])
 
 
 def gate_and_up(
     block: Weights, normed: Float[Array, "T D"]
 ) -> tuple[Float[Array, "T F"], Float[Array, "T F"]]:
     """Both halves of the gated MLP's first projection."""
-    gate, up = jnp.split(jnp.einsum("TD,FD->TF", normed, block["gate_up"]), 2, axis=-1)
+    gate, up = jnp.split(project(normed, block["gate_up"]), 2, axis=-1)
     return gate, up

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
 from ponderttt.models.families.norms import layer_norm
+from ponderttt.models.projection import project
 from ponderttt.models.quantised import rows
 
 
@@ -127,7 +128,7 @@ def heads(
 ) -> tuple[Float[Array, "T N H"], Float[Array, "T N H"], Float[Array, "T N H"]]:
     """Queries, keys and values of the normed residual stream."""
     normed = layer_norm(hidden, block["attention_norm"], block["attention_norm_bias"], config.norm_eps)
-    fused = jnp.einsum("TD,FD->TF", normed, block["query_key_value"]) + block["query_key_value_bias"]
+    fused = project(normed, block["query_key_value"]) + block["query_key_value_bias"]
     query, key, value = jnp.split(fused.reshape(len(hidden), 3 * config.heads, config.head_dim), 3, axis=1)
     return query, key, value
 
@@ -136,14 +137,14 @@ def add_attention(
     config: GPT2Config, block: Weights, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]
 ) -> Float[Array, "T D"]:
     """Project what the heads read."""
-    projected = jnp.einsum("TF,DF->TD", read.reshape(len(hidden), -1), block["attention_out"])
+    projected = project(read.reshape(len(hidden), -1), block["attention_out"])
     return hidden + projected + block["attention_out_bias"]
 
 
 def mlp_inner(config: GPT2Config, block: Weights, hidden: Float[Array, "T D"]) -> Float[Array, "T F"]:
     """GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) by its tanh approximation, as GPT-2 was trained."""
     normed = layer_norm(hidden, block["mlp_norm"], block["mlp_norm_bias"], config.norm_eps)
-    up = jnp.einsum("TD,FD->TF", normed, block["mlp_up"]) + block["mlp_up_bias"]
+    up = project(normed, block["mlp_up"]) + block["mlp_up_bias"]
     return jax.nn.gelu(up, approximate=True)
 
 
