@@ -22,6 +22,7 @@ from ponderttt.corpus.streams import Stream
 from ponderttt.decoding.cache import (
     CACHE_BUCKET,
     Cache,
+    Fresh,
     Read,
     Unstacked,
     bucket,
@@ -29,6 +30,7 @@ from ponderttt.decoding.cache import (
     prefill,
     step,
     unstack,
+    write,
 )
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk, FastWeights
@@ -51,11 +53,14 @@ def _prefill(
     return prefill(shape, weights, tokens, slots, split)
 
 
-@partial(jax.jit, static_argnums=(0, 4), donate_argnums=(3,))
+@partial(jax.jit, static_argnums=(0, 4))
 def _step(
     shape: Shape, weights: Unstacked, token: Array, cache: Cache, split: int | None
-) -> tuple[Read, Cache]:
+) -> tuple[Read, Fresh]:
     return step(shape, weights, token, cache, split)
+
+
+_write = jax.jit(write, donate_argnums=(0,))
 
 
 class AdaptiveText:
@@ -194,7 +199,8 @@ class AdaptiveText:
         assert self._hidden is not None
         for place in range(self._known, len(self.ids) - start):
             token = jnp.asarray([self.ids[start + place]], jnp.int32)
-            read, self._cache = _step(self.backbone.config, self.weights, token, self._cache, split)
+            read, fresh = _step(self.backbone.config, self.weights, token, self._cache, split)
+            self._cache = _write(self._cache, fresh)
             self._hidden[place] = np.asarray(read.hidden)[0]
             if read.split is not None and self._split is not None:
                 self._split[place - size] = np.asarray(read.split, np.float32)[0]

@@ -1,4 +1,4 @@
-"""The cache of keys and values, and the two programs that fill it: a prompt at once, then a token at a time.
+"""The cache of keys and values, and the programs that fill it: a prompt at once, then a token at a time.
 
 Shapes are static.  Rows are padded on the left, so that all of them end in the same slot; padding is never attended to,
 and positions count real tokens (:func:`ponderttt.models.families.family.real_positions`), so that it moves nothing.
@@ -43,12 +43,19 @@ class Unstacked(NamedTuple):
 class Cache(NamedTuple):
     """Keys and values of S slots for each of B rows, the first ``filled`` of them taken."""
 
-    #: One array for each block, so that a step writes in place; slots inside heads, as products of a batch want them.
+    #: One array for each block, to be written in place; slots inside heads, as products of a batch want them.
     keys: tuple[Float[Array, "B K S H"], ...]
     values: tuple[Float[Array, "B K S H"], ...]
     #: False where a slot is padding or empty.
     real: Bool[Array, "B S"]
     filled: Int[Array, ""]
+
+
+class Fresh(NamedTuple):
+    """Keys and values of the position that a step read, one array for each block."""
+
+    keys: tuple[Float[Array, "B K H"], ...]
+    values: tuple[Float[Array, "B K H"], ...]
 
 
 class Read(NamedTuple):
@@ -104,7 +111,9 @@ def prefill(
     family, real = family_of(shape), tokens < shape.vocab_size
     hidden = embedded(shape, weights.outer, tokens)
     places = family.places(shape, jnp.arange(tokens.shape[1]))
-    keys, values, split = [], [], [hidden]
+    keys: list[Array] = []
+    values: list[Array] = []
+    split = [hidden]
     room = (0, slots - tokens.shape[1])
     for stored, kind in zip(weights.blocks, family.kinds(shape), strict=True):
         block = opened_block(stored)
@@ -121,30 +130,50 @@ def prefill(
 
 def step(
     shape: Shape, weights: Unstacked, tokens: Int[Array, " B"], cache: Cache, split_layer: int | None = None
-) -> tuple[Read, Cache]:
-    """Read one more token in each row: what was computed there [B], and the cache with it."""
+) -> tuple[Read, Fresh]:
+    """Read one more token in each row: what was computed there [B], and what is to be written.
+
+    :func:`write` is a program of its own: in one program with it, whole arrays would be copied for the products that read
+    them.
+    """
     family, slot = family_of(shape), cache.filled
     position = cache.real.sum(-1, keepdims=True)
     # Of a block's functions each works position by position, so that rows of a batch can take the place of positions.
     hidden = family.embed(shape, weights.outer, tokens[:, None], position)[:, 0]
-    real = lax.dynamic_update_slice(cache.real, jnp.ones((len(tokens), 1), bool), (0, slot))
     places = family.places(shape, slot[None])
-    back = slot - jnp.arange(real.shape[1])
-    keys, values, split = [], [], [hidden]
+    back = slot - jnp.arange(cache.real.shape[1])
+    keys: list[Array] = []
+    values: list[Array] = []
+    split = [hidden]
     for index, (stored, kind) in enumerate(zip(weights.blocks, family.kinds(shape), strict=True)):
         block = opened_block(stored)
         place = places.of(kind)
         query, key, value = family.heads(shape, block, hidden, place.angles)
-        start = (0, 0, slot, 0)
-        keys.append(lax.dynamic_update_slice(cache.keys[index], key[:, :, None], start))
-        values.append(lax.dynamic_update_slice(cache.values[index], value[:, :, None], start))
-        visible = real if place.window is None else real & (back < place.window)
-        read = _attend(query, keys[-1], values[-1], visible, shape.query_scale)
+        keys.append(key)
+        values.append(value)
+        visible = cache.real if place.window is None else cache.real & (back < place.window)
+        earlier = cache.keys[index], cache.values[index], visible
+        read = _attend(query, key, value, *earlier, shape.query_scale)
         hidden = finish_block(shape, block, *behind_attention(shape, block, hidden, read))
         split.append(hidden)
     final = family.final_norm(shape, weights.outer, hidden.astype(jnp.float32))
     kept = None if split_layer is None else split[split_layer]
-    return Read(final, kept), Cache(tuple(keys), tuple(values), real, slot + 1)
+    return Read(final, kept), Fresh(tuple(keys), tuple(values))
+
+
+def write(cache: Cache, fresh: Fresh) -> Cache:
+    """The cache with one more slot; in place, where it is given to keep."""
+    slot = cache.filled
+
+    def into(arrays: tuple[Array, ...], rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(
+            lax.dynamic_update_slice(array, row[:, :, None], (0, 0, slot, 0))
+            for array, row in zip(arrays, rows, strict=True)
+        )
+
+    taken = jnp.ones((len(cache.real), 1), bool)
+    real = lax.dynamic_update_slice(cache.real, taken, (0, slot))
+    return Cache(into(cache.keys, fresh.keys), into(cache.values, fresh.values), real, slot + 1)
 
 
 def logits_of(weights: Unstacked, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
@@ -172,15 +201,20 @@ def _read_block(
 
 def _attend(
     query: Float[Array, "B N H"],
+    key: Float[Array, "B K H"],
+    value: Float[Array, "B K H"],
     keys: Float[Array, "B K S H"],
     values: Float[Array, "B K S H"],
     visible: Bool[Array, "B S"],
     scale: float,
 ) -> Float[Array, "B N H"]:
-    """One query of each row to all slots that it may see."""
+    """One query of each row to its own key and to those before it that it may see."""
     rows, heads, head_dim = query.shape
     grouped = (query * scale).reshape(rows, keys.shape[1], -1, head_dim)
     scores = jnp.einsum("BKGH,BKSH->BKGS", grouped, keys).astype(jnp.float32)
-    weight = jax.nn.softmax(scores + jnp.where(visible, 0.0, MASKED)[:, None, None], axis=-1)
-    read = jnp.einsum("BKGS,BKSH->BKGH", weight.astype(values.dtype), values)
+    own = jnp.einsum("BKGH,BKH->BKG", grouped, key).astype(jnp.float32)
+    seen = scores + jnp.where(visible, 0.0, MASKED)[:, None, None]
+    weight = jax.nn.softmax(jnp.concatenate([seen, own[..., None]], axis=-1), axis=-1).astype(values.dtype)
+    read = jnp.einsum("BKGS,BKSH->BKGH", weight[..., :-1], values)
+    read += weight[..., -1:] * value[:, :, None]
     return read.reshape(rows, heads, head_dim).astype(query.dtype)

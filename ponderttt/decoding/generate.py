@@ -16,6 +16,7 @@ from ponderttt.decoding.cache import (
     CACHE_BUCKET,
     PROMPT_BUCKET,
     Cache,
+    Fresh,
     Unstacked,
     bucket,
     left_padded,
@@ -23,6 +24,7 @@ from ponderttt.decoding.cache import (
     prefill,
     step,
     unstack,
+    write,
 )
 from ponderttt.decoding.sampling import Draws, Sampling, draw, draws_of, filters, is_greedy
 from ponderttt.errors import PonderTTTError
@@ -43,7 +45,7 @@ def _prefill(shape: Shape, weights: Unstacked, tokens: Array, slots: int) -> tup
     return logits_of(weights, read.hidden[:, -1]), cache
 
 
-@partial(jax.jit, static_argnums=(0,), static_argnames=("greedy", "filtered"), donate_argnums=(3,))
+@partial(jax.jit, static_argnums=(0,), static_argnames=("greedy", "filtered"))
 def _next(
     shape: Shape,
     weights: Unstacked,
@@ -54,11 +56,12 @@ def _next(
     *,
     greedy: bool,
     filtered: bool,
-) -> tuple[Array, Cache]:
-    read, cache = step(shape, weights, tokens, cache)
-    return draw(logits_of(weights, read.hidden), draws, count, greedy=greedy, filtered=filtered), cache
+) -> tuple[Array, Fresh]:
+    read, fresh = step(shape, weights, tokens, cache)
+    return draw(logits_of(weights, read.hidden), draws, count, greedy=greedy, filtered=filtered), fresh
 
 
+_write = jax.jit(write, donate_argnums=(0,))
 _draw = jax.jit(draw, static_argnames=("greedy", "filtered"))
 
 
@@ -104,7 +107,8 @@ class Generator:
             current = np.asarray(drawn)
             # The next step is under way while this one's tokens are read.
             if count < max_tokens:
-                drawn, cache = _next(self.shape, self.weights, drawn, cache, draws, jnp.asarray(count), **how)
+                drawn, fresh = _next(self.shape, self.weights, drawn, cache, draws, jnp.asarray(count), **how)
+                cache = _write(cache, fresh)
             for row in sorted(going):
                 if int(current[row]) in ends:
                     going.discard(row)

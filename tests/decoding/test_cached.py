@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ponderttt.decoding.cache import Unstacked, left_padded, logits_of, prefill, step, unstack
+from ponderttt.decoding.cache import Unstacked, left_padded, logits_of, prefill, step, unstack, write
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
 from ponderttt.errors import PonderTTTError
@@ -52,7 +52,8 @@ def test_every_step_has_the_logits_of_the_whole_text(
             np.testing.assert_allclose(logits[row], expected, rtol=2e-4, atol=2e-4)
         if place < 12:
             tokens = jnp.asarray([row[place] for row in more], jnp.int32)
-            found, cache = advance(shape, unstacked, tokens, cache)
+            found, fresh = advance(shape, unstacked, tokens, cache)
+            cache = write(cache, fresh)
             hidden = found.hidden
 
 

@@ -328,7 +328,7 @@ def planted(kind: str, folder: Any, **effects: float) -> tuple[np.ndarray, np.nd
     return score, kept, others
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
+@pytest.mark.parametrize("kind", [pytest.param("hard", marks=pytest.mark.slow), "soft"])
 def test_a_gate_finds_the_feature_that_tells_which_updates_pay(kind, tmp_path):
     """Within 5 % of the best that as many updates can take off the loss, on streams that it was not trained on."""
     _, kept, streams = planted(kind, tmp_path)
@@ -340,7 +340,7 @@ def test_a_gate_finds_the_feature_that_tells_which_updates_pay(kind, tmp_path):
     assert gained >= 0.9 * everything
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
+@pytest.mark.parametrize("kind", [pytest.param("hard", marks=pytest.mark.slow), "soft"])
 def test_a_gate_learns_to_skip_where_no_update_pays(kind, tmp_path):
     score, kept, _ = planted(kind, tmp_path, pays=0.0, costs=0.0)
     assert score.mean() < 0.05
