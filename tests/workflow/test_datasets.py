@@ -10,7 +10,7 @@ import pytest
 
 from fault_proxy import SLOW_DOWN, FaultProxy, first
 from s3_server import put_contents, s3_server
-from stack_data import planted_files, write_stack_v2
+from stack_data import Planted, planted_files, write_stack_v2
 from study import Study
 
 PARTS = 2
@@ -42,22 +42,28 @@ def test_the_number_of_jobs_is_that_of_the_configuration(study: Study) -> None:
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
-    files = planted_files(count=60, copies=2)
-    snapshot = write_stack_v2(tmp_path_factory.mktemp("hub") / "v2", files.files, ["Python"], parts=PARTS)
+def planted() -> Planted:
+    return planted_files(count=60, copies=2)
+
+
+@pytest.fixture(scope="module")
+def snapshot(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_stack_v2(tmp_path_factory.mktemp("hub") / "v2", planted.files, ["Python"], parts=PARTS)
+
+
+@pytest.fixture(scope="module")
+def proxy(planted: Planted) -> Iterator[FaultProxy]:
+    refused = [f"content/{blob}" for blob in sorted(planted.contents)[:3]]
     with s3_server() as endpoint:
-        put_contents(endpoint, "softwareheritage", files.contents)
-        with FaultProxy(
-            endpoint, first(1, SLOW_DOWN, [f"content/{blob}" for blob in sorted(files.contents)[:3]])
-        ) as server:
-            server.snapshot = snapshot  # type: ignore[attr-defined]
+        put_contents(endpoint, "softwareheritage", planted.contents)
+        with FaultProxy(endpoint, first(1, SLOW_DOWN, refused)) as server:
             yield server
 
 
 @pytest.mark.slow
-def test_from_snapshot_and_server_to_the_table(proxy: FaultProxy, tmp_path: Path) -> None:
-    study = Study.create(tmp_path / "study")
-    settings = corpora(str(proxy.snapshot), proxy.url)  # type: ignore[attr-defined]
+def test_from_snapshot_and_server_to_the_table(snapshot: Path, proxy: FaultProxy, tmp_path: Path) -> None:
+    study = Study.create(tmp_path)
+    settings = corpora(str(snapshot), proxy.url)
     study.configure(corpora=settings, grid__seeds=[0])
     ran = study.run()
     assert ran.returncode == 0, ran.stdout + ran.stderr
