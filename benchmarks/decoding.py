@@ -9,7 +9,6 @@ each in a process of its own instead.  Needs torch (the extra ``parity``).
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from peak import peak_memory
 from setting import parser, read
 
 from ponderttt.decoding.generate import Generator
@@ -124,8 +124,7 @@ def main() -> None:
     if given.memory:
         decode = own(backbone) if given.memory == "ponderttt" else theirs(backbone)
         decode(prompts(1), given.tokens)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(f"{given.memory:12s} {peak:.2f} GB at its peak, batch 1")
+        print(f"{given.memory:12s} {peak_memory() / 1e9:.2f} GB at its peak, batch 1")
         return
     import torch
 

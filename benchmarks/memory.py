@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peak import peak_memory
 from setting import TOKENS, Setting, parser, read
 
 CASES = ("imports", "convert", "open", "open in bfloat16", "open in int8", "loss", "loss in bfloat16")
@@ -73,7 +73,7 @@ def run(case: str, setting: Setting, source: str | None) -> None:
         with torch.inference_mode():
             ids = torch.randint(3, 40_000, (1, TOKENS))
             print(float(model(ids, labels=ids).loss))
-    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_memory())
 
 
 def facts(setting: Setting) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def fetch(
     segments = build_segments(
         corpus,
         name,
-        read_bucket(folders, bucket, output / "scratch"),
+        read_bucket(folders, bucket, output / "scratch", inline=client is None),
         content_of,
         output,
         dataset_name(corpus),

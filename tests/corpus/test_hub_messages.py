@@ -41,7 +41,7 @@ for number, (token, corpus) in enumerate(json.loads(sys.argv[1])):
     except PonderTTTError as error:
         answers.append({"error": str(error)})
     else:
-        files = sum(1 for _ in read_bucket([folder / "part-0"], 0, folder / "scratch"))
+        files = sum(1 for _ in read_bucket([folder / "part-0"], 0, folder / "scratch", inline=False))
         answers.append({"files": files})
 print(json.dumps(answers))
 """

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.corpus.hub.database import database
@@ -18,8 +21,8 @@ from ponderttt.corpus.hub.selection import stable_hash
 
 #: Rows of a bucket that are in memory before they are written; with contents, bytes.
 ROWS, BYTES = 4_096, 8 << 20
-#: Rows of a bucket that are in memory once it is sorted.
-BATCH = 128
+#: Rows of a bucket that are in memory once it is sorted, and row groups with contents.
+BATCH, GROUPS = 128, 4
 
 
 def bucket_of(repository: str, buckets: int) -> int:
@@ -96,21 +99,53 @@ class BucketWriter:
             writer.close()
 
 
-def read_bucket(parts: Sequence[Path], bucket: int, scratch: Path) -> Iterator[Candidate]:
-    """The files of a bucket, repositories in the order of their hash and files by path; sorted on disk where they are many.
+def read_bucket(parts: Sequence[Path], bucket: int, scratch: Path, *, inline: bool) -> Iterator[Candidate]:
+    """The files of a bucket, repositories in the order of their hash and files by path.
 
     Args:
         parts: folders that :class:`BucketWriter` filled.
         bucket: its number.
         scratch: folder for what does not fit into memory.
+        inline: whether the dataset brought contents along; then only names are sorted, and contents read when it is their
+            turn.
     """
-    names = [field.name for field in fields(Candidate)]
     files = [str(part / bucket_file(bucket)) for part in parts]
+    rows = _read_in_order(files, scratch) if inline else _read_sorted(files, scratch)
+    for row in rows:
+        yield Candidate(**{**row, "detected_licenses": tuple(row["detected_licenses"])})
+
+
+_ORDER = "ORDER BY hash, repo_name, path, blob_id"
+
+
+def _read_sorted(files: list[str], scratch: Path) -> Iterator[dict[str, Any]]:
+    names = [field.name for field in fields(Candidate)]
+    query = f"SELECT {', '.join(names)} FROM read_parquet($files) {_ORDER}"
     with database(scratch) as connection:
-        rows = connection.sql(
-            f"SELECT {', '.join(names)} FROM read_parquet(?) ORDER BY hash, repo_name, path, blob_id",
-            params=[files],
-        )
-        for batch in rows.to_arrow_reader(BATCH):
-            for row in batch.to_pylist():
-                yield Candidate(**{**row, "detected_licenses": tuple(row["detected_licenses"])})
+        for batch in connection.sql(query, params={"files": files}).to_arrow_reader(BATCH):
+            yield from batch.to_pylist()
+
+
+def _read_in_order(files: list[str], scratch: Path) -> Iterator[dict[str, Any]]:
+    """A repository's rows lie together, so that a row group is read for all of them."""
+    import pyarrow.parquet as pq
+
+    readers = {file: pq.ParquetFile(file) for file in files}
+    sizes = {
+        file: [reader.metadata.row_group(group).num_rows for group in range(reader.num_row_groups)]
+        for file, reader in readers.items()
+    }
+    starts = {file: np.cumsum([0, *rows]) for file, rows in sizes.items()}
+    names = [field.name for field in fields(Candidate)]
+
+    @lru_cache(maxsize=GROUPS)
+    def group_of(file: str, group: int) -> Any:
+        return readers[file].read_row_group(group, columns=names)
+
+    query = f"SELECT filename, file_row_number FROM read_parquet($files, filename = true, file_row_number = true) {_ORDER}"
+    with database(scratch) as connection:
+        found = connection.execute(query, {"files": files})
+        while rows := found.fetchmany(BATCH):
+            for file, number in rows:
+                group = int(np.searchsorted(starts[file], number, "right")) - 1
+                yield group_of(file, group).slice(number - int(starts[file][group]), 1).to_pylist()[0]

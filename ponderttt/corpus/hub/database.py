@@ -17,6 +17,12 @@ def database(scratch: Path) -> Iterator[Any]:
     import duckdb
 
     scratch.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"threads": 1, "memory_limit": MEMORY, "temp_directory": str(scratch)}
+    settings: dict[str, Any] = {
+        "threads": 1,
+        "memory_limit": MEMORY,
+        "temp_directory": str(scratch),
+        # Whoever needs an order asks for it; keeping the one of a file takes memory.
+        "preserve_insertion_order": False,
+    }
     with duckdb.connect(config=settings) as connection:
         yield connection

@@ -21,10 +21,9 @@ _BATCH = 1_024
 
 _FILES = """
 CREATE TABLE files AS
-SELECT row_number() OVER () - 1 AS id, *
-FROM (SELECT blob_id, license_type, stars, forks, changed, repo_name, path, filename, file_row_number
-      FROM read_parquet($segments, filename = true, file_row_number = true)
-      ORDER BY list_position($segments, filename), file_row_number)
+SELECT row_number() OVER (ORDER BY list_position($segments, filename), file_row_number) - 1 AS id,
+       blob_id, license_type, stars, forks, changed, repo_name, path
+FROM read_parquet($segments, filename = true, file_row_number = true)
 """
 _RANKED = """
 CREATE TABLE ranked AS

@@ -12,7 +12,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.settings.hub import DATASETS
 
 #: Rows that are in memory at once; a row of a repository can hold hundreds of files.
-BATCH = 256
+BATCH = 32
 #: Where the terms of a gated dataset are accepted, and what else a bulk download of contents is bound by.
 PAGE = "https://huggingface.co/datasets/{}"
 AGREEMENT = (
