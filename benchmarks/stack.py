@@ -176,7 +176,7 @@ def stage(name: str, folder: Path) -> None:
     if name == "select":
         select(corpus, "benchmark", 0, part, progress)
     elif name == "fetch":
-        fetch_bucket(corpus, "benchmark", 0, [part], bucket, progress)
+        fetch_bucket(corpus, "benchmark", 0, [part], bucket, "code", progress)
     elif name == "merge":
         merge_buckets(corpus, "benchmark", [part], [bucket], folder / "shards", None)
     else:

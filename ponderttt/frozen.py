@@ -22,7 +22,7 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.features.frozen import ChunkSignals, frozen_features
 from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.models.losses import frozen_losses, gradient_sketch
-from ponderttt.provenance import MANIFEST, atomic_path, digest, read_manifest, write_json, write_manifest
+from ponderttt.provenance import atomic_path, digest, read_manifest, start_or_continue, write_manifest
 
 if TYPE_CHECKING:
     from ponderttt.corpus.streams import Stream
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ponderttt.models.tokenizer import Tokenizer
 
 KIND = "hidden"
-SETTINGS = "settings.json"
 
 
 class States(NamedTuple):
@@ -253,7 +252,7 @@ def run_frozen_pass(
         "model_digest": backbone.digest,
         "split_layer": backbone.split_layer,
     }
-    _start_or_continue(output_dir, digest(facts))
+    start_or_continue(output_dir, digest(facts), "stream-*.safetensors")
     model = FrozenModel(backbone)
     total, done = sum(len(stream.input_ids) for stream in streams), 0
     for number, stream in enumerate(streams):
@@ -349,12 +348,3 @@ def open_frozen_pass(
 
 def _file_name(number: int) -> str:
     return f"stream-{number:05d}.safetensors"
-
-
-def _start_or_continue(folder: Path, settings: str) -> None:
-    """Keep the finished streams of the same settings, remove those of others."""
-    marker = folder / SETTINGS
-    if not marker.exists() or settings not in marker.read_text():
-        for old in (*folder.glob("stream-*.safetensors"), folder / MANIFEST, marker):
-            old.unlink(missing_ok=True)
-        write_json(marker, {"settings": settings})

@@ -26,6 +26,8 @@ from typing import Any
 from ponderttt.errors import CorruptFileError, PonderTTTError
 
 MANIFEST = "manifest.json"
+#: Of a job that writes many files and goes on where it was stopped.
+SETTINGS = "settings.json"
 PACKAGE_ROOT = Path(__file__).resolve().parent
 
 
@@ -139,15 +141,44 @@ def read_manifest(folder: Path | str, kind: str, rebuild: str, *, verify: bool =
     if found_kind != kind:
         raise CorruptFileError(f"{path}: holds {found_kind}, expected {kind}. Rebuild it: {rebuild}")
     if verify:
-        for name, expected in files.items():
-            file = Path(folder) / name
-            if not file.is_file():
-                raise CorruptFileError(
-                    f"{file}: missing, though its manifest names it. Rebuild it: {rebuild}"
-                )
-            if file.stat().st_size != expected["bytes"] or sha256_file(file) != expected["sha256"]:
-                raise CorruptFileError(f"{file}: its sha256 differs from its manifest. Rebuild it: {rebuild}")
+        for name in files:
+            verify_file(folder, manifest, name, rebuild)
     return manifest
+
+
+def verify_file(folder: Path | str, manifest: Mapping[str, Any], name: str, rebuild: str) -> Path:
+    """The path of one file that a manifest names, once it was compared with it.
+
+    Raises:
+        CorruptFileError: it is missing, or differs from what was written.
+    """
+    file, expected = Path(folder) / name, manifest["files"][name]
+    if not file.is_file():
+        raise CorruptFileError(f"{file}: missing, though its manifest names it. Rebuild it: {rebuild}")
+    if file.stat().st_size != expected["bytes"] or sha256_file(file) != expected["sha256"]:
+        raise CorruptFileError(f"{file}: its sha256 differs from its manifest. Rebuild it: {rebuild}")
+    return file
+
+
+def start_or_continue(folder: Path, settings: str, pattern: str) -> None:
+    """Keep the files of a job under way that were made under the same settings, remove those of others.
+
+    Args:
+        folder: where the job writes, one file after the other.
+        settings: digest of all that the files depend on.
+        pattern: of the files.
+    """
+    marker = folder / SETTINGS
+    if not marker.exists() or settings not in marker.read_text():
+        for old in (*folder.glob(pattern), folder / MANIFEST, marker):
+            old.unlink(missing_ok=True)
+        write_json(marker, {"settings": settings})
+
+
+def finished(folder: Path) -> None:
+    """Once its manifest is written, a job is not continued but made anew: a forced rebuild replaces every file, the damaged
+    one too."""
+    (folder / SETTINGS).unlink(missing_ok=True)
 
 
 def module_path(module: str) -> Path | None:

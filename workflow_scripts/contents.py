@@ -19,5 +19,6 @@ with job(snakemake.log[0], snakemake.threads) as progress:
         int(snakemake.wildcards.bucket),
         [Path(part).parent for part in snakemake.input.parts],
         Path(snakemake.output[0]).parent,
+        snakemake.params.code,
         progress,
     )

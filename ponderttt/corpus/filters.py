@@ -138,6 +138,15 @@ def license_allowed(expression: str, allowed: Iterable[str]) -> bool:
     )
 
 
+def licenses_stated_in(content: bytes, text: str, filters: FilterConfig) -> tuple[str, ...] | str:
+    """The licenses that a file of code states itself, or the reason to drop it by what it says."""
+    reason = content_reason(content, text, filters)
+    if reason:
+        return reason
+    stated = stated_licenses(text)
+    return stated if all(license_allowed(name, filters.licenses) for name in stated) else "license"
+
+
 def filter_files(
     raw_files: Iterable[RawFile], origin: Origin, filters: FilterConfig, drops: Drops
 ) -> Iterator[SourceFile]:
@@ -167,12 +176,9 @@ def _examine(content: bytes, path: str, origin: Origin, filters: FilterConfig) -
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return "not_utf8"
-    reason = content_reason(content, text, filters)
-    if reason:
-        return reason
-    stated = stated_licenses(text)
-    if not all(license_allowed(expression, filters.licenses) for expression in stated):
-        return "license"
+    stated = licenses_stated_in(content, text, filters)
+    if isinstance(stated, str):
+        return stated
     return SourceFile(
         blob_id=blob_id(content),
         content_id=content_id(content),

@@ -60,9 +60,6 @@ def _step(
     return step(shape, weights, token, cache, split)
 
 
-_write = jax.jit(write, donate_argnums=(0,))
-
-
 class AdaptiveText:
     """A text under way.
 
@@ -200,7 +197,7 @@ class AdaptiveText:
         for place in range(self._known, len(self.ids) - start):
             token = jnp.asarray([self.ids[start + place]], jnp.int32)
             read, fresh = _step(self.backbone.config, self.weights, token, self._cache, split)
-            self._cache = _write(self._cache, fresh)
+            self._cache = write(self._cache, fresh)
             self._hidden[place] = np.asarray(read.hidden)[0]
             if read.split is not None and self._split is not None:
                 self._split[place - size] = np.asarray(read.split, np.float32)[0]

@@ -8,6 +8,7 @@ Rotary positions enter by their differences alone, for which slots serve as well
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -161,8 +162,9 @@ def step(
     return Read(final, kept), Fresh(tuple(keys), tuple(values))
 
 
+@partial(jax.jit, donate_argnums=(0,))
 def write(cache: Cache, fresh: Fresh) -> Cache:
-    """The cache with one more slot; in place, where it is given to keep."""
+    """The cache with one more slot, in place: the one that was given is gone."""
     slot = cache.filled
 
     def into(arrays: tuple[Array, ...], rows: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -61,7 +61,6 @@ def _next(
     return draw(logits_of(weights, read.hidden), draws, count, greedy=greedy, filtered=filtered), fresh
 
 
-_write = jax.jit(write, donate_argnums=(0,))
 _draw = jax.jit(draw, static_argnames=("greedy", "filtered"))
 
 
@@ -108,7 +107,7 @@ class Generator:
             # The next step is under way while this one's tokens are read.
             if count < max_tokens:
                 drawn, fresh = _next(self.shape, self.weights, drawn, cache, draws, jnp.asarray(count), **how)
-                cache = _write(cache, fresh)
+                cache = write(cache, fresh)
             for row in sorted(going):
                 if int(current[row]) in ends:
                     going.discard(row)

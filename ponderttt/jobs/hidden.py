@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ponderttt.config import ModelConfig
 from ponderttt.corpus.chunks import read_chunks
-from ponderttt.frozen import SETTINGS, run_frozen_pass
+from ponderttt.frozen import run_frozen_pass
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, inputs_digest
 from ponderttt.layout import rebuild
 from ponderttt.models.weights import open_configured
-from ponderttt.provenance import MANIFEST
+from ponderttt.provenance import MANIFEST, finished
 
 #: Bytes of a cached hidden state, which is float32.
 ELEMENT_BYTES = 4
@@ -71,6 +71,4 @@ def frozen_pass(
         facts={"inputs": inputs_digest(model_dir, chunks_dir), "stage_digest": stage_digest},
         progress=progress,
     )
-    # Without its settings a finished pass is not continued but made anew, so that a forced rebuild replaces every file,
-    # the damaged one too.
-    (output / SETTINGS).unlink(missing_ok=True)
+    finished(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from ponderttt.corpus.staging import staged_folder
 from ponderttt.jobs.entry import Progress
 from ponderttt.layout import rebuild
 from ponderttt.mapping import as_mapping
-from ponderttt.provenance import MANIFEST, digest, read_manifest, write_manifest
+from ponderttt.provenance import MANIFEST, digest, finished, read_manifest, verify_file, write_manifest
 
 SELECTED, CONTENTS = "selected", "contents"
 
@@ -74,6 +75,7 @@ def fetch(
     bucket: int,
     parts: Sequence[Path | str],
     output_dir: Path | str,
+    stage_digest: str,
     progress: Progress,
 ) -> None:
     """Write ``data/contents/{corpus}/bucket-{bucket}/``: the files of a bucket with their contents, and their signatures.
@@ -84,12 +86,18 @@ def fetch(
         bucket: number of the bucket.
         parts: folders of :func:`select`, of all parts.
         output_dir: folder of the bucket.
+        stage_digest: of the code; segments of another version are made again.
         progress: of the job, in files.
     """
     assert corpus.hub is not None
     folders, output = [Path(part) for part in parts], Path(output_dir)
-    manifests = [read_manifest(folder, SELECTED, rebuild(folder / MANIFEST)) for folder in folders]
-    total = sum(manifest["files"][bucket_file(bucket)]["rows"] for manifest in manifests)
+    file, entries = bucket_file(bucket), []
+    for folder in folders:
+        again = rebuild(folder / MANIFEST)
+        manifest = read_manifest(folder, SELECTED, again, verify=False)
+        verify_file(folder, manifest, file, again)
+        entries.append(manifest["files"][file])
+    total = sum(entry["rows"] for entry in entries)
     client = ContentClient(corpus.hub.contents) if corpus.kind == "stack_v2" else None
 
     def content_of(file: Candidate) -> Content:
@@ -101,7 +109,6 @@ def fetch(
     # What the contents depend on: not how fast or from where they come.
     settings = as_mapping(corpus)
     settings["hub"] = {**settings["hub"], "contents": {"segment_files": corpus.hub.contents.segment_files}}
-    (output / MANIFEST).unlink(missing_ok=True)
     segments = build_segments(
         corpus,
         name,
@@ -109,7 +116,7 @@ def fetch(
         content_of,
         output,
         dataset_name(corpus),
-        digest(settings),
+        digest([settings, stage_digest, [entry["sha256"] for entry in entries]]),
         lambda done: progress(done, total, "files"),
     )
     drops, failures = Drops(), []
@@ -121,6 +128,8 @@ def fetch(
         rows |= {segment.path.name: segment.facts["files"], segment.signatures.name: segment.facts["files"]}
     facts = {"corpus": name, "drops": drops.as_facts(), "failures": failures}
     write_manifest(output, CONTENTS, rows, facts)
+    finished(output)
+    shutil.rmtree(output / "scratch")
 
 
 def merge_buckets(

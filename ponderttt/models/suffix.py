@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.errors import PonderTTTError
 from ponderttt.models import safetensors_file
 from ponderttt.models.backbone import Backbone
 from ponderttt.models.blocks import run_block
@@ -24,7 +24,7 @@ from ponderttt.models.families.family import Place, Shape
 from ponderttt.models.quantised import EXACT, Precision, opened
 from ponderttt.models.tensors import LazyTensor, stacked_parts
 from ponderttt.models.weights import KIND
-from ponderttt.provenance import read_manifest, sha256_file
+from ponderttt.provenance import read_manifest, verify_file
 
 
 class SuffixWeights(NamedTuple):
@@ -78,16 +78,13 @@ def open_suffix(
     """
     folder, shard = Path(model_dir), safetensors_file.BLOCKS_SHARD
     manifest = read_manifest(folder, KIND, rebuild, verify=False)
-    if not (folder / shard).is_file() or sha256_file(folder / shard) != manifest["files"][shard]["sha256"]:
-        raise CorruptFileError(
-            f"{folder / shard}: missing, or its sha256 differs from its manifest. Rebuild it: {rebuild}"
-        )
+    path = verify_file(folder, manifest, shard, rebuild)
     config = shape_from_facts(manifest["facts"])
     if not 0 <= split_layer <= config.layers:
         raise PonderTTTError(
             f"split_layer is {split_layer}; {folder} has {config.layers} blocks, so 0 to {config.layers}"
         )
-    stored = {tensor.name: tensor for tensor in safetensors_file.read_file(folder / shard)}
+    stored = {tensor.name: tensor for tensor in safetensors_file.read_file(path)}
     layers = config.layers - split_layer
     family = family_of(config)
     blocks = {

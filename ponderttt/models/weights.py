@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from ponderttt.config import ModelConfig
-from ponderttt.errors import CorruptFileError
 from ponderttt.mapping import as_mapping
 from ponderttt.models import safetensors_file, tensors, tokenizer
 from ponderttt.models.backbone import Backbone, make_backbone
@@ -24,7 +23,7 @@ from ponderttt.models.sharding import make_mesh, parse_mesh
 from ponderttt.models.sources import check_terms, fetch_model
 from ponderttt.models.tensors import Checkpoint
 from ponderttt.models.tokenizer import Tokenizer
-from ponderttt.provenance import read_manifest, sha256_file, write_manifest
+from ponderttt.provenance import read_manifest, verify_file, write_manifest
 
 KIND = "model"
 
@@ -166,13 +165,10 @@ def open_unembedding(
     """
     folder, shard = Path(model_dir), safetensors_file.UNEMBEDDING_SHARD
     manifest = read_manifest(folder, KIND, rebuild, verify=False)
-    if not (folder / shard).is_file() or sha256_file(folder / shard) != manifest["files"][shard]["sha256"]:
-        raise CorruptFileError(
-            f"{folder / shard}: missing, or its sha256 differs from its manifest. Rebuild it: {rebuild}"
-        )
+    path = verify_file(folder, manifest, shard, rebuild)
     config = shape_from_facts(manifest["facts"])
     own = "embedding" if config.tied else "unembedding"
     name = family_of(config).OUTER[own]
-    tensor = next(t for t in safetensors_file.read_file(folder / shard) if t.name == name)
+    tensor = next(t for t in safetensors_file.read_file(path) if t.name == name)
     matrix = precision.used(own, np.asarray(tensor.read()), stacked=False)
     return Unembedding(jax.device_put(matrix), config, manifest["facts"])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from s3_server import put_contents, s3_server
+from stack_data import Planted, planted_files, write_stack_v2
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -63,3 +67,23 @@ def tokenizer(code_files: list[Path]) -> ByteLevelTokenizer:
     eot = core.token_to_id(END_OF_TEXT)
     size = core.get_vocab_size()
     return ByteLevelTokenizer(core, size, size, eot, "tiny", {**sizes, eot: 0})
+
+
+@pytest.fixture(scope="session")
+def planted() -> Planted:
+    """Files of made-up repositories, as a dataset describes them."""
+    return planted_files(count=90, copies=4)
+
+
+@pytest.fixture(scope="session")
+def endpoint(planted: Planted) -> Iterator[str]:
+    """An S3 server that has their contents."""
+    with s3_server() as url:
+        put_contents(url, "softwareheritage", planted.contents)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def snapshot(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset that describes them."""
+    return write_stack_v2(tmp_path_factory.mktemp("v2"), planted.files, ["Python"], parts=3)

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -197,7 +198,7 @@ class _Server(ThreadingHTTPServer):
         """A client that closes a stream early is no error of the hub."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler, ABC):
     server: _Server
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -206,8 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
 
+    @abstractmethod
     def do_GET(self) -> None:
-        raise NotImplementedError
+        """Answer a request."""
 
     def do_HEAD(self) -> None:
         self.do_GET()

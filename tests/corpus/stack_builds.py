@@ -40,7 +40,7 @@ def build(corpus: CorpusConfig, folder: Path, name: str = "stack", train: Path |
     for part in parts:
         select(corpus, name, part, selected[part], quiet(folder))
     for bucket in parts:
-        fetch(corpus, name, bucket, selected, contents[bucket], quiet(folder))
+        fetch(corpus, name, bucket, selected, contents[bucket], "code", quiet(folder))
     merge_buckets(corpus, name, selected, contents, folder / "shards", train)
     return folder / "shards"
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from fault_proxy import (
     SLOW_DOWN,
     TRUNCATED,
     WRONG_BYTES,
+    Fault,
     FaultProxy,
     Rule,
     always,
@@ -34,28 +34,9 @@ from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.corpus.hub.contents import ContentClient
 from ponderttt.errors import PonderTTTError
 from ponderttt.settings.hub import ContentsConfig
-from s3_server import content_key, put_contents, s3_server
+from s3_server import content_key
 from stack_builds import PATIENT, build, bytes_of, facts_of, stack_corpus
-from stack_data import Planted, planted_files, write_stack_v2
-
-BUCKET = "softwareheritage"
-
-
-@pytest.fixture(scope="module")
-def planted() -> Planted:
-    return planted_files(count=60, copies=2)
-
-
-@pytest.fixture(scope="module")
-def endpoint(planted: Planted) -> Iterator[str]:
-    with s3_server() as url:
-        put_contents(url, BUCKET, planted.contents)
-        yield url
-
-
-@pytest.fixture(scope="module")
-def snapshot(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_stack_v2(tmp_path_factory.mktemp("v2"), planted.files, ["Python"], parts=1)
+from stack_data import Planted, planted_files
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +47,7 @@ def true_bytes(snapshot: Path, endpoint: str, tmp_path_factory: pytest.TempPathF
 TRANSIENT: dict[str, Rule] = {
     # Of a few, since boto3 slows down more with each.
     "503 SlowDown": first(
-        3, SLOW_DOWN, [content_key(blob) for blob in sorted(planted_files(60, 2).contents)[::9]]
+        3, SLOW_DOWN, [content_key(blob) for blob in sorted(planted_files(90, 4).contents)[::13]]
     ),
     "reset half-way": first(2, RESET),
     "truncated gzip": first(2, TRUNCATED),
@@ -108,7 +89,7 @@ def test_faults_that_pass_change_no_byte_and_lose_no_row(
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_content_that_never_comes_fails_the_job_with_its_name_and_healed_ends_with_the_same_bytes(
-    fault: object,
+    fault: Fault,
     reason: str,
     planted: Planted,
     snapshot: Path,
@@ -120,7 +101,7 @@ def test_a_content_that_never_comes_fails_the_job_with_its_name_and_healed_ends_
         f for f in planted.files if f.license_type == "permissive" and not (f.is_vendor or f.is_generated)
     )
     contents = replace(PATIENT, attempts=3)
-    with FaultProxy(endpoint, always(fault, [content_key(broken.blob_id)])) as proxy:  # type: ignore[arg-type]
+    with FaultProxy(endpoint, always(fault, [content_key(broken.blob_id)])) as proxy:
         corpus = stack_corpus(snapshot, parts=1, contents=replace(contents, endpoint=proxy.url))
         with pytest.raises(PonderTTTError) as error:
             build(corpus, tmp_path)
@@ -128,7 +109,7 @@ def test_a_content_that_never_comes_fails_the_job_with_its_name_and_healed_ends_
         assert f"{broken.blob_id} ({reason})" in message and "\n" not in message
         assert not (tmp_path / "shards").exists()
         asked = proxy.requests
-        proxy.rule = always(fault, [])  # type: ignore[arg-type]
+        proxy.rule = always(fault, [])
         assert bytes_of(build(corpus, tmp_path)) == true_bytes
         # Segments without failures were not fetched again.
         assert proxy.requests - asked <= PATIENT.segment_files < asked

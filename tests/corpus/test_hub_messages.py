@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -157,7 +157,7 @@ def test_columns_that_drifted_are_named(change: str, says: str, tmp_path: Path) 
         (lambda: CorpusConfig("files", "Cobol", "t", path=".", license="MIT"), "unknown 'Cobol'"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: object, says: str) -> None:
+def test_settings_that_cannot_be_are_refused(settings: Callable[[], object], says: str) -> None:
     with pytest.raises(ConfigError) as error:
-        settings()  # type: ignore[operator]
+        settings()
     assert says in str(error.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +36,7 @@ def texts(draw: random.Random) -> list[str]:
     return found
 
 
-def rows_of(draw: random.Random) -> list[dict[str, object]]:
+def rows_of(draw: random.Random) -> list[dict[str, Any]]:
     return [
         {
             "blob_id": blob_id(text.encode()),
@@ -59,7 +60,7 @@ def rows_of(draw: random.Random) -> list[dict[str, object]]:
     ]
 
 
-def written(folder: Path, rows: list[dict[str, object]], parts: int) -> tuple[list[Path], list[Path]]:
+def written(folder: Path, rows: list[dict[str, Any]], parts: int) -> tuple[list[Path], list[Path]]:
     near = NearDuplicates(THRESHOLD, PERMUTATIONS)
     segments, signatures = [], []
     for part in range(parts):
@@ -72,15 +73,15 @@ def written(folder: Path, rows: list[dict[str, object]], parts: int) -> tuple[li
     return segments, signatures
 
 
-def order(row: dict[str, object]) -> tuple[object, ...]:
+def order(row: dict[str, Any]) -> tuple[object, ...]:
     """In which files are kept: by license, stars, forks, the newest, and name."""
     counts = (-int(str(row[name])) for name in ("stars", "forks", "changed"))
     return (TYPES.index(str(row["license_type"])), *counts, row["repo_name"], row["path"])
 
 
-def in_memory(rows: list[dict[str, object]]) -> set[str]:
+def in_memory(rows: list[dict[str, Any]]) -> set[str]:
     columns = SourceFile.__dataclass_fields__
-    files = [SourceFile(**{name: row[name] for name in columns}) for row in sorted(rows, key=order)]  # type: ignore[arg-type]
+    files = [SourceFile(**{name: row[name] for name in columns}) for row in sorted(rows, key=order)]
     kept = deduplicate(files, THRESHOLD, PERMUTATIONS, Drops())
     return {f"{file.repo_name}/{file.path}" for file in kept}
 

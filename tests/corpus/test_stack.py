@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,29 +15,10 @@ from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.errors import PonderTTTError
+from ponderttt.jobs.hub import fetch
 from ponderttt.settings.hub import HubConfig
-from s3_server import put_contents, s3_server
-from stack_builds import build, bytes_of, facts_of, files_of, stack_corpus
-from stack_data import Planted, planted_files, write_stack_v2, write_stack_v2_ids, write_stack_v3
-
-BUCKET = "softwareheritage"
-
-
-@pytest.fixture(scope="module")
-def planted() -> Planted:
-    return planted_files(count=90, copies=4)
-
-
-@pytest.fixture(scope="module")
-def endpoint(planted: Planted) -> Iterator[str]:
-    with s3_server() as url:
-        put_contents(url, BUCKET, planted.contents)
-        yield url
-
-
-@pytest.fixture(scope="module")
-def snapshot(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_stack_v2(tmp_path_factory.mktemp("v2"), planted.files, ["Python"], parts=3)
+from stack_builds import build, bytes_of, facts_of, files_of, quiet, stack_corpus
+from stack_data import Planted, write_stack_v2_ids, write_stack_v3
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +213,19 @@ def test_the_same_build_has_the_same_bytes(
     snapshot: Path, endpoint: str, shards: Path, tmp_path: Path
 ) -> None:
     assert bytes_of(build(stack_corpus(snapshot, endpoint), tmp_path)) == bytes_of(shards)
+
+
+def test_a_damaged_segment_is_made_anew_when_its_bucket_is_rebuilt(
+    snapshot: Path, endpoint: str, tmp_path: Path
+) -> None:
+    corpus = stack_corpus(snapshot, endpoint)
+    build(corpus, tmp_path)
+    bucket = tmp_path / "contents" / "bucket-0"
+    segment = bucket / "segment-00001.parquet"
+    whole = segment.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 3] ^= 1
+    segment.write_bytes(damaged)
+    fetch(corpus, "stack", 0, [tmp_path / "selected" / "part-0"], bucket, "code", quiet(tmp_path))
+    assert segment.read_bytes() == whole
+    assert sorted(path.name for path in bucket.iterdir() if path.suffix != ".parquet") == ["manifest.json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,17 +62,14 @@ def merge(
     filters = corpus.filters
     with staged_folder(output_dir, "shard-*.parquet") as staged:
         scratch = staged / "scratch"
+        scratch.mkdir()
         training, train_repositories = [], set[str]()
         if train_shards is not None:
-            training = [staged / "training.parquet"]
+            training = [scratch / "training.parquet"]
             train_repositories = _sign(train_shards, training[0], corpus, rebuild_train)
         reasons = find_duplicates(segments, signatures, filters.near_duplicate_threshold, scratch, training)
         kept = _write(corpus, name, segments, reasons, staged, drops, train_repositories, shard_bytes)
-        for leftover in training:
-            leftover.unlink()
-        for leftover in scratch.glob("*"):
-            leftover.unlink()
-        scratch.rmdir()
+        shutil.rmtree(scratch)
         if not kept.files:
             raise PonderTTTError(
                 f"corpus {name}: no file is left after the filters ({drops.in_words()}). "

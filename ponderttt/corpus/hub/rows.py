@@ -128,17 +128,18 @@ def _refusal(corpus: CorpusConfig, error: Exception) -> PonderTTTError:
     assert corpus.hub is not None
     name = dataset_name(corpus)
     repository = corpus.hub.repository or DATASETS.get(corpus.kind, "")
-    chain, cause = [], error
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
-        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        cause = cause.__cause__ or cause.__context__
     kinds = {type(link).__name__ for link in chain}
     said = " ".join(" ".join(str(link) for link in chain).split())
     if "Invalid credentials" in said:
         return PonderTTTError(
             f"{name}: the token in HF_TOKEN is not valid; make a new one at https://huggingface.co/settings/tokens"
         )
-    if "GatedRepoError" in kinds or "gated" in said:
+    if "GatedRepoError" in kinds or "gated dataset" in said:
         token = "the token in HF_TOKEN has no access" if os.environ.get("HF_TOKEN") else "there is no token"
         return PonderTTTError(
             f"{name}: gated, and {token}; accept its terms at {PAGE.format(repository)}, then set HF_TOKEN to a token of that "

@@ -18,16 +18,18 @@ from ponderttt.config import CorpusConfig
 from ponderttt.corpus.dedup import NearDuplicates
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile, shard_schema
-from ponderttt.corpus.filters import content_reason, license_allowed, stated_licenses
+from ponderttt.corpus.filters import licenses_stated_in
 from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.corpus.hub.contents import Content, in_order
 from ponderttt.corpus.hub.decontamination import Decontamination
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.corpus.hub.signatures import signature_row, signature_schema
 from ponderttt.errors import PonderTTTError
-from ponderttt.provenance import atomic_path, digest
+from ponderttt.provenance import atomic_path, start_or_continue
 
 _FACTS = b"ponderttt"
+#: Rows of a group of a Parquet file: what a reader has in memory at once (``benchmarks/stack.py``).
+ROW_GROUP = 512
 #: Failures that a message names.
 _NAMED = 5
 #: Columns beside those of a shard: what decides which of two duplicates stays.
@@ -72,7 +74,7 @@ def build_segments(
         content_of: gives the content of one; called by many threads.
         folder: gets ``segment-*.parquet`` and ``signatures-*.parquet``; finished ones of the same settings are kept.
         source: where the files come from, for the column of that name.
-        settings: digest of all that the result depends on besides the files.
+        settings: digest of all that the result depends on.
         progress: told how many files are done.
 
     Raises:
@@ -80,6 +82,7 @@ def build_segments(
     """
     assert corpus.hub is not None
     folder.mkdir(parents=True, exist_ok=True)
+    start_or_continue(folder, settings, "*-*.parquet")
     maker = _SegmentMaker(corpus, content_of, source)
     failures_file = folder / "failures.json"
     failures_file.unlink(missing_ok=True)
@@ -87,12 +90,9 @@ def build_segments(
     failures: list[dict[str, str]] = []
     done = 0
     for number, group in enumerate(_groups(files, corpus.hub.contents.segment_files)):
-        identity = digest([settings, [(f.repo_name, f.path, f.blob_id) for f in group]])
         path, signatures = (folder / f"{kind}-{number:05d}.parquet" for kind in ("segment", "signatures"))
-        facts = _finished(path, signatures, identity)
-        if facts is None:
-            path.unlink(missing_ok=True)
-            facts = maker.write(group, path, signatures, identity)
+        # A segment appears after its signatures.
+        facts = read_facts(path) if path.exists() else maker.write(group, path, signatures)
         failed = facts["failures"]
         if len(failed) > corpus.hub.contents.max_failures * len(group):
             failures += failed
@@ -114,9 +114,6 @@ def build_segments(
             f"{failures_file}. Run the same command again to ask for them once more, or allow a share of missing files with "
             f"corpora.{name}.hub.contents.max_failures"
         )
-    for old in sorted(folder.glob("*-*.parquet")):
-        if old not in {p for segment in segments for p in segment[:2]}:
-            old.unlink()
     return segments
 
 
@@ -130,7 +127,7 @@ class _SegmentMaker:
         self._near = NearDuplicates(filters.near_duplicate_threshold, filters.near_duplicate_permutations)
         self._decontamination = Decontamination.of(corpus.hub.decontaminate)
 
-    def write(self, group: list[Candidate], path: Path, signatures: Path, identity: str) -> dict[str, Any]:
+    def write(self, group: list[Candidate], path: Path, signatures: Path) -> dict[str, Any]:
         """Write a segment and its signatures; gives its facts."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -160,7 +157,7 @@ class _SegmentMaker:
                 }
             )
             signed.append(signature_row(self._near, found.blob_id, found.content))
-        facts = {"identity": identity, "files": len(kept), "drops": drops.as_facts(), "failures": failures}
+        facts = {"files": len(kept), "drops": drops.as_facts(), "failures": failures}
         with atomic_path(signatures) as temporary:
             schema = signature_schema()
             pq.write_table(pa.Table.from_pylist(signed, schema=schema), temporary, compression="zstd")
@@ -176,16 +173,14 @@ class _SegmentMaker:
 
     def _examine(self, file: Candidate, content: Content) -> SourceFile | str:
         """A file of the corpus, or the reason to drop it."""
-        raw, text, filters = content.raw, content.text, self._corpus.filters
+        raw, text = content.raw, content.text
         assert raw is not None and text is not None
         stated: tuple[str, ...] = ()
         if self._corpus.kind != "text":
-            reason = content_reason(raw, text, filters) if text else "empty"
-            if reason:
-                return reason
-            stated = stated_licenses(text)
-            if not all(license_allowed(expression, filters.licenses) for expression in stated):
-                return "license"
+            found = licenses_stated_in(raw, text, self._corpus.filters) if text else "empty"
+            if isinstance(found, str):
+                return found
+            stated = found
         if self._decontamination.is_contaminated(text):
             return "benchmark"
         return SourceFile(
@@ -204,24 +199,12 @@ class _SegmentMaker:
         )
 
 
-#: Rows of a group of a Parquet file: what a reader has in memory at once.  See ``benchmarks/stack.py``.
-ROW_GROUP = 512
-
-
 def read_facts(path: Path) -> dict[str, Any]:
     """What a segment says of itself."""
     import pyarrow.parquet as pq
 
     facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[_FACTS])
     return facts
-
-
-def _finished(path: Path, signatures: Path, identity: str) -> dict[str, Any] | None:
-    """The facts of a segment that is there and is this one."""
-    if not (path.exists() and signatures.exists()):
-        return None
-    facts = read_facts(path)
-    return facts if facts["identity"] == identity else None
 
 
 def _groups(files: Iterable[Candidate], size: int) -> Iterator[list[Candidate]]:
