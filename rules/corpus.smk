@@ -63,8 +63,8 @@ rule contents:
         runtime=lambda wildcards: minutes(6 * 3600),
     params:
         code=code("contents"),
+        # How they are fetched changes nothing of what they are, so it is not among them.
         settings=contents_settings,
-        # How they are fetched changes nothing of what they are, so it is no parameter.
     script:
         "../workflow_scripts/contents.py"
 

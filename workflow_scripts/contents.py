@@ -11,6 +11,7 @@ with job(snakemake.log[0], snakemake.threads) as progress:
     from ponderttt.config import CorpusConfig
     from ponderttt.jobs.hub import fetch
     from ponderttt.mapping import from_mapping
+    from ponderttt.provenance import digest
 
     name = snakemake.wildcards.corpus
     fetch(
@@ -19,6 +20,6 @@ with job(snakemake.log[0], snakemake.threads) as progress:
         int(snakemake.wildcards.bucket),
         [Path(part).parent for part in snakemake.input.parts],
         Path(snakemake.output[0]).parent,
-        snakemake.params.code,
+        digest([snakemake.params.settings, snakemake.params.code]),
         progress,
     )

@@ -75,7 +75,7 @@ def fetch(
     bucket: int,
     parts: Sequence[Path | str],
     output_dir: Path | str,
-    stage_digest: str,
+    settings: str,
     progress: Progress,
 ) -> None:
     """Write ``data/contents/{corpus}/bucket-{bucket}/``: the files of a bucket with their contents, and their signatures.
@@ -86,7 +86,7 @@ def fetch(
         bucket: number of the bucket.
         parts: folders of :func:`select`, of all parts.
         output_dir: folder of the bucket.
-        stage_digest: of the code; segments of another version are made again.
+        settings: digest of code and settings that contents depend on; segments of others are made again.
         progress: of the job, in files.
     """
     assert corpus.hub is not None
@@ -106,9 +106,6 @@ def fetch(
         assert file.content is not None
         return Content(file.content.encode("utf-8", "surrogatepass"), file.content, None)
 
-    # What the contents depend on: not how fast or from where they come.
-    settings = as_mapping(corpus)
-    settings["hub"] = {**settings["hub"], "contents": {"segment_files": corpus.hub.contents.segment_files}}
     segments = build_segments(
         corpus,
         name,
@@ -116,7 +113,7 @@ def fetch(
         content_of,
         output,
         dataset_name(corpus),
-        digest([settings, stage_digest, [entry["sha256"] for entry in entries]]),
+        digest([settings, [entry["sha256"] for entry in entries]]),
         lambda done: progress(done, total, "files"),
     )
     drops, failures = Drops(), []
