@@ -2,8 +2,9 @@
 
     python benchmarks/memory.py --model-dir data/models/gemma3-270m --source FILE_OR_FOLDER [--json memory.json]
 
-``imports`` is a process that loads the libraries and nothing else; a bound is that, the model and its largest tensor (of a
-float32 model in the dtype of the case, of the source file where it is mapped).  Pages of mapped files count where they are
+``imports`` is a process that loads the libraries and nothing else, ``tokenizer`` one that loads the model's tokenizer too; a
+bound is that, the model and its largest tensor (of a float32 model in the dtype of the case, of the source file where it is
+mapped).  Pages of mapped files count where they are
 resident, although the system may drop them.  ``loss`` reads a chunk of 512 tokens and scores it; transformers, with torch
 (the extra ``parity``), does the same with ``--reference``.
 """
@@ -22,16 +23,26 @@ from typing import Any
 from peak import peak_memory
 from setting import TOKENS, Setting, parser, read
 
-CASES = ("imports", "convert", "open", "open in bfloat16", "open in int8", "loss", "loss in bfloat16")
+CASES = (
+    "imports",
+    "tokenizer",
+    "convert",
+    "open",
+    "open in bfloat16",
+    "open in int8",
+    "loss",
+    "loss in bfloat16",
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """Of one case: the peak, what of it is not the libraries', and the bound on that, where there is one; bytes."""
+    """Of one case: the peak, what of it is neither the libraries' nor the tokenizer's, and the bound on that, where there is
+    one; bytes."""
 
     case: str
     peak: int
-    besides_imports: int
+    besides: int
     bound: int | None
 
 
@@ -45,7 +56,11 @@ def run(case: str, setting: Setting, source: str | None) -> None:
     precision = {"bfloat16": Precision("bfloat16"), "int8": Precision("float32", "int8")}.get(
         case.split()[-1], EXACT
     )
-    if case == "convert":
+    if case == "tokenizer":
+        # What users hold for as long as the model: its peak while it is made counts as well.
+        kept = weights.tokenizer.load(Path(setting.model_dir or "") / "tokenizer.json")
+        assert kept.vocab_size
+    elif case == "convert":
         assert setting.model_dir and source
         family = facts(setting)["family"]
         with tempfile.TemporaryDirectory() as folder:
@@ -111,17 +126,18 @@ def main() -> None:
         run(given.case, setting, given.source)
         return
     rows: list[Row] = []
-    print("case                GB at the peak   besides imports   model + largest tensor")
+    print("case                GB at the peak   besides imports and tokenizer   model + largest tensor")
     for case in (*CASES, *(("transformers",) if given.reference else ())):
         if case == "convert" and not given.source:
             continue
         command = [sys.executable, *sys.argv, "--case", case]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         peak = int(out.split()[-1])
-        row = Row(case, peak, peak - (rows[0].peak if rows else peak), bound(case, setting, given.source))
+        before = rows[min(1, len(rows) - 1)].peak if rows else peak
+        row = Row(case, peak, peak - before, bound(case, setting, given.source))
         rows.append(row)
         most = "" if row.bound is None else f"{row.bound / 1e9:.2f}"
-        print(f"{case:<18}  {peak / 1e9:<14.2f}   {row.besides_imports / 1e9:<15.2f}   {most}", flush=True)
+        print(f"{case:<18}  {peak / 1e9:<14.2f}   {row.besides / 1e9:<29.2f}   {most}", flush=True)
     setting.write(rows)
 
 

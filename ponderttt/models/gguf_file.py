@@ -14,12 +14,40 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
 from ponderttt.models.gguf_names import GGUF_FAMILIES, gguf_name, hugging_face_name
-from ponderttt.models.tensors import Checkpoint, LazyTensor, transposed_tensors
+from ponderttt.models.parameter import LazyTensor
+from ponderttt.models.tensors import Checkpoint, transposed_tensors
 from ponderttt.models.tokenizer import Tokenizer
 from ponderttt.models.tokenizer_tables import from_pieces, from_vocabulary
 
 #: Of the float32 values that are de-quantised at once.
 _ROWS_BYTES = 1 << 24
+
+
+def read(path: Path, family: str | None = None) -> tuple[Checkpoint, Tokenizer]:
+    """Configuration and tensors, de-quantised to float32 as they are read, and the tokenizer.
+
+    Args:
+        path: of the file.
+        family: what it is expected to be; whatever it is by default.
+
+    Raises:
+        PonderTTTError: no such file, not a GGUF file, a truncated one, or one of another family.
+    """
+    file = GGUFFile(path)
+    checkpoint, tokenizer = file.checkpoint(family), file.tokenizer()
+    # The reader has several small arrays for each token, more memory than the tokenizer that is made now.
+    del file
+    with _named(path):
+        return checkpoint, tokenizer()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the file in front of whatever is found wrong with it."""
+    try:
+        yield
+    except PonderTTTError as error:
+        raise PonderTTTError(f"{path}: {error}") from None
 
 
 class GGUFFile:
@@ -51,17 +79,9 @@ class GGUFFile:
             raise PonderTTTError(f"metadata key {key} is missing")
         return default
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Put the file in front of whatever is found wrong with it."""
-        try:
-            yield
-        except PonderTTTError as error:
-            raise PonderTTTError(f"{self.path}: {error}") from None
-
     def config(self, family: str | None = None) -> Shape:
         """The shape that the file's metadata declares; ``family`` is what it is expected to be, anything by default."""
-        with self._named():
+        with _named(self.path):
             architecture = self._field("general.architecture")
             if architecture not in GGUF_FAMILIES:
                 raise PonderTTTError(f"holds a {architecture} model; known: {', '.join(GGUF_FAMILIES)}")
@@ -91,16 +111,16 @@ class GGUFFile:
             tensors[name] = LazyTensor(tensor.name, stored[::-1] if turned else stored, read)
         return Checkpoint(self.path, config, tensors, partial(gguf_name, naming, block))
 
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer that the file carries."""
-        with self._named():
+    def tokenizer(self) -> Callable[[], Tokenizer]:
+        """Makes the tokenizer that the file carries, and holds on to nothing else of it."""
+        with _named(self.path):
             model = self._field("tokenizer.ggml.model")
             tokens, kinds = self._field("tokenizer.ggml.tokens"), self._field("tokenizer.ggml.token_type")
             if model == "gpt2":
                 splitter = self._field("tokenizer.ggml.pre", "default")
-                return from_vocabulary(tokens, kinds, self._field("tokenizer.ggml.merges"), splitter)
+                return partial(from_vocabulary, tokens, kinds, self._field("tokenizer.ggml.merges"), splitter)
             if model == "llama" and not self._field("tokenizer.ggml.add_space_prefix", True):
-                return from_pieces(tokens, kinds, self._field("tokenizer.ggml.scores"))
+                return partial(from_pieces, tokens, kinds, self._field("tokenizer.ggml.scores"))
             raise PonderTTTError(
                 f"its tokenizer is {model}; supported are byte-level BPE (gpt2), and pieces (llama) that put no space "
                 "in front of a text"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -27,28 +28,6 @@ def is_quantised(value: Any) -> bool:
     return hasattr(value, "qvalue")
 
 
-def quantise(name: str, array: Array, kind: Kind, *, stacked: bool) -> Any:
-    """A parameter as it is kept: a quantised matrix [out, in], or what it was.
-
-    Args:
-        name: of the parameter.
-        array: its values, in the dtype that is computed in.
-        kind: how.
-        stacked: whether blocks are stacked along a leading axis.
-    """
-    import qwix
-
-    if array.ndim - stacked < 2 or name in _KEPT:
-        return array
-    last = array.ndim - 1
-    rows = tuple(range(last))
-    if kind == "int8":
-        return qwix.quantize(array, jnp.int8, channelwise_axes=rows)
-    return qwix.quantize(
-        array, jnp.int4, channelwise_axes=rows, tiled_axes={last: math.gcd(GROUP, array.shape[last])}
-    )
-
-
 @dataclass(frozen=True)
 class Precision:
     """In what a model computes, and how its matrices are kept."""
@@ -61,11 +40,15 @@ class Precision:
         """Whether parameters are those of the file."""
         return self.dtype == "float32" and self.kind is None
 
+    def quantises(self, name: str, dimensions: int) -> bool:
+        """Whether a parameter of so many axes in one block is kept quantised."""
+        return self.kind is not None and dimensions >= 2 and name not in _KEPT
+
     def kept(self, name: str, array: Any, *, stacked: bool) -> Any:
-        """A parameter as the model keeps it."""
-        if self.kind is None:
-            return jnp.asarray(array, self.dtype)
-        return quantise(name, jnp.asarray(array, self.dtype), self.kind, stacked=stacked)
+        """A parameter as the model keeps it: a quantised matrix [out, in], or what it was."""
+        if self.quantises(name, array.ndim - stacked):
+            return quantised(array, self)
+        return jnp.asarray(array, self.dtype)
 
     def used(self, name: str, array: Any, *, stacked: bool) -> Array:
         """The float32 values that the model really computes with."""
@@ -75,6 +58,20 @@ class Precision:
 
 
 EXACT = Precision()
+
+
+@partial(jax.jit, static_argnums=1)
+def quantised(matrix: Any, precision: Precision) -> Any:
+    """Matrices [..., out, in] as ``precision`` keeps them; in one program, which makes no other copy of them."""
+    import qwix
+
+    matrix = jnp.asarray(matrix, precision.dtype)
+    last = matrix.ndim - 1
+    rows = tuple(range(last))
+    if precision.kind == "int8":
+        return qwix.quantize(matrix, jnp.int8, channelwise_axes=rows)
+    tiles = {last: math.gcd(GROUP, matrix.shape[last])}
+    return qwix.quantize(matrix, jnp.int4, channelwise_axes=rows, tiled_axes=tiles)
 
 
 def opened(value: Any) -> Array:

@@ -16,7 +16,8 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.models.config_json import CONFIG, read_json, read_shape, shape_json
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
-from ponderttt.models.tensors import Checkpoint, LazyTensor, stacked_parts, tensor_shapes
+from ponderttt.models.parameter import LazyTensor
+from ponderttt.models.tensors import Checkpoint, stacked_parts, tensor_shapes
 from ponderttt.provenance import atomic_path, write_json
 
 TOKENIZER, INDEX = "tokenizer.json", "model.safetensors.index.json"

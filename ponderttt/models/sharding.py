@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.mapping import unknown
@@ -129,13 +128,17 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
-def placed(name: str, value: Any, mesh: Mesh | None, *, stacked: bool) -> Any:
-    """A parameter on the devices of a mesh, as :func:`parameter_shardings` has it; on the one device without a mesh."""
+def sharding_of(
+    name: str, shape: tuple[int, ...], mesh: Mesh | None, *, stacked: bool
+) -> NamedSharding | None:
+    """How the devices of a mesh share a parameter, as :func:`parameter_shardings` has it; ``None`` without a mesh."""
     if mesh is None:
-        return jax.device_put(value)
+        return None
+    return NamedSharding(mesh, partition(logical_axes(name, len(shape), stacked), shape, mesh))
 
-    def place(leaf: Any) -> Array:
-        axes = logical_axes(name, leaf.ndim, stacked)
-        return jax.device_put(leaf, NamedSharding(mesh, partition(axes, leaf.shape, mesh)))
 
-    return jax.tree.map(place, value)
+def placed(name: str, value: Any, mesh: Mesh | None, *, stacked: bool) -> Any:
+    """A parameter on its devices, see :func:`sharding_of`."""
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf, sharding_of(name, leaf.shape, mesh, stacked=stacked)), value
+    )

@@ -21,8 +21,9 @@ from ponderttt.models.backbone import Backbone
 from ponderttt.models.blocks import run_block
 from ponderttt.models.families import family_of, shape_from_facts
 from ponderttt.models.families.family import Place, Shape
+from ponderttt.models.parameter import LazyTensor
 from ponderttt.models.quantised import EXACT, Precision, opened
-from ponderttt.models.tensors import LazyTensor, stacked_parts
+from ponderttt.models.tensors import stacked_parts
 from ponderttt.models.weights import KIND
 from ponderttt.provenance import read_manifest, verify_file
 

@@ -7,15 +7,14 @@ Assembly is strict: every tensor is consumed, every parameter filled, every shap
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -24,25 +23,8 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.models.decoder import Decoder, default_split
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
-from ponderttt.models.quantised import EXACT, Precision, opened
-from ponderttt.models.sharding import placed
-
-
-@dataclass(frozen=True)
-class LazyTensor:
-    """A tensor that is read when asked for.
-
-    Attributes:
-        name: in the file.
-        shape: of the tensor.
-        read: gives it as float32.
-        place: file and offset in bytes of plain float32 values, for mapping them into memory instead.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
-    place: tuple[Path, int] | None = None
+from ponderttt.models.parameter import LazyTensor, parameter
+from ponderttt.models.quantised import EXACT, Precision, is_quantised, opened
 
 
 @dataclass(frozen=True)
@@ -133,20 +115,14 @@ def assemble(
             f"split_layer is {split}; {checkpoint.path} has {config.layers} blocks, so 0 to {config.layers}"
         )
 
-    def kept(
-        name: str, parts: Sequence[str], shape: tuple[int, ...], *, stacked: bool, turned: bool = False
-    ) -> Any:
-        array = _joined([tensors[part] for part in parts], shape, precision.dtype, turned)
-        # On a CPU, memory that nobody else holds is taken over, not copied.
-        value = array if precision.kind is None else precision.kept(name, array, stacked=stacked)
-        return placed(name, value, mesh, stacked=stacked)
-
     def stack(first: int, last: int) -> dict[str, Any]:
         return {
-            name: kept(
+            name: parameter(
                 name,
-                stacked_parts(config, name, first, last),
+                [tensors[part] for part in stacked_parts(config, name, first, last)],
                 (last - first, *shape),
+                precision,
+                mesh,
                 stacked=True,
                 turned=name in family.TRANSPOSED,
             )
@@ -154,7 +130,7 @@ def assemble(
         }
 
     outer = {
-        name: kept(name, [family.OUTER[name]], shape, stacked=False)
+        name: parameter(name, [tensors[family.OUTER[name]]], shape, precision, mesh, stacked=False)
         for name, shape in family.outer_shapes(config).items()
     }
     return Decoder(config, outer, stack(0, split), stack(split, config.layers))
@@ -169,54 +145,27 @@ def stacked_parts(config: Shape, name: str, first: int = 0, last: int | None = N
     return [family.BLOCK.format(layer) + part.name for layer in layers for part in parts]
 
 
-def _joined(
-    parts: Sequence[LazyTensor], shape: tuple[int, ...], dtype: str, transposed: bool = False
-) -> np.ndarray:
-    """Tensors as one array of ``shape``: mapped where they lie one after the other in a file, or else copied."""
-    if not parts:
-        return np.zeros(shape, jnp.dtype(dtype))
-    places = [part.place for part in parts]
-    ends = [
-        place and (place[0], place[1] + 4 * math.prod(part.shape))
-        for place, part in zip(places, parts, strict=True)
-    ]
-    if dtype == "float32" and not transposed and places[0] and places[1:] == ends[:-1]:
-        return np.asarray(np.memmap(places[0][0], np.float32, "r", places[0][1], shape))
-    joined = _empty(shape, dtype)
-    rows, row = joined.reshape(-1, *parts[0].shape[::-1][1:] if transposed else parts[0].shape[1:]), 0
-    for part in parts:
-        values = part.read().T if transposed else part.read()
-        rows[row : row + len(values)] = values
-        row += len(values)
-    return joined
-
-
-def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Uninitialised memory on a 64-byte boundary, which JAX takes over on a CPU instead of copying."""
-    kind = jnp.dtype(dtype)
-    size = math.prod(shape) * kind.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(kind).reshape(shape)
-
-
 def named_parameters(model: Decoder) -> Iterator[tuple[str, np.ndarray]]:
-    """Hugging Face names and parameters, as a file would have them; no more than a stack of them is in memory at once."""
+    """Hugging Face names and parameters as a file would have them; of a quantised model, one is open at a time."""
     config, family = model.config, family_of(model.config)
-    for name, array in model.outer.arrays().items():
-        yield family.OUTER[name], np.asarray(opened(array))
+    for name, value in model.outer.arrays().items():
+        yield family.OUTER[name], np.asarray(_opened(value))
     parts = family.parts(config)
     for stack, first in ((model.blocks_before, 0), (model.blocks_after, model.split_layer)):
-        for name, array in stack.arrays().items():
-            for layer, block in enumerate(np.asarray(opened(array)), first):
+        for name, value in stack.arrays().items():
+            host, turned = jax.tree.map(np.asarray, value), name in family.TRANSPOSED
+            for index in range(jax.tree.leaves(host)[0].shape[0]):
                 row = 0
                 for part in parts[name]:
-                    rows = block[row : row + part.rows]
-                    yield (
-                        family.BLOCK.format(layer) + part.name,
-                        rows.T if name in family.TRANSPOSED else rows,
-                    )
+                    own = slice(row, row + part.rows)
+                    rows = np.asarray(_opened(jax.tree.map(itemgetter((index, own)), host)))
+                    yield family.BLOCK.format(first + index) + part.name, rows.T if turned else rows
                     row += part.rows
+
+
+def _opened(value: Any) -> Any:
+    """In one program, which has nothing but its result in memory."""
+    return jax.jit(opened)(value) if is_quantised(value) else value
 
 
 def disassemble(model: Decoder) -> dict[str, np.ndarray]:

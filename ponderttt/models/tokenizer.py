@@ -103,10 +103,9 @@ def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
 
     try:
         core = Core.from_str(text)
-        definition = json.loads(text)
     except Exception as error:  # tokenizers raises bare Exception
         raise PonderTTTError("not a tokenizer.json; fetch the model again") from error
-    bytes_of = _bytes_of(definition)
+    bytes_of = _bytes_of(core)
     have = core.get_vocab_size(with_added_tokens=True)
     pad_id = core.token_to_id(PAD)
     if pad_id is None:
@@ -134,20 +133,28 @@ def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
     )
 
 
-def _bytes_of(definition: dict[str, Any]) -> Callable[[str], int]:
+def _definition(part: Any) -> dict[str, Any]:
+    """Of the normalizer or the pre-tokenizer; the whole tokenizer's has its vocabulary in it, which takes much memory."""
+    found: dict[str, Any] = {} if part is None else json.loads(part.__getstate__())
+    return found
+
+
+def _bytes_of(core: tokenizers.Tokenizer) -> Callable[[str], int]:
     """How many bytes a token of the vocabulary stands for, by the alphabet of the tokenizer."""
-    model, normalizer = definition.get("model", {}), definition.get("normalizer")
-    splitter = definition.get("pre_tokenizer") or {}
+    from tokenizers.models import BPE
+
+    model = core.model if isinstance(core.model, BPE) else None
+    normalizer, splitter = _definition(core.normalizer), _definition(core.pre_tokenizer)
     parts = splitter.get("pretokenizers", [splitter])
     levels = [part for part in parts if part.get("type") == "ByteLevel"]
-    if model.get("type") == "BPE" and model.get("byte_fallback") and not levels:
+    if model and model.byte_fallback and not levels:
         spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
         if normalizer != spaces or any(part.get("type") not in (None, "Split") for part in parts):
             raise PonderTTTError(
                 "its normalizer changes more than spaces, so bytes could not be counted; not supported"
             )
         return _bytes_of_piece
-    if model.get("type") != "BPE" or not levels:
+    if not model or not levels:
         raise PonderTTTError(
             "neither a byte-level BPE tokenizer nor one of pieces with bytes for the rest; not supported"
         )

@@ -13,11 +13,10 @@ from jaxtyping import Array, Float
 
 from ponderttt.config import ModelConfig
 from ponderttt.mapping import as_mapping
-from ponderttt.models import safetensors_file, tensors, tokenizer
+from ponderttt.models import gguf_file, safetensors_file, tensors, tokenizer
 from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.families import family_of, shape_from_facts
 from ponderttt.models.families.family import Shape
-from ponderttt.models.gguf_file import GGUFFile
 from ponderttt.models.quantised import EXACT, Precision
 from ponderttt.models.sharding import make_mesh, parse_mesh
 from ponderttt.models.sources import check_terms, fetch_model
@@ -41,8 +40,7 @@ def read_model(path: Path, family: str | None = None) -> tuple[Checkpoint, Token
     if path.is_dir():
         checkpoint = safetensors_file.read_folder(path, family)
         return checkpoint, tokenizer.load(path / safetensors_file.TOKENIZER, checkpoint.config.vocab_size)
-    file = GGUFFile(path)
-    return file.checkpoint(family), file.tokenizer()
+    return gguf_file.read(path, family)
 
 
 def _read_source(config: ModelConfig, cache_dir: Path | str) -> tuple[Checkpoint, Tokenizer]:

@@ -13,10 +13,11 @@ from flax import nnx
 from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
-from ponderttt.models import suffix, tensors, weights
+from ponderttt.models import parameter, suffix, tensors, weights
 from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.losses import linear_cross_entropy
 from ponderttt.models.quantised import Kind, Precision, is_quantised
+from ponderttt.models.quantised import opened as opened_parameter
 from study import write_model
 
 KINDS: tuple[Kind, ...] = ("int8", "int4")
@@ -36,6 +37,27 @@ def opened(backbone: Backbone) -> Backbone:
     return make_backbone(
         tensors.assemble(tensors.in_memory(backbone.config, arrays), split_layer=backbone.split_layer)
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_quantised_some_rows_at_a_time_is_that_quantised_at_once(
+    kind: Kind, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precision = Precision(kind=kind)
+    model = nnx.merge(tiny.graph, tiny.params)
+    wanted = {
+        name: precision.used(name, array, stacked=False) for name, array in model.outer.arrays().items()
+    }
+    wanted |= {
+        name: precision.used(name, array, stacked=True)
+        for name, array in model.blocks_before.arrays().items()
+    }
+    # Seven rows of the narrowest matrix, so that no matrix is a whole number of them.
+    monkeypatch.setattr(parameter, "_QUANTISED_BYTES", 7 * 4 * tiny.config.width)
+    narrow = quantised(tiny, kind)
+    again = nnx.merge(narrow.graph, narrow.params)
+    for name, value in {**again.outer.arrays(), **again.blocks_before.arrays()}.items():
+        np.testing.assert_array_equal(opened_parameter(value), wanted[name], err_msg=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)

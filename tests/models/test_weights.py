@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 import model_files as files
 from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.models import gguf_file, tensors, weights
+from ponderttt.models import gguf_file, parameter, tensors, weights
 from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD, UNEMBEDDING_SHARD
 from ponderttt.models.tokenizer_tables import from_vocabulary
@@ -134,7 +134,7 @@ def test_opening_a_converted_model_maps_whole_stacks_and_copies_none(
     def refuse(*_: object) -> np.ndarray:
         raise AssertionError("copied")
 
-    monkeypatch.setattr(tensors, "_empty", refuse)
+    monkeypatch.setattr(parameter, "_empty", refuse)
     weights.open_backbone(converted)
     with pytest.raises(AssertionError, match="copied"):
         weights.open_backbone(converted, Precision("bfloat16"))
@@ -163,8 +163,8 @@ def test_converting_holds_one_tensor_at_a_time_and_opening_one_parameter(
     alive.clear()
     most = 0
     # Narrower than the file, so every parameter is copied, and moved to its devices, before the next one is read.
-    monkeypatch.setattr(tensors, "_empty", counted(tensors._empty))
-    monkeypatch.setattr(tensors, "placed", lambda name, value, mesh, stacked: jnp.array(value, copy=True))
+    monkeypatch.setattr(parameter, "_empty", counted(parameter._empty))
+    monkeypatch.setattr(parameter, "placed", lambda name, value, mesh, stacked: jnp.array(value, copy=True))
     weights.open_backbone(converted, Precision("bfloat16"))
     assert most <= 2
     assert len(alive) > 10

@@ -1,0 +1,150 @@
+"""One parameter, put together from the tensors of a file, of which one is in memory at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from ponderttt.models.quantised import Precision, quantised
+from ponderttt.models.sharding import placed, sharding_of
+
+#: Of the values that are quantised at once.
+_QUANTISED_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that is read when asked for.
+
+    Attributes:
+        name: in the file.
+        shape: of the tensor.
+        read: gives it as float32.
+        place: file and offset in bytes of plain float32 values, for mapping them into memory instead.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+    place: tuple[Path, int] | None = None
+
+
+def parameter(
+    name: str,
+    parts: Sequence[LazyTensor],
+    shape: tuple[int, ...],
+    precision: Precision,
+    mesh: Mesh | None,
+    *,
+    stacked: bool,
+    turned: bool = False,
+) -> Any:
+    """A parameter as the model keeps it, on its devices.
+
+    Args:
+        name: of the parameter.
+        parts: the tensors whose rows, one after the other, are its rows.
+        shape: of the parameter.
+        precision: how it is kept.
+        mesh: devices that share it; one device by default.
+        stacked: whether blocks are stacked along its first axis.
+        turned: whether the file holds the tensors as [in, out].
+    """
+    if parts and precision.quantises(name, len(shape) - stacked):
+        return _quantised(name, parts, shape, precision, mesh, stacked=stacked, turned=turned)
+    # On a CPU, memory that nobody else holds is taken over, not copied.
+    return placed(name, _joined(parts, shape, precision.dtype, turned), mesh, stacked=stacked)
+
+
+def _rows(part: LazyTensor, turned: bool) -> np.ndarray:
+    values = part.read()
+    return values.T if turned else values
+
+
+def _joined(
+    parts: Sequence[LazyTensor], shape: tuple[int, ...], dtype: str, turned: bool = False
+) -> np.ndarray:
+    """Tensors as one array of ``shape``: mapped where they lie one after the other in a file, or else copied."""
+    if not parts:
+        return np.zeros(shape, jnp.dtype(dtype))
+    places = [part.place for part in parts]
+    ends = [
+        place and (place[0], place[1] + 4 * math.prod(part.shape))
+        for place, part in zip(places, parts, strict=True)
+    ]
+    if dtype == "float32" and not turned and places[0] and places[1:] == ends[:-1]:
+        return np.asarray(np.memmap(places[0][0], np.float32, "r", places[0][1], shape))
+    joined = _empty(shape, dtype)
+    rows, row = joined.reshape(-1, *_rows_shape(parts[0], turned)), 0
+    for part in parts:
+        values = _rows(part, turned)
+        rows[row : row + len(values)] = values
+        row += len(values)
+    return joined
+
+
+def _rows_shape(part: LazyTensor, turned: bool) -> tuple[int, ...]:
+    return (part.shape[::-1] if turned else part.shape)[1:]
+
+
+def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Uninitialised memory on a 64-byte boundary, which JAX takes over on a CPU instead of copying."""
+    kind = jnp.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(kind).reshape(shape)
+
+
+def _quantised(
+    name: str,
+    parts: Sequence[LazyTensor],
+    shape: tuple[int, ...],
+    precision: Precision,
+    mesh: Mesh | None,
+    *,
+    stacked: bool,
+    turned: bool,
+) -> Any:
+    """Tensors quantised in turn, some rows at a time: every row has scales of its own."""
+    whole: Any = None
+    row = 0
+    for part in parts:
+        values = _rows(part, turned)
+        step = max(1, _QUANTISED_BYTES // values[:1].nbytes)
+        for first in range(0, len(values), step):
+            # As arrays of the host, which programs of several processes take.
+            piece = jax.tree.map(np.asarray, quantised(values[first : first + step], precision))
+            if whole is None:
+                whole = jax.tree.map(partial(_room, name, shape, mesh, stacked), piece)
+            start = divmod(row, shape[1]) if stacked else (row,)
+            whole = _put(whole, piece, start)
+            row += len(values[first : first + step])
+    return whole
+
+
+def _room(
+    name: str, shape: tuple[int, ...], mesh: Mesh | None, stacked: bool, piece: np.ndarray
+) -> jax.Array:
+    """For all the pieces, of values or of scales, of a parameter."""
+    size = (*shape[:-1], piece.shape[-1])
+    return jnp.zeros(size, piece.dtype, device=sharding_of(name, size, mesh, stacked=stacked))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(whole: Any, piece: Any, start: tuple[Any, ...]) -> Any:
+    def put(leaf: jax.Array, rows: jax.Array) -> jax.Array:
+        update = rows.reshape((1,) * (leaf.ndim - rows.ndim) + rows.shape)
+        return lax.dynamic_update_slice(leaf, update, (*start, 0))
+
+    return jax.tree.map(put, whole, piece)
