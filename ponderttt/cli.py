@@ -55,7 +55,9 @@ _READING = (
         "--config", "config_path", default="config.yaml", show_default=True, help="Where models are named."
     ),
     click.option(
-        "--model", "model_name", default="smollm2-135m", show_default=True, help="A model of the config."
+        "--model",
+        "model_name",
+        help="A model of the config; default: the first that its study reads with.",
     ),
     click.option(
         "--fast-weights",
@@ -118,6 +120,10 @@ def _request(options: Mapping[str, Any]) -> Request:
         raise PonderTTTError(
             f"--policy {options['method']} holds no budget; leave --budget out, or choose one of {', '.join(SPENDING_RULES)}"
         )
+    if options["model_name"] is None:
+        from ponderttt.config import load
+
+        options["model_name"] = load(options["config_path"]).grid.models[0]
     return Request(**options)
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ponderttt import cli
 
@@ -72,6 +73,19 @@ def test_help_names_every_option_of_score(run):
         "--json",
     ):
         assert option in out
+
+
+def test_score_reads_with_the_model_of_the_configuration(run, code, tmp_path):
+    """No other, such as that of the default study, where the configuration names one of its own."""
+    study = yaml.safe_load(Path(STUDY).read_text())
+    source = {"kind": "path", "path": str(tmp_path / "own")}
+    study["models"] = {"own": {"family": "llama", "source": source}}
+    study["grid"]["models"] = ["own"]
+    study["data_dir"] = str(tmp_path / "data")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(study))
+    _, _, err = run("score", code, "--config", str(tmp_path / "own.yaml"))
+    assert "fetching and converting own" in err
+    assert f"{tmp_path / 'own'}: no such model" in err
 
 
 def test_version_is_the_package_version(run):

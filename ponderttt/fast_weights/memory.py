@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
 from ponderttt.settings.fast_weights import MemoryConfig
 
-#: Similarity of what is not there, and probability of what was not found; finite, so that gradients stay so.
+#: Scaled similarity of what is not there, and probability of what was not found; finite, so that gradients stay so.
 _ABSENT, _NOTHING = -1e30, 1e-37
 #: Around typical values of what it depends on, the offset and the slopes of a weight are fitted apart from each other.
 _TYPICAL_SIMILARITY, _TYPICAL_ENTROPY = 0.6, 2.0
@@ -148,9 +148,12 @@ class Memory(FastWeights):
 
     def _read(self, fast: MemoryFast, hidden: Float[Array, "T D"]) -> _Reading:
         similarity = jnp.einsum("TD,MD->TM", self._unit(hidden), fast.keys)
-        similarity = jnp.where(jnp.arange(self.config.capacity) < fast.written, similarity, _ABSENT)
-        weights = jax.nn.softmax(jnp.exp(self.log_inverse_temperature[...]) * similarity, axis=-1)
-        return _Reading(weights, jnp.maximum(jnp.max(similarity, axis=-1), -1.0))
+        present = jnp.arange(self.config.capacity) < fast.written
+        # What is absent comes in behind the product: a compiler that fuses product and difference, as the softmax has it,
+        # would be left with the rounding of so large a number, whose exponential is infinite.
+        scaled = jnp.where(present, jnp.exp(self.log_inverse_temperature[...]) * similarity, _ABSENT)
+        nearest = jnp.max(jnp.where(present, similarity, -1.0), axis=-1)
+        return _Reading(jax.nn.softmax(scaled, axis=-1), nearest)
 
     def _mix(
         self,

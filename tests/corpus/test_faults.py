@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,9 @@ from s3_server import content_key
 from stack_builds import PATIENT, build, bytes_of, facts_of, stack_corpus
 from stack_data import Planted, planted_files
 
+#: With ``--junitxml`` the counts of a run stand in its file.
+Record = Callable[[str, object], None]
+
 
 @pytest.fixture(scope="module")
 def true_bytes(snapshot: Path, endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -54,10 +58,15 @@ TRANSIENT: dict[str, Rule] = {
     "wrong bytes": first(2, WRONG_BYTES),
     "no gzip": first(2, NOT_GZIP),
     "slow answer": first(1, slow(0.2)),
+    "answers that hang": first(
+        1, slow(2.0), [content_key(b) for b in sorted(planted_files(90, 4).contents)[::5]]
+    ),
     "30 % of everything": randomly(0.3, 1, [RESET, TRUNCATED, WRONG_BYTES, NOT_GZIP]),
 }
 
 
+#: Seconds after which an answer is not waited for any longer.
+TIMEOUTS = {"answers that hang": 0.3}
 #: boto3 slows down for good when it is refused, which takes its time.
 PATIENCE = ("503 SlowDown",)
 
@@ -67,13 +76,21 @@ PATIENCE = ("503 SlowDown",)
     [pytest.param(n, marks=pytest.mark.slow) if n in PATIENCE else n for n in TRANSIENT],
 )
 def test_faults_that_pass_change_no_byte_and_lose_no_row(
-    name: str, snapshot: Path, endpoint: str, true_bytes: dict[str, str], tmp_path: Path
+    name: str,
+    snapshot: Path,
+    endpoint: str,
+    true_bytes: dict[str, str],
+    tmp_path: Path,
+    record_property: Record,
 ) -> None:
     with FaultProxy(endpoint, TRANSIENT[name]) as proxy:
-        shards = build(stack_corpus(snapshot, proxy.url, parts=1), tmp_path)
+        patience = replace(PATIENT, endpoint=proxy.url, timeout=TIMEOUTS.get(name, PATIENT.timeout))
+        shards = build(stack_corpus(snapshot, parts=1, contents=patience), tmp_path)
         assert sum(proxy.injected.values()) >= 3
     assert bytes_of(shards) == true_bytes
     assert facts_of(shards)["failures"] == {}
+    record_property("injected", dict(proxy.injected))
+    record_property("requests", proxy.requests)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +113,7 @@ def test_a_content_that_never_comes_fails_the_job_with_its_name_and_healed_ends_
     endpoint: str,
     true_bytes: dict[str, str],
     tmp_path: Path,
+    record_property: Record,
 ) -> None:
     broken = next(
         f for f in planted.files if f.license_type == "permissive" and not (f.is_vendor or f.is_generated)
@@ -113,6 +131,8 @@ def test_a_content_that_never_comes_fails_the_job_with_its_name_and_healed_ends_
         assert bytes_of(build(corpus, tmp_path)) == true_bytes
         # Segments without failures were not fetched again.
         assert proxy.requests - asked <= PATIENT.segment_files < asked
+    record_property("injected", dict(proxy.injected))
+    record_property("requests", f"{asked}, healed {proxy.requests - asked}")
 
 
 def test_a_share_of_missing_files_can_be_allowed_and_is_on_record(

@@ -310,6 +310,25 @@ def test_an_empty_memory_reconstructs_nothing_and_a_sharp_one_what_it_holds(modu
     assert sharp.reconstruction(stored, chunk) < 1e-3
 
 
+def test_an_empty_memory_has_numbers_where_the_compiler_fuses_products_with_sums():
+    """What is absent must not leave the rounding of a huge number in the softmax, whose exponential is infinite."""
+
+    def errors(slow: nnx.State, chunks: Chunk) -> jax.Array:
+        def read(carry: None, chunk: Chunk) -> tuple[None, jax.Array]:
+            memory = nnx.merge(graph, slow)
+            return carry, memory.reconstruction(memory.reset(), chunk)
+
+        return jax.lax.scan(read, None, chunks)[1]
+
+    # A temperature whose product with a power of ten is rounded, and too many slots for the loop to be unrolled.
+    graph, slow = nnx.split(make(WIDTH, 128, inverse_temperature=7.3))
+    chunks = jax.tree.map(lambda field: jnp.stack([field] * 3), random_chunk(2))
+    hurried = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    for options in ({}, hurried):
+        program = jax.jit(errors, compiler_options=options)
+        np.testing.assert_allclose(program(slow, chunks), 1.0, rtol=1e-6, err_msg=str(options))
+
+
 def test_padding_is_not_reconstructed(module, full):
     chunk = random_chunk(2)
     mask = chunk.mask.at[-10:].set(False)

@@ -32,8 +32,6 @@ from ponderttt.training.gate import train_gate
 from ponderttt.training.gate_stream import gate_stream, play
 from tiny_streams import make_stream, random_tokens, tree_close
 
-pytestmark = pytest.mark.optimised
-
 KINDS = ("ttt", "lora", "memory")
 #: Tiny streams are not like real ones; what a gate sees is spread out a little.
 NORMALISER = Normaliser(np.full(len(NAMES), 0.1), np.full(len(NAMES), 3.0))
