@@ -4,25 +4,34 @@
 
 Same random weights, same prompts, greedy, float32, the same number of threads, rounds of both taken in turn.  Seconds are
 those of all tokens after the first, so that reading the prompt does not count.  ``--memory`` measures the peak memory of
-each in a process of its own instead.  Needs torch (the extra ``parity``).
+each in a process of its own instead, with the model from a safetensors folder.  Needs torch (the extra ``parity``).
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from peak import peak_memory
 from setting import parser, read
 
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
-from ponderttt.models.backbone import Backbone
+from ponderttt.models.backbone import Backbone, make_backbone
+from ponderttt.models.config_json import read_shape
+from ponderttt.models.presets import preset
+from ponderttt.models.safetensors_file import read_folder, write_folder
+from ponderttt.models.tensors import assemble, random_tensors
 
 BATCHES = (1, 16)
 #: Decodes prompts [B, T] to so many tokens; gives them and the seconds of all but the first.
@@ -55,13 +64,26 @@ def own(backbone: Backbone) -> Decode:
     return decode
 
 
-def theirs(backbone: Backbone) -> Decode:
+def own_of_folder(folder: Path) -> tuple[int, Decode]:
+    """Bytes before anything is loaded, and this package with a model from a file."""
+    jax.block_until_ready(jax.numpy.zeros(1))
+    imports = peak_memory()
+    return imports, own(make_backbone(assemble(read_folder(folder))))
+
+
+def theirs_of_folder(folder: Path) -> tuple[int, Decode]:
+    """:func:`own_of_folder` of transformers, which then holds no copy of the model but its own."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    imports = peak_memory()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return imports, theirs(model, read_shape(folder).front)
+
+
+def theirs(model: Any, front: Sequence[int]) -> Decode:
     """Transformers, whose first token is timed by asking for it alone."""
     import torch
-    from reference import reference
-
-    model = reference(backbone)
-    front = backbone.config.front
 
     def decode(prompts: np.ndarray, tokens: int) -> tuple[list[list[int]], float]:
         whole = np.concatenate([np.tile(front, (len(prompts), 1)), prompts], 1).astype(np.int64)
@@ -108,28 +130,40 @@ def main() -> None:
     options = parser(__doc__.splitlines()[0], 5)
     options.add_argument("--prompt", type=int, default=256, help="tokens of a prompt")
     options.add_argument("--tokens", type=int, default=64, help="tokens to decode")
-    options.add_argument("--memory", choices=("both", "ponderttt", "transformers"))
+    options.add_argument("--memory", nargs="*", help="memory instead of speed")
+    options.add_argument("--folder", help="of a process whose memory is measured")
     given, setting = read(options)
 
     def prompts(batch: int) -> np.ndarray:
         return np.random.default_rng(batch).integers(3, 40_000, (batch, given.prompt))
 
-    if given.memory == "both":
-        for who in ("ponderttt", "transformers"):
-            subprocess.run(
-                [sys.executable, *sys.argv[:1], *_others(sys.argv[1:]), "--memory", who], check=True
-            )
+    if given.memory is not None and not given.folder:
+        shape = preset(given.model)
+        with tempfile.TemporaryDirectory() as folder:
+            arrays = random_tensors(shape, jax.random.key(0))
+            write_folder(Path(folder), shape, arrays.__getitem__, "{}")
+            del arrays
+            for case in itertools.product(("ponderttt", "transformers"), map(str, BATCHES)):
+                options_of_case = ["--memory", *case, "--folder", folder]
+                subprocess.run([sys.executable, *sys.argv, *options_of_case], check=True)
         return
-    backbone = setting.backbone()
     if given.memory:
-        decode = own(backbone) if given.memory == "ponderttt" else theirs(backbone)
-        decode(prompts(1), given.tokens)
-        print(f"{given.memory:12s} {peak_memory() / 1e9:.2f} GB at its peak, batch 1")
+        who, batch = given.memory[0], int(given.memory[1])
+        load = own_of_folder if who == "ponderttt" else theirs_of_folder
+        imports, decode = load(Path(given.folder))
+        decode(prompts(batch), given.tokens)
+        peak = peak_memory()
+        print(
+            f"{who:12s} batch {batch:2d}: {peak / 1e9:.2f} GB at its peak, {(peak - imports) / 1e9:.2f} besides imports",
+            flush=True,
+        )
         return
     import torch
+    from reference import reference
 
     torch.set_num_threads(setting.threads)
-    ours, other = own(backbone), theirs(backbone)
+    backbone = setting.backbone()
+    ours, other = own(backbone), theirs(reference(backbone), backbone.config.front)
     print(
         f"{given.model}: {setting.threads} threads, float32, {given.prompt} + {given.tokens} tokens, greedy"
     )
@@ -145,11 +179,6 @@ def main() -> None:
             flush=True,
         )
     setting.write(rows, torch=str(torch.__version__))
-
-
-def _others(arguments: list[str]) -> list[str]:
-    place = arguments.index("--memory")
-    return arguments[:place] + arguments[place + 2 :]
 
 
 if __name__ == "__main__":

@@ -69,15 +69,22 @@ class Read(NamedTuple):
 
 
 def unstack(model: Decoder) -> Unstacked:
-    """The parameters of a decoder, block by block."""
+    """The parameters of a decoder, block by block; on a CPU they are parts of the stacks, not copies."""
     before, after = model.blocks_before.arrays(), model.blocks_after.arrays()
     blocks = [
-        {name: stack[index] for name, stack in part.items()}
+        {name: jax.tree.map(partial(_layer, index), stack) for name, stack in part.items()}
         for part in (before, after)
         for index in range(next(iter(part.values())).shape[0])
     ]
     outer = model.outer.arrays()
     return Unstacked(tuple(blocks), outer, model.unembedding_matrix())
+
+
+def _layer(index: int, stack: Array) -> Array:
+    """One block's part of a stack; of an array of this process' memory, the same memory."""
+    if stack.sharding.device_set == {jax.devices("cpu")[0]}:
+        return jax.device_put(np.asarray(stack)[index])
+    return stack[index]
 
 
 def bucket(length: int, size: int) -> int:
