@@ -32,6 +32,7 @@ rule all:
     input:
         f"{RESULTS}/paper_table.csv",
         f"{RESULTS}/config.yaml",
+        f"{RESULTS}/drops.csv",
         [path for paths in FIGURES.values() for path in paths],
 
 

@@ -167,6 +167,11 @@ class CorpusConfig:
         return self.kind in DATASET_KINDS
 
     @property
+    def is_running_text(self) -> bool:
+        """Whether its rows are passages of one text, of which none is a copy of another in the sense that files are."""
+        return self.kind == "text" and self.hub is not None and self.hub.repository_column is None
+
+    @property
     def is_control(self) -> bool:
         """Whether it is made from another corpus, to show what can and what cannot be learned."""
         return self.kind in ("random_tokens", "repeated")

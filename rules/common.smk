@@ -159,14 +159,23 @@ def contents_settings(wildcards):
     settings = without(
         CONFIG["corpora"][wildcards.corpus], "chunks_per_stream", "max_streams"
     )
-    contents = {"segment_files": settings["hub"]["contents"]["segment_files"]}
-    return {**settings, "hub": {**settings["hub"], "contents": contents}}
+    hub = settings["hub"]
+    contents = {"segment_files": hub["contents"]["segment_files"]}
+    named = file_digests([hub["opt_out"], *hub["decontaminate"]])
+    return {**settings, "hub": {**hub, "contents": contents}, "files": named}
 
 
 def selection_settings(wildcards):
     """What a selection depends on: nothing of contents."""
     settings = contents_settings(wildcards)
-    return {**settings, "hub": without(settings["hub"], "contents", "decontaminate")}
+    hub = without(settings["hub"], "contents", "decontaminate")
+    return {**settings, "hub": hub, "files": file_digests([hub["opt_out"]])}
+
+
+def file_digests(paths):
+    """What is in the files that a corpus names: whoever opts out later is left out of the next run."""
+    found = [Path(path).expanduser() for path in paths if path is not None]
+    return [sha256_file(path) if path.is_file() else "missing" for path in found]
 
 
 def training_shards(wildcards):

@@ -68,6 +68,30 @@ rule table:
         "../workflow_scripts/table.py"
 
 
+# What every corpus kept, and what it dropped for which reason.
+rule drops:
+    input:
+        shards=[
+            LAYOUT.shards(corpus) for corpus in (GRID.train_corpus, *GRID.eval_corpora)
+        ],
+    output:
+        report(
+            f"{RESULTS}/drops.csv", caption="../report/drops_csv.rst", category="Data"
+        ),
+    log:
+        f"{RESULTS}/logs/drops.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/drops.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=minutes(60),
+    params:
+        code=code("drops"),
+    script:
+        "../workflow_scripts/drops.py"
+
+
 rule figures:
     input:
         table=f"{RESULTS}/paper_table.csv",

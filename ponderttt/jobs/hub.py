@@ -10,11 +10,10 @@ from pathlib import Path
 from ponderttt.config import CorpusConfig
 from ponderttt.corpus.drops import Drops, drop_rows, format_drop_report
 from ponderttt.corpus.hub.buckets import BucketWriter, bucket_file, read_bucket
-from ponderttt.corpus.hub.candidates import Candidate, candidates_of, joined_documents, text_columns
+from ponderttt.corpus.hub.candidates import Candidate, candidates_of, joined_documents
 from ponderttt.corpus.hub.contents import Content, ContentClient
 from ponderttt.corpus.hub.merge import merge
 from ponderttt.corpus.hub.rows import AGREEMENT, check_terms, dataset_name, open_rows
-from ponderttt.corpus.hub.schemas import check_columns, columns_of
 from ponderttt.corpus.hub.segments import build_segments
 from ponderttt.corpus.hub.selection import Selection
 from ponderttt.corpus.shards import shards_digest
@@ -46,10 +45,11 @@ def select(corpus: CorpusConfig, name: str, part: int, output_dir: Path | str, p
     def found() -> Iterator[Candidate]:
         nonlocal rows
         for table in open_rows(corpus, part):
-            if not rows:
-                columns = columns_of(corpus.kind, table.schema, text_columns(corpus))
-                check_columns(columns, table.schema, dataset_name(corpus))
-            yield from candidates_of(corpus.kind, corpus, table, rows)
+            for file in candidates_of(corpus, table, part, rows):
+                if file is None:
+                    drops.add("incomplete", 0)
+                else:
+                    yield file
             rows += len(table)
             progress(rows, 0, f"{rows} rows read")
 

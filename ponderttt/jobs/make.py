@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from ponderttt.config import load
+from ponderttt.config import Experiment, load
+from ponderttt.corpus.hub.rows import AGREEMENT
 from ponderttt.errors import PonderTTTError
 from ponderttt.layout import DEFAULT_CONFIG, command_of, figure_names
 from ponderttt.progress import in_words
@@ -16,6 +17,7 @@ from ponderttt.progress import in_words
 def make(config_path: str) -> int:
     """Run the study of a configuration file; returns the status for the shell."""
     experiment = load(config_path)
+    _remind_of_terms(experiment)
     results = Path(experiment.results_dir)
     command = [sys.executable, "-m", "snakemake"]
     # The workflow reads the default file by itself, and then names no file in its messages either.
@@ -48,6 +50,14 @@ def make(config_path: str) -> int:
     for name, place in places.items():
         print(f"  {name + ':':<16}{place}")
     return 0
+
+
+def _remind_of_terms(experiment: Experiment) -> None:
+    """What whoever accepted the terms of a bulk download is bound by, once more before it begins."""
+    grid = experiment.grid
+    kinds = {experiment.corpora[name].kind for name in (grid.train_corpus, *grid.eval_corpora)}
+    if "stack_v2" in kinds:
+        print(AGREEMENT, file=sys.stderr)
 
 
 def _run(command: list[str], quiet: bool = False) -> int:

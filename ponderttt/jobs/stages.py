@@ -22,6 +22,7 @@ ENTRY_MODULES: dict[str, tuple[str, ...]] = {
     "policy": ("ponderttt.jobs.policy",),
     "arms": ("ponderttt.jobs.arms",),
     "table": ("ponderttt.jobs.table",),
+    "drops": ("ponderttt.corpus.drops",),
     "figures": ("ponderttt.jobs.figures",),
     "effective": ("ponderttt.jobs.effective",),
 }

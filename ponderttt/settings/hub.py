@@ -79,6 +79,10 @@ class HubConfig:
     #: Column that names the repository of a row; ``None``: all rows of a file are one stream.
     repository_column: str | None = None
     path_column: str | None = None
+    #: Column with the license of a row, an SPDX name in any case; without it nothing is asked about licenses.
+    license_column: str | None = None
+    #: Column that says whether a program wrote the row.
+    generated_column: str | None = None
     #: A line that matches begins a new document, where rows are lines of one text.
     document_start: str | None = None
 
@@ -90,6 +94,18 @@ class HubConfig:
             )
         if self.parts < 1:
             raise ConfigError(f"hub.parts is {self.parts}; it is at least 1")
+        if self.document_start is not None:
+            if self.parts > 1:
+                raise ConfigError(
+                    f"hub.document_start and hub.parts {self.parts}: a document may begin in one part and end in the next; set "
+                    "hub.parts to 1"
+                )
+            try:
+                re.compile(self.document_start)
+            except re.error as error:
+                raise ConfigError(
+                    f"hub.document_start is {self.document_start!r}, which is no regular expression: {error}"
+                ) from None
         if not 0 <= self.hash_from < self.hash_to <= 1:
             raise ConfigError(
                 f"hub.hash_from {self.hash_from} and hub.hash_to {self.hash_to}: 0 ≤ from < to ≤ 1"

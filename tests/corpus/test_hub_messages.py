@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ import pytest
 
 from hub_server import HubServer, commit_of
 from ponderttt.config import CorpusConfig
+from ponderttt.corpus.hub.rows import in_stable_order
+from ponderttt.corpus.hub.selection import Selection
 from ponderttt.errors import ConfigError, PonderTTTError
 from ponderttt.settings.hub import ContentsConfig, HubConfig
 from stack_builds import quiet, stack_corpus
@@ -60,12 +63,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 CASES: list[tuple[str | None, dict[str, object], str]] = [
     ("hf_accepted", {}, ""),
     (None, {}, "gated, and there is no token; accept its terms at https://huggingface.co/datasets/bigcode"),
-    ("hf_other", {}, "the token in HF_TOKEN has no access"),
+    ("hf_other", {}, "your token has no access"),
     ("hf_nobody", {}, "the token in HF_TOKEN is not valid"),
     ("hf_accepted", {"revision": "0" * 40}, f"has no commit {'0' * 40}; check hub.revision"),
     (None, {"repository": "nobody/nothing"}, "no such dataset, or a private one; check hub.repository"),
     ("hf_accepted", {"language": "Klingon"}, "no configuration 'Klingon'; check the corpus' language"),
-    ("hf_accepted", {"dataset_split": "test"}, "no split 'test'; check hub.dataset_split"),
+    ("hf_accepted", {"dataset_split": "test"}, "no split 'test', only train; check hub.dataset_split"),
     ("hf_accepted", {"parts": 4}, "it has 1 files, fewer than hub.parts 4; set hub.parts to 1 or less"),
 ]
 
@@ -116,11 +119,14 @@ def test_terms_that_are_not_accepted_are_shown(tmp_path: Path) -> None:
 
 
 def changed_snapshot(folder: Path, change: str) -> Path:
-    snapshot = write_stack_v2(folder, planted_files(count=20, copies=1).files, ["Python"], parts=1)
-    path = next(snapshot.glob("data/Python/*.parquet"))
+    """Three files, of which the last that is read has drifted."""
+    snapshot = write_stack_v2(folder, planted_files(count=20, copies=1).files, ["Python"], parts=3)
+    *_, path = in_stable_order(map(str, snapshot.glob("data/Python/*.parquet")))
     table = pq.read_table(path)
     if change == "missing":
         table = table.drop_columns(["blob_id"])
+    elif change == "without licenses":
+        table = table.drop_columns(["detected_licenses"])
     else:
         column = pa.array([str(n) for n in table.column("length_bytes").to_pylist()])
         table = table.set_column(table.column_names.index("length_bytes"), "length_bytes", column)
@@ -130,7 +136,11 @@ def changed_snapshot(folder: Path, change: str) -> Path:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [("missing", "blob_id is missing"), ("retyped", "length_bytes is string, not integer")],
+    [
+        ("missing", "blob_id is missing"),
+        ("without licenses", "detected_licenses is missing"),
+        ("retyped", "length_bytes is string, not integer"),
+    ],
 )
 def test_columns_that_drifted_are_named(change: str, says: str, tmp_path: Path) -> None:
     from ponderttt.jobs.hub import select
@@ -139,6 +149,18 @@ def test_columns_that_drifted_are_named(change: str, says: str, tmp_path: Path) 
     with pytest.raises(PonderTTTError) as error:
         select(corpus, "stack", 0, tmp_path / "part-0", quiet(tmp_path))
     assert says in str(error.value) and "\n" not in str(error.value)
+    assert re.search(r"train-\d+.*\.parquet: its columns", str(error.value))
+
+
+def test_an_opt_out_list_names_repositories_and_owners_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "out.txt"
+    corpus = CorpusConfig("stack_v2", "Python", "train", hub=HubConfig(path="x", opt_out=str(file)))
+    file.write_text("# whoever asked\nowner/name\nOther/\n\n")
+    assert Selection.of(corpus).opted_out == {"owner/name", "other/"}
+    for line in ("owner", "https://github.com/owner/name", "a b/c"):
+        file.write_text(f"owner/name\n{line}\n")
+        with pytest.raises(PonderTTTError, match="names neither a repository"):
+            Selection.of(corpus)
 
 
 @pytest.mark.parametrize(

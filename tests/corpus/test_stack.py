@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ponderttt.config import CorpusConfig
 from ponderttt.corpus.dedup import deduplicate
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile
+from ponderttt.corpus.filters import licenses_stated_in, path_reason
+from ponderttt.corpus.hub.rows import open_rows
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.errors import PonderTTTError
 from ponderttt.jobs.hub import fetch
 from ponderttt.settings.hub import HubConfig
 from stack_builds import build, bytes_of, facts_of, files_of, quiet, stack_corpus
-from stack_data import Planted, write_stack_v2_ids, write_stack_v3
+from stack_data import Planted, write_stack_v2, write_stack_v2_ids, write_stack_v3
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +35,15 @@ def places(files: list[SourceFile]) -> set[tuple[str, str]]:
 
 def wanted(planted: Planted) -> list[SourceFile]:
     """What a corpus is by its definition: files under permissive licenses, neither vendored nor generated, without copies."""
+    filters = CorpusConfig.__dataclass_fields__["filters"].default
     kept = [
-        f for f in planted.files if f.license_type == "permissive" and not (f.is_vendor or f.is_generated)
+        f
+        for f in planted.files
+        if f.license_type == "permissive"
+        and not (f.is_vendor or f.is_generated)
+        # What paths and heads of files say of themselves: the filters that every corpus has.
+        and path_reason(f.path) is None
+        and isinstance(licenses_stated_in(f.content, f.text, filters), tuple)
     ]
     kept.sort(key=lambda f: (-f.stars, -f.forks, f.repo_name, f.path))
     files = [
@@ -61,12 +71,7 @@ def test_a_corpus_is_the_wanted_files_with_their_true_contents(planted: Planted,
     texts = {file.blob_id: file.text for file in planted.files}
     assert len(found) > 30
     assert all(file.content == texts[file.blob_id] for file in found)
-    by_path = {"generated", "vendored", "test_data"}
-    dropped = facts_of(shards)["drops"]
-    # What paths and heads of files say of themselves is dropped by the filters that every corpus has.
-    expected = {(f.repo_name, f.path) for f in wanted(planted)}
-    assert places(found) <= expected
-    assert len(expected) - len(found) <= sum(dropped.get(r, {"files": 0})["files"] for r in by_path)
+    assert places(found) == places(wanted(planted))
     assert any(file.src_encoding == "ISO-8859-1" for file in found)
 
 
@@ -196,17 +201,57 @@ def test_held_out_files_repeat_none_of_the_training_corpus(
         build(stack_corpus(snapshot, endpoint), tmp_path / "same", "heldout", train)
 
 
-def test_lines_of_a_text_become_documents_of_one_stream(tmp_path: Path) -> None:
-    (tmp_path / "texts").mkdir()
-    text = "\n = Valkyria = \n\nA game .\n == Story == \nOf a war .\n = Tower = \n\nA building of stone .\n"
-    (tmp_path / "texts" / "test.txt").write_text(text)
-    hub = HubConfig(path=str(tmp_path / "texts"), document_start=r"^ = [^=]+ = $")
-    filters = replace(CorpusConfig.__dataclass_fields__["filters"].default, min_bytes=1)
-    corpus = CorpusConfig("text", "English", "test", hub=hub, filters=filters)
-    found = files_of(build(corpus, tmp_path / "out"))
-    assert {file.repo_name for file in found} == {"test"}
-    assert "".join(file.content for file in found) == text
-    assert [file.content.split("\n")[0] for file in found][1:] == [" = Valkyria = ", " = Tower = "]
+def test_a_sample_of_a_sorted_dataset_comes_from_all_of_its_files(planted: Planted, tmp_path: Path) -> None:
+    """Files of The Stack v3 are sorted by repository; the first rows of the first file would be one end of the alphabet."""
+    snapshot = write_stack_v3(tmp_path / "v3", planted.files, parts=6)
+    hub = HubConfig(path=str(snapshot), parts=2, rows_per_part=3)
+    corpus = CorpusConfig("stack_v3", "Python", "train", hub=hub)
+    rows = [[row for table in open_rows(corpus, part) for row in table.to_pylist()] for part in (0, 1)]
+    assert [len(part) for part in rows] == [3, 3]
+    whole = CorpusConfig("stack_v3", "Python", "train", hub=HubConfig(path=str(snapshot)))
+    names = sorted(row["repo_name"] for table in open_rows(whole, 0) for row in table.to_pylist())
+    sixths = [names[len(names) * i // 6 : len(names) * (i + 1) // 6] for i in range(6)]
+    for sixth in sixths:
+        assert any(row["repo_name"] in sixth for part in rows for row in part)
+
+
+def test_a_file_without_its_name_or_its_content_s_name_is_a_counted_drop(
+    planted: Planted, endpoint: str, tmp_path: Path
+) -> None:
+    snapshot = write_stack_v2(tmp_path / "v2", planted.files, ["Python"], parts=1)
+    (file,) = (snapshot / "data" / "Python").glob("*.parquet")
+    table = pq.read_table(file)
+    for row, column in enumerate(("path", "repo_name", "blob_id", "content_id")):
+        values = table.column(column).to_pylist()
+        values[row] = None
+        field = table.schema.get_field_index(column)
+        table = table.set_column(
+            field, table.schema.field(field), pa.array(values, table.schema.field(field).type)
+        )
+    pq.write_table(table, file)
+    facts = facts_of(build(stack_corpus(snapshot, endpoint), tmp_path / "out"))
+    assert facts["drops"]["incomplete"]["files"] == 4
+
+
+def test_a_license_without_a_name_is_none_that_is_allowed(
+    planted: Planted, endpoint: str, tmp_path: Path
+) -> None:
+    snapshot = write_stack_v2(tmp_path / "v2", planted.files, ["Python"], parts=1)
+    (file,) = (snapshot / "data" / "Python").glob("*.parquet")
+    table = pq.read_table(file)
+    field = table.schema.get_field_index("detected_licenses")
+    kept = places(wanted(planted))
+    named = [(row["repo_name"], row["path"].lstrip("/")) for row in table.to_pylist()]
+    row = next(n for n, place in enumerate(named) if place in kept)
+    values = table.column("detected_licenses").to_pylist()
+    values[row] = [None, "MIT"]
+    table = table.set_column(
+        field, table.schema.field(field), pa.array(values, table.schema.field(field).type)
+    )
+    pq.write_table(table, file)
+    found = places(files_of(build(stack_corpus(snapshot, endpoint), tmp_path / "out")))
+    assert named[row] not in found
+    assert len(found) > 30
 
 
 def test_the_same_build_has_the_same_bytes(

@@ -7,7 +7,7 @@ from study import Study
 
 REPORTING = {"table": 1, "figures": 1}
 FROM_TRAINING = {"train": 2, "calibrate": 2, "policy": 2, "arms_lora": 2, **REPORTING}
-FROM_SHARDS = {"shards": 2, "chunks": 2, "hidden": 2, "plain": 1, **FROM_TRAINING}
+FROM_SHARDS = {"shards": 2, "drops": 1, "chunks": 2, "hidden": 2, "plain": 1, **FROM_TRAINING}
 CODE = "\n_LINE_FOR_A_TEST = 1\n"
 
 

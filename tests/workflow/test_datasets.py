@@ -64,6 +64,10 @@ def proxy(planted: Planted) -> Iterator[FaultProxy]:
 def test_from_snapshot_and_server_to_the_table(snapshot: Path, proxy: FaultProxy, tmp_path: Path) -> None:
     study = Study.create(tmp_path)
     settings = corpora(str(snapshot), proxy.url)
+    opted_out = tmp_path / "opted_out.txt"
+    opted_out.write_text("# nobody yet\n")
+    for corpus in settings.values():
+        corpus["hub"]["opt_out"] = str(opted_out)
     study.configure(corpora=settings, grid__seeds=[0])
     ran = study.run()
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -79,3 +83,8 @@ def test_from_snapshot_and_server_to_the_table(snapshot: Path, proxy: FaultProxy
     jobs = study.plan()
     assert "select" not in jobs and "contents" not in jobs and jobs["merge"] == 2
     assert proxy.requests == asked
+    rows = (study.folder / "results/drops.csv").read_text()
+    assert "learn,kept," in rows and "test,license," in rows
+    # Whoever opts out later is left out of the next run.
+    opted_out.write_text("somebody/project\n")
+    assert study.plan()["select"] == 2 * PARTS

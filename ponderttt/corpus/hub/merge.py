@@ -67,7 +67,11 @@ def merge(
         if train_shards is not None:
             training = [scratch / "training.parquet"]
             train_repositories = _sign(train_shards, training[0], corpus, rebuild_train)
-        reasons = find_duplicates(segments, signatures, filters.near_duplicate_threshold, scratch, training)
+        reasons = (
+            {}
+            if corpus.is_running_text
+            else find_duplicates(segments, signatures, filters.near_duplicate_threshold, scratch, training)
+        )
         kept = _write(corpus, name, segments, reasons, staged, drops, train_repositories, shard_bytes)
         shutil.rmtree(scratch)
         if not kept.files:

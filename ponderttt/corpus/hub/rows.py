@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ponderttt.config import CorpusConfig
+from ponderttt.corpus.hub.candidates import text_columns
+from ponderttt.corpus.hub.schemas import check_columns, columns_of
 from ponderttt.errors import PonderTTTError
 from ponderttt.settings.hub import DATASETS
 
@@ -53,65 +55,105 @@ def check_terms(corpus: CorpusConfig, name: str) -> None:
 
 
 def open_rows(corpus: CorpusConfig, part: int) -> Iterator[Any]:
-    """Arrow tables of the rows of one part, in the order of the dataset.
+    """Arrow tables of the rows of one part, file by file; the columns of every file are checked before its rows are given.
+
+    Files of The Stack come in the order of a stable hash of their names, since some datasets are sorted by repository; with
+    ``hub.rows_per_part`` each file of a part gives its share.  Files of kind ``text`` keep their order.
 
     Args:
         corpus: of a kind that is a dataset.
         part: its number, below ``hub.parts``.
 
     Raises:
-        PonderTTTError: no network, no such dataset, commit, configuration or split, no access, or fewer files than parts.
+        PonderTTTError: no network, no such dataset, commit, configuration or split, no access, fewer files than parts, or a
+            column that is missing or of another type.
     """
     assert corpus.hub is not None
+    try:
+        files = _files_of_part(corpus, part)
+        left = corpus.hub.rows_per_part
+        for number, file in enumerate(files):
+            share = left
+            if left is not None and corpus.kind != "text":
+                share = -(-left // (len(files) - number))
+            for table in _rows_of(corpus, file, share):
+                yield table
+                if left is not None:
+                    left -= len(table)
+            if left == 0:
+                return
+    except PonderTTTError:
+        raise
+    except Exception as error:
+        raise _refusal(corpus, error) from error
+
+
+def _rows_of(corpus: CorpusConfig, file: str, most: int | None) -> Iterator[Any]:
+    """Tables of the first rows of one file."""
+    from datasets import load_dataset
+
+    kind = _kind_of(file)
+    more = {"keep_linebreaks": True} if kind == "text" else {}
+    data = load_dataset(kind, data_files={"rows": [file]}, split="rows", streaming=True, **more)
+    given = 0
+    for table in data.with_format("arrow").iter(batch_size=BATCH):
+        if not given:
+            columns = columns_of(corpus.kind, table.schema, text_columns(corpus))
+            check_columns(columns, table.schema, f"{dataset_name(corpus)}: {file.rpartition('/')[2]}")
+        kept = table if most is None else table.slice(0, most - given)
+        if len(kept):
+            yield kept
+        given += len(kept)
+        if given == most:
+            return
+
+
+def _files_of_part(corpus: CorpusConfig, part: int) -> list[str]:
     hub = corpus.hub
-    data = _dataset(corpus)
-    if data.num_shards < hub.parts:
+    assert hub is not None
+    files = _data_files(corpus)
+    if len(files) < hub.parts:
         raise PonderTTTError(
-            f"{dataset_name(corpus)}: it has {data.num_shards} files, fewer than hub.parts {hub.parts}; set hub.parts to "
-            f"{data.num_shards} or less"
+            f"{dataset_name(corpus)}: it has {len(files)} files, fewer than hub.parts {hub.parts}; set hub.parts to "
+            f"{len(files)} or less"
         )
-    if hub.parts > 1:
-        data = data.shard(num_shards=hub.parts, index=part)
-    left = hub.rows_per_part
-    try:
-        for table in data.with_format("arrow").iter(batch_size=BATCH):
-            kept = table if left is None else table.slice(0, left)
-            if len(kept):
-                yield kept
-            if left is not None:
-                left -= len(kept)
-                if left <= 0:
-                    return
-    except PonderTTTError:
-        raise
-    except Exception as error:
-        raise _refusal(corpus, error) from error
+    if corpus.kind == "text":
+        # Those of a part follow one another, as their texts may.
+        first, last = (len(files) * index // hub.parts for index in (part, part + 1))
+        return files[first:last]
+    return in_stable_order(files)[part :: hub.parts]
 
 
-def _dataset(corpus: CorpusConfig) -> Any:
-    from datasets import load_dataset
+def in_stable_order(files: Iterable[str]) -> list[str]:
+    """Files by the sha256 of their names: an order that has nothing to do with what is in them, and everywhere the same."""
+    return sorted(files, key=lambda file: (sha256(file.rpartition("/")[2].encode()).digest(), file))
 
-    assert corpus.hub is not None
+
+def _data_files(corpus: CorpusConfig) -> list[str]:
+    """Of the configuration and split that are read: addresses on the hub at the pinned commit, or paths of a snapshot."""
+    from datasets import load_dataset_builder
+
     hub = corpus.hub
-    common: dict[str, Any] = {"split": hub.dataset_split, "streaming": True}
-    try:
-        if hub.path is not None:
-            return _snapshot(corpus, Path(hub.path).expanduser(), common)
-        repository = hub.repository or DATASETS[corpus.kind]
-        return load_dataset(repository, config_name(corpus), revision=hub.revision, **common)
-    except PonderTTTError:
-        raise
-    except Exception as error:
-        raise _refusal(corpus, error) from error
+    assert hub is not None
+    where, revision = hub.repository or DATASETS.get(corpus.kind, ""), hub.revision
+    if hub.path is not None:
+        path = Path(hub.path).expanduser()
+        if not path.exists():
+            raise PonderTTTError(f"{path}: no such file or folder; check the key 'hub.path' of the corpus")
+        if path.is_file() or not (path / "README.md").exists():
+            return _files_under(path)
+        where, revision = str(path), None
+    builder = load_dataset_builder(where, config_name(corpus), revision=revision)
+    splits = builder.config.data_files or {}
+    if hub.dataset_split not in splits:
+        raise PonderTTTError(
+            f"{dataset_name(corpus)}: the dataset has no split '{hub.dataset_split}', only {', '.join(map(str, splits))}; "
+            "check hub.dataset_split"
+        )
+    return [str(file) for file in splits[hub.dataset_split]]
 
 
-def _snapshot(corpus: CorpusConfig, path: Path, common: dict[str, Any]) -> Any:
-    from datasets import load_dataset
-
-    if not path.exists():
-        raise PonderTTTError(f"{path}: no such file or folder; check the key 'hub.path' of the corpus")
-    if path.is_dir() and (path / "README.md").exists():
-        return load_dataset(str(path), config_name(corpus), **common)
+def _files_under(path: Path) -> list[str]:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
     kinds = {_SUFFIXES[p.suffix] for p in files if p.suffix in _SUFFIXES}
     if len(kinds) != 1:
@@ -119,12 +161,22 @@ def _snapshot(corpus: CorpusConfig, path: Path, common: dict[str, Any]) -> Any:
             f"{path}: holds {'files of several kinds' if kinds else 'no data files'}; known are Parquet, JSON and text, one "
             "kind in a folder"
         )
-    more = {"keep_linebreaks": True} if kinds == {"text"} else {}
-    return load_dataset(kinds.pop(), data_files={common["split"]: [str(p) for p in files]}, **common, **more)
+    return [str(file) for file in files]
+
+
+def _kind_of(file: str) -> str:
+    suffix = Path(file).suffix
+    if suffix not in _SUFFIXES:
+        raise PonderTTTError(
+            f"{file}: a file of no known kind; known are {', '.join(sorted(_SUFFIXES))}: check hub.config and hub.dataset_split"
+        )
+    return _SUFFIXES[suffix]
 
 
 def _refusal(corpus: CorpusConfig, error: Exception) -> PonderTTTError:
     """What the dataset's client found wrong, as one line with a remedy."""
+    from huggingface_hub import get_token
+
     assert corpus.hub is not None
     name = dataset_name(corpus)
     repository = corpus.hub.repository or DATASETS.get(corpus.kind, "")
@@ -140,7 +192,7 @@ def _refusal(corpus: CorpusConfig, error: Exception) -> PonderTTTError:
             f"{name}: the token in HF_TOKEN is not valid; make a new one at https://huggingface.co/settings/tokens"
         )
     if "GatedRepoError" in kinds or "gated dataset" in said:
-        token = "the token in HF_TOKEN has no access" if os.environ.get("HF_TOKEN") else "there is no token"
+        token = "your token has no access" if get_token() else "there is no token"
         return PonderTTTError(
             f"{name}: gated, and {token}; accept its terms at {PAGE.format(repository)}, then set HF_TOKEN to a token of that "
             "account (https://huggingface.co/settings/tokens)"
@@ -156,10 +208,6 @@ def _refusal(corpus: CorpusConfig, error: Exception) -> PonderTTTError:
         return PonderTTTError(
             f"{name}: the dataset has no configuration '{config_name(corpus)}'; check the corpus' language and hub.config"
             f" ({said[:200]})"
-        )
-    if "split" in said.lower() and "ValueError" in kinds:
-        return PonderTTTError(
-            f"{name}: the dataset has no split '{corpus.hub.dataset_split}'; check hub.dataset_split"
         )
     if kinds & {
         "ConnectError",

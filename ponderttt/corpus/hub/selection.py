@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from ponderttt.config import CorpusConfig
 from ponderttt.corpus.filters import license_allowed, path_reason, size_reason
 from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.errors import PonderTTTError
+
+_NAME = re.compile(r"[^/\s:]+/[^/\s:]*")
 
 
 def stable_hash(name: str) -> float:
@@ -30,7 +33,7 @@ class Selection:
         """Of a corpus, its opt-out list read.
 
         Raises:
-            PonderTTTError: the list is missing.
+            PonderTTTError: the list is missing, or has a line that names neither a repository nor an owner.
         """
         assert corpus.hub is not None
         return cls(corpus, frozenset(_opted_out(corpus.hub.opt_out)))
@@ -46,11 +49,13 @@ class Selection:
             return "opted_out"
         if is_code and file.language != self.corpus.language:
             return "other_language"
-        if file.license_type not in hub.license_types:
-            return "license"
-        allowed = self.corpus.filters.licenses
-        if is_code and not all(license_allowed(name, allowed) for name in file.detected_licenses):
-            return "license"
+        if is_code or hub.license_column is not None:
+            if file.license_type not in hub.license_types:
+                return "license"
+            allowed = self.corpus.filters.licenses
+            # A list with a license of no name in it cannot be on the list of those that are allowed.
+            if not all(license_allowed(name, allowed) for name in file.detected_licenses):
+                return "license"
         if file.is_vendor:
             return "vendored"
         if file.is_generated:
@@ -60,6 +65,8 @@ class Selection:
             return by_path
         if file.content is None and self.corpus.kind != "stack_v2":
             return "no_content"
+        if not is_code:
+            return None if file.length_bytes else "empty"
         return size_reason(file.length_bytes, self.corpus.filters)
 
     def _opted_out(self, repository: str) -> bool:
@@ -76,4 +83,11 @@ def _opted_out(path: str | None) -> list[str]:
         raise PonderTTTError(
             f"{path}: not a readable opt-out list; check the key 'hub.opt_out' of the corpus"
         ) from None
-    return [line.strip().lower() for line in lines if line.strip() and not line.startswith("#")]
+    names = [line.strip().lower() for line in lines if line.strip() and not line.startswith("#")]
+    for name in names:
+        # Anything else would never match, and whoever wrote it would stay in.
+        if not _NAME.fullmatch(name):
+            raise PonderTTTError(
+                f"{path}: '{name}' names neither a repository (owner/name) nor an owner (owner/); correct this line"
+            )
+    return names
