@@ -18,6 +18,7 @@ from ponderttt.names import (
     without_variant,
 )
 from ponderttt.corpus.packages import select_packages
+from ponderttt.provenance import sha256_file
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective
 from ponderttt.layout import (
