@@ -16,6 +16,45 @@ from ponderttt.models.families.llama import LlamaConfig
 CONFIG = "config.json"
 #: ``model_type`` → family.
 FAMILY_OF_TYPE = {"llama": "llama", "gpt2": "gpt2", "gemma3_text": "gemma3", "gemma3": "gemma3"}
+#: What a key that a file leaves out stands for.  A published config.json may hold only what differs from these defaults of
+#: the reference implementation (transformers: LlamaConfig, GPT2Config, Gemma3TextConfig), as those of Gemma 3 4B and up do.
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {
+        "vocab_size": 32_000,
+        "hidden_size": 4_096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2_048,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+    },
+    "gpt2": {
+        "vocab_size": 50_257,
+        "n_embd": 768,
+        "n_layer": 12,
+        "n_head": 12,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+    },
+    "gemma3": {
+        "vocab_size": 262_208,
+        "hidden_size": 2_304,
+        "intermediate_size": 9_216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131_072,
+        "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4_096,
+        "rope_theta": 1_000_000.0,
+        "rope_local_base_freq": 10_000.0,
+        "bos_token_id": 2,
+        "tie_word_embeddings": True,
+    },
+}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -32,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_shape(folder: Path, family: str | None = None) -> Shape:
-    """The shape that a folder's config.json declares.
+    """The shape that a folder's config.json declares; a key that it leaves out has its default of transformers.
 
     Args:
         folder: of the model.
@@ -48,10 +87,12 @@ def read_shape(folder: Path, family: str | None = None) -> Shape:
         raise PonderTTTError(f"{path}: holds a {kind} model; known: {', '.join(FAMILY_OF_TYPE)}")
     if family not in (None, FAMILY_OF_TYPE[kind]):
         raise PonderTTTError(f"{path}: holds a {kind} model; family {family} expects {family}")
+    name = FAMILY_OF_TYPE[kind]
+    text = found.get("text_config") or found
+    if not isinstance(text, dict):
+        raise PonderTTTError(f"{path}: text_config is no JSON object; fetch the model again")
     try:
-        shape = _READERS[FAMILY_OF_TYPE[kind]](found.get("text_config", found))
-    except KeyError as error:
-        raise PonderTTTError(f"{path}: the key {error} is missing") from None
+        shape = _READERS[name]({**_DEFAULTS[name], **text})
     except ValueError as error:
         raise PonderTTTError(f"{path}: {error}") from None
     return shape
@@ -92,33 +133,54 @@ _GPT2 = {
 }
 
 
-def _named(names: Mapping[str, str], found: Mapping[str, Any], **missing: Any) -> dict[str, Any]:
-    """Values of ``found`` under our names; ``missing`` stands for those that are absent or null."""
-    values = {}
+def _named(names: Mapping[str, str], found: Mapping[str, Any], **unsaid: Any) -> dict[str, Any]:
+    """Values of ``found`` under our names; ``unsaid`` stands for those that are absent or null."""
+    values: dict[str, Any] = {}
     for ours, theirs in names.items():
         value = found.get(theirs)
-        if value is None:
-            if ours not in missing:
-                raise KeyError(theirs)
-            value = missing[ours]
-        values[ours] = value
-    values["norm_eps"] = float(values["norm_eps"])
+        value = unsaid.get(ours) if value is None else value
+        if ours == "norm_eps":
+            values[ours] = _number(theirs, value)
+        else:
+            values[ours] = bool(value) if ours == "tied" else _count(theirs, value)
     return values
+
+
+def _count(key: str, value: Any) -> int:
+    # Some files write whole numbers as 168.0.
+    if type(value) not in (int, float) or not 1 <= value < float("inf") or value != int(value):
+        raise ValueError(f"{key} is {value!r}; it is a whole number from 1")
+    return int(value)
+
+
+def _number(key: str, value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        raise ValueError(f"{key} is {value!r}; it is a number greater than 0")
+    return float(value)
 
 
 def _written(names: Mapping[str, str], config: Shape) -> dict[str, Any]:
     return {theirs: getattr(config, ours) for ours, theirs in names.items()}
 
 
+def _rope_kind(rope: Mapping[str, Any], *known: str) -> str:
+    """How rotary positions are scaled; older files say ``type``."""
+    kind: str = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in known:
+        raise ValueError(
+            f"scaled rotary positions of type {kind} are not supported, only {' or '.join(known)}"
+        )
+    return kind
+
+
 def _read_llama(found: Mapping[str, Any]) -> LlamaConfig:
     _expect(found, "hidden_act", "silu", "silu")
-    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ValueError("scaled rotary positions are not supported")
-    heads = found["num_attention_heads"]
-    values = _named(_GATED, found, kv_heads=heads, head_dim=found["hidden_size"] // heads, tied=False)
-    rope_base = float(found.get("rope_theta") or rope.get("rope_theta") or 10_000.0)
-    return LlamaConfig(**values, rope_base=rope_base)
+    rope = {**(found.get("rope_parameters") or {}), **(found.get("rope_scaling") or {})}
+    _rope_kind(rope, "default")
+    width, heads = (_count(key, found[key]) for key in ("hidden_size", "num_attention_heads"))
+    values = _named(_GATED, found, kv_heads=heads, head_dim=width // heads)
+    rope_base = found.get("rope_theta") or rope.get("rope_theta") or 10_000.0
+    return LlamaConfig(**values, rope_base=_number("rope_theta", rope_base))
 
 
 def _write_llama(config: LlamaConfig) -> dict[str, Any]:
@@ -135,11 +197,11 @@ def _read_gpt2(found: Mapping[str, Any]) -> GPT2Config:
     _expect(found, "activation_function", "gelu_new", "gelu_new")
     _expect(found, "scale_attn_weights", True, True)
     _expect(found, "scale_attn_by_inverse_layer_idx", False, False)
-    width, heads = found["n_embd"], found["n_head"]
+    width, heads = (_count(key, found[key]) for key in ("n_embd", "n_head"))
     if width % heads:
         raise ValueError(f"n_embd {width} is no multiple of n_head {heads}")
-    found = {**found, "n_positions": found.get("n_positions") or found["n_ctx"]}
-    return GPT2Config(**_named(_GPT2, found, mlp_width=4 * width, tied=True))
+    context = found.get("n_ctx") or 1_024
+    return GPT2Config(**_named(_GPT2, found, mlp_width=4 * width, max_context=context))
 
 
 def _write_gpt2(config: GPT2Config) -> dict[str, Any]:
@@ -155,19 +217,20 @@ def _read_gemma3(found: Mapping[str, Any]) -> Gemma3Config:
     _expect(found, "hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
     for key in ("final_logit_softcapping", "attn_logit_softcapping"):
         _expect(found, key, None, None)
+    if found.get("use_bidirectional_attention"):
+        raise ValueError("use_bidirectional_attention is not supported, only causal attention")
     local, everywhere = _gemma3_rope(found)
-    kind = everywhere.get("rope_type", "default")
-    if kind not in ("default", "linear") or local.get("rope_type", "default") != "default":
-        raise ValueError(f"rotary positions of type {kind} are not supported")
+    _rope_kind(local, "default")
+    scaled = _rope_kind(everywhere, "default", "linear") == "linear"
     return Gemma3Config(
-        **_named(_GATED, found, tied=True),
-        query_scalar=found["query_pre_attn_scalar"],
-        window=found["sliding_window"],
-        local_rope_base=float(local["rope_theta"]),
-        global_rope_base=float(everywhere["rope_theta"]),
-        global_rope_factor=float(everywhere.get("factor", 1.0)) if kind == "linear" else 1.0,
+        **_named(_GATED, found),
+        query_scalar=_count("query_pre_attn_scalar", found["query_pre_attn_scalar"]),
+        window=_count("sliding_window", found["sliding_window"]),
+        local_rope_base=_number("rope_theta of sliding attention", local["rope_theta"]),
+        global_rope_base=_number("rope_theta", everywhere["rope_theta"]),
+        global_rope_factor=_number("factor of rope_scaling", everywhere.get("factor")) if scaled else 1.0,
         global_every=_global_every(found),
-        bos_id=found.get("bos_token_id", 2),
+        bos_id=found["bos_token_id"],
     )
 
 
@@ -184,13 +247,14 @@ def _global_every(found: Mapping[str, Any]) -> int:
 
 def _gemma3_rope(found: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Rotary settings of local and of global blocks, as older and newer versions of transformers write them."""
-    newer = found.get("rope_parameters")
-    if newer:
-        return newer["sliding_attention"], newer["full_attention"]
-    scaling = found.get("rope_scaling") or {}
+    newer = found.get("rope_parameters") or {}
     return (
-        {"rope_theta": found["rope_local_base_freq"]},
-        {"rope_theta": found["rope_theta"], **scaling},
+        {"rope_theta": found["rope_local_base_freq"], **(newer.get("sliding_attention") or {})},
+        {
+            "rope_theta": found["rope_theta"],
+            **(newer.get("full_attention") or {}),
+            **(found.get("rope_scaling") or {}),
+        },
     )
 
 

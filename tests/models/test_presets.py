@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ponderttt.errors import ConfigError
+from ponderttt.errors import ConfigError, PonderTTTError
 from ponderttt.models.config_json import read_shape, shape_json
+from ponderttt.models.families.family import Shape
 from ponderttt.models.families.gemma3 import GLOBAL, Gemma3Config, kinds
+from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.models.presets import PRESETS, preset
 from ponderttt.models.tensors import tensor_shapes
 from ponderttt.provenance import write_json
 
+#: What the config.json of each model says of its shape, as published: the large Gemma 3 models leave out much of it.
+PUBLISHED = {
+    path.stem: json.loads(path.read_text())
+    for path in (Path(__file__).parent / "published_configs").iterdir()
+}
 #: As published, or counted from the published checkpoints.
 PARAMETERS = {
     "gpt2-125m": 124_439_808,
@@ -33,6 +43,98 @@ PARAMETERS = {
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_has_as_many_parameters_as_the_model(name: str) -> None:
     assert sum(math.prod(shape) for shape in tensor_shapes(preset(name)).values()) == PARAMETERS[name]
+
+
+def shape_of(settings: dict[str, Any], folder: Path) -> Shape:
+    """The shape that a config.json of these settings declares."""
+    write_json(folder / "config.json", settings)
+    return read_shape(folder)
+
+
+def test_every_preset_has_its_published_configuration() -> None:
+    assert PUBLISHED.keys() == PRESETS.keys()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_what_the_published_configuration_declares(name: str, tmp_path: Path) -> None:
+    assert shape_of(PUBLISHED[name], tmp_path) == preset(name)
+
+
+@pytest.mark.parametrize("name", ["gemma3-4b", "gemma3-12b", "gemma3-27b"])
+def test_a_sparse_text_config_is_read_by_itself_and_in_the_newer_form_too(name: str, tmp_path: Path) -> None:
+    text = dict(PUBLISHED[name]["text_config"])
+    assert shape_of(text, tmp_path) == preset(name)
+    newer = {"full_attention": text.pop("rope_scaling"), "sliding_attention": {"rope_type": "default"}}
+    assert shape_of({**text, "rope_parameters": newer}, tmp_path) == preset(name)
+    bases = {"rope_theta": 5e5, "rope_local_base_freq": 2e4}
+    moved = shape_of({**text, "rope_parameters": newer, **bases}, tmp_path)
+    assert isinstance(moved, Gemma3Config)
+    assert (moved.global_rope_base, moved.local_rope_base, moved.global_rope_factor) == (5e5, 2e4, 8.0)
+
+
+def test_what_a_configuration_leaves_out_is_what_transformers_takes(tmp_path: Path) -> None:
+    assert shape_of({"model_type": "gpt2"}, tmp_path) == preset("gpt2-125m")
+    # Llama 1 of 7B parameters, and a Gemma 3 of a size that was not published.
+    assert shape_of({"model_type": "llama"}, tmp_path) == LlamaConfig(
+        vocab_size=32_000,
+        layers=32,
+        width=4_096,
+        heads=32,
+        kv_heads=32,
+        head_dim=128,
+        mlp_width=11_008,
+        rope_base=10_000.0,
+        norm_eps=1e-6,
+        max_context=2_048,
+        tied=False,
+    )
+    assert shape_of({"model_type": "gemma3_text"}, tmp_path) == Gemma3Config(
+        vocab_size=262_208,
+        layers=26,
+        width=2_304,
+        heads=8,
+        kv_heads=4,
+        head_dim=256,
+        mlp_width=9_216,
+        norm_eps=1e-6,
+        max_context=131_072,
+        query_scalar=256,
+        window=4_096,
+        local_rope_base=1e4,
+        global_rope_base=1e6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("gpt2-125m", {"n_head": 0}, "n_head is 0; it is a whole number from 1"),
+        ("gpt2-125m", {"n_embd": "768"}, "n_embd is '768'; it is a whole number from 1"),
+        ("smollm2-135m", {"num_attention_heads": None}, "num_attention_heads is None"),
+        ("smollm2-135m", {"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06; it is a number greater than 0"),
+        (
+            "smollm2-135m",
+            {"rope_scaling": {"type": "linear", "factor": 2.0}},
+            "positions of type linear are not",
+        ),
+        (
+            "gemma3-1b",
+            {"rope_scaling": {"rope_type": "yarn"}},
+            "positions of type yarn are not supported, only default or",
+        ),
+        ("gemma3-1b", {"rope_scaling": {"rope_type": "linear"}}, "factor of rope_scaling is None"),
+        ("gemma3-1b", {"sliding_window": None}, "sliding_window is None"),
+        ("gemma3-1b", {"use_bidirectional_attention": True}, "use_bidirectional_attention is not supported"),
+        ("gemma3-4b", {"text_config": [1]}, "text_config is no JSON object"),
+    ],
+)
+def test_a_value_that_no_such_model_has_is_named(
+    name: str, change: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PonderTTTError) as caught:
+        shape_of(PUBLISHED[name] | change, tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: ")
+    assert says in str(caught.value)
 
 
 @pytest.mark.parametrize("name", PRESETS)
