@@ -37,28 +37,47 @@ def read_folder(folder: Path, family: str | None = None) -> Checkpoint:
         PonderTTTError: a missing, truncated or unreadable file.
     """
     config = read_shape(folder, family)
+    tensor_name = family_of(config).tensor_name
     if (folder / INDEX).exists():
-        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+        names = _indexed_files(folder / INDEX)
     else:
         names = sorted(path.name for path in folder.glob("*.safetensors"))
     if not names:
         raise PonderTTTError(f"{folder}: no safetensors file; fetch the model again")
     tensors: dict[str, LazyTensor] = {}
     for file in names:
-        for tensor in read_file(folder / file):
-            name = family_of(config).tensor_name(tensor.name)
-            if name is None:
-                continue
+        for tensor in read_file(folder / file, lambda name: tensor_name(name) is not None):
+            name = tensor_name(tensor.name)
+            assert name is not None
             if name in tensors:
                 raise PonderTTTError(f"{folder / file}: tensor {tensor.name} is in another file too")
             tensors[name] = tensor
     return Checkpoint(folder, config, tensors, lambda name: name)
 
 
-def read_file(path: Path) -> list[LazyTensor]:
+def _indexed_files(index: Path) -> list[str]:
+    """The files that an index names."""
+    match read_json(index):
+        case {"weight_map": dict(files)} if files and all(isinstance(file, str) for file in files.values()):
+            return sorted(set(files.values()))
+    raise PonderTTTError(f"{index}: damaged, it names no files; delete it and fetch the model again")
+
+
+def _everything(name: str) -> bool:
+    return True
+
+
+def read_file(path: Path, wanted: Callable[[str], bool] = _everything) -> list[LazyTensor]:
     """The tensors of one safetensors file, mapped into memory: nothing is read before it is asked for.
 
     The format is the length of a JSON header (8 bytes, little-endian), the header, and the tensors' bytes.
+
+    Args:
+        path: the file.
+        wanted: whether a tensor of this name is given; others may be of any type.
+
+    Raises:
+        PonderTTTError: a missing or damaged file, or a tensor of a type that is not known.
     """
     if not path.is_file():
         raise PonderTTTError(f"{path}: missing; fetch the model again")
@@ -78,17 +97,23 @@ def read_file(path: Path) -> list[LazyTensor]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
-        if start + end > size:
+        match entry:
+            case {"dtype": str(kind), "shape": list(sizes), "data_offsets": [int(begin), int(end)]} if all(
+                isinstance(n, int) and n >= 0 for n in sizes
+            ):
+                shape = tuple(sizes)
+            case _:
+                raise damaged
+        if not 0 <= begin <= end <= size - start:
             raise damaged
-        if entry["dtype"] not in _DTYPES:
-            raise PonderTTTError(
-                f"{path}: tensor {name} is of type {entry['dtype']}; known: {', '.join(_DTYPES)}"
-            )
-        if math.prod(shape) * _DTYPES[entry["dtype"]].itemsize != end - begin:
+        if not wanted(name):
+            continue
+        if kind not in _DTYPES:
+            raise PonderTTTError(f"{path}: tensor {name} is of type {kind}; known: {', '.join(_DTYPES)}")
+        if math.prod(shape) * _DTYPES[kind].itemsize != end - begin:
             raise damaged
-        offset, dtype = start + begin, _DTYPES[entry["dtype"]]
-        place = (path, offset) if entry["dtype"] == "F32" else None
+        offset, dtype = start + begin, _DTYPES[kind]
+        place = (path, offset) if kind == "F32" else None
         found.append(LazyTensor(name, shape, partial(_read, path, dtype, offset, shape), place))
     return found
 
