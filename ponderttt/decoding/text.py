@@ -8,8 +8,8 @@ from ponderttt.errors import PonderTTTError
 
 #: What a decoder writes for bytes that are not (yet) a character.
 _INCOMPLETE = "\ufffd"
-#: A character has at most so many bytes; what is no character after that never will be.
-_LONGEST = 4
+#: A character that still lacks a byte has at most so many, and some decoders show each by a sign of its own.
+_LONGEST_TAIL = 3
 
 
 def check_stops(stops: Sequence[str]) -> tuple[str, ...]:
@@ -29,7 +29,9 @@ class TextStream:
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()) -> None:
         self._decode, self._stops = decode, check_stops(stops)
+        #: Tokens since the last that ended with a whole character, and how much of their text was passed on.
         self._waiting: list[int] = []
+        self._passed = 0
         self._held = ""
         #: Whether a stop string came.
         self.stopped = False
@@ -40,15 +42,17 @@ class TextStream:
             return ""
         self._waiting.append(token)
         text = self._decode(self._waiting)
-        if text.endswith(_INCOMPLETE) and len(self._waiting) < _LONGEST:
-            return ""
-        self._waiting = []
-        return self._release(text)
+        whole = len(text) - min(_LONGEST_TAIL, len(text) - len(text.rstrip(_INCOMPLETE)))
+        # A token may end one character and begin the next: those before the last are certain, whatever it becomes.
+        piece, self._passed = text[self._passed : whole], max(whole, self._passed)
+        if whole == len(text):
+            self._waiting, self._passed = [], 0
+        return self._release(piece)
 
     def flush(self) -> str:
         """What is left when no token comes any more."""
-        text = "" if self.stopped else self._decode(self._waiting) if self._waiting else ""
-        self._waiting = []
+        text = self._decode(self._waiting)[self._passed :] if self._waiting and not self.stopped else ""
+        self._waiting, self._passed = [], 0
         text = self._release(text) + ("" if self.stopped else self._held)
         self._held = ""
         return text

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import combinations, pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import decoders
 
 from ponderttt.decoding.text import TextStream
 from ponderttt.errors import PonderTTTError
 
 
-def decode(tokens: list[int]) -> str:
+def decode(tokens: Iterable[int]) -> str:
     """Every token is a byte."""
     return bytes(tokens).decode("utf-8", errors="replace")
 
@@ -34,6 +38,42 @@ def test_nothing_is_written_that_is_no_whole_character(text: str) -> None:
     _, _, pieces = written(text, [])
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
+
+
+def splits(raw: bytes) -> Iterator[list[bytes]]:
+    """Every way to cut bytes into tokens."""
+    for count in range(len(raw)):
+        for cuts in combinations(range(1, len(raw)), count):
+            yield [raw[start:end] for start, end in pairwise([0, *cuts, len(raw)])]
+
+
+@pytest.mark.parametrize("text", ["中中丙", "a🙂é漢", "é🙂🙂", "漢\ufffd字"])
+def test_every_whole_character_is_written_at_once_however_tokens_cut_it(text: str) -> None:
+    for tokens in splits(text.encode()):
+        stream = TextStream(lambda ids, tokens=tokens: decode(b"".join(tokens[i] for i in ids)))  # type: ignore[misc]
+        written = ""
+        for i in range(len(tokens)):
+            written += stream.push(i)
+            whole = b"".join(tokens[: i + 1]).decode(errors="ignore")
+            # A sign that is part of the text looks like a character that is still under way.
+            assert written.rstrip("\ufffd") == whole.rstrip("\ufffd"), (tokens, i)
+        assert written + stream.flush() == text, tokens
+
+
+@given(st.lists(st.binary(min_size=1, max_size=5), max_size=12))
+def test_whatever_the_bytes_are_their_text_is_that_of_all_of_them(tokens: list[bytes]) -> None:
+    stream = TextStream(lambda ids: decode(b"".join(tokens[i] for i in ids)))
+    pieces = [stream.push(i) for i in range(len(tokens))]
+    assert "".join([*pieces, stream.flush()]) == decode(b"".join(tokens))
+
+
+def test_bytes_of_a_sentencepiece_vocabulary_become_characters_at_their_last_one() -> None:
+    """Its decoder shows every byte of a character that is under way by a sign of its own."""
+    decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    names = ["x", *(f"<0x{byte:02X}>" for byte in "🙂é".encode()), "y"]
+    stream = TextStream(lambda ids: decoder.decode([names[i] for i in ids]))
+    assert [stream.push(i) for i in range(len(names))] == ["x", "", "", "", "🙂", "", "é", "y"]
+    assert stream.flush() == ""
 
 
 def test_text_is_held_back_only_while_a_stop_string_may_be_under_way() -> None:
