@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from ponderttt.loop.stream_data import Step
 
 
+#: Random keys hold 32 bits of a seed: one outside would silently equal another.
+_SEED = click.IntRange(0, 2**32 - 1)
+_FROM_0, _FROM_1 = click.IntRange(min=0), click.IntRange(min=1)
+
+
 class _PolicyName(click.ParamType[str]):
     """A method that needs no training, or the folder of a trained policy."""
 
@@ -81,7 +86,13 @@ _READING = (
         type=float,
         help="Mean nominal cost per chunk of a rule (SKIP 1, UPDATE_1 3, UPDATE_2 6, UPDATE_4 12); default: the config's.",
     ),
-    click.option("--seed", default=0, show_default=True, help="Which trained adapter of the study to use."),
+    click.option(
+        "--seed",
+        type=_SEED,
+        default=0,
+        show_default=True,
+        help="Which trained adapter of the study to use.",
+    ),
     click.option(
         "--slow-weights",
         type=click.Path(path_type=Path),
@@ -89,6 +100,7 @@ _READING = (
     ),
     click.option(
         "--context-chunks",
+        type=_FROM_0,
         default=0,
         show_default=True,
         help="Chunks before each one that the backbone sees.",
@@ -194,7 +206,7 @@ def _why(step: Step, method: str) -> str:
 @click.option("--top-k", default=0, show_default=True, help="Only the k most likely tokens; 0 is all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Only the likeliest tokens that make up p.")
 @click.option("--stop", "stops", multiple=True, help="End before this string; may be given more than once.")
-@click.option("--draw-seed", default=0, show_default=True, help="Of the draws.")
+@click.option("--draw-seed", type=_SEED, default=0, show_default=True, help="Of the draws.")
 def complete(
     file: Path,
     repository: tuple[Path, ...],
@@ -278,12 +290,24 @@ def doctor() -> None:
 @click.option("--mesh", default="1", show_default=True, help="Devices: 8, or data=2,fsdp=2,tensor=2.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
 @click.option("--quantize", type=click.Choice(["int8", "int4"]), help="How matrices are kept.")
-@click.option("--chunk-size", default=512, show_default=True, help="Tokens of a chunk.")
+@click.option("--chunk-size", type=_FROM_1, default=512, show_default=True, help="Tokens of a chunk.")
 @click.option(
-    "--context-chunks", default=0, show_default=True, help="Chunks before it that are read with it."
+    "--context-chunks",
+    type=_FROM_0,
+    default=0,
+    show_default=True,
+    help="Chunks before it that are read with it.",
 )
-@click.option("--batch", type=int, help="Streams at once; default: one for each device that shares them.")
-@click.option("--memory-gib", type=float, help="Of a device; fail if the plan does not fit.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 1_000_000),
+    help="Streams at once; default: one for each device that shares them.",
+)
+@click.option(
+    "--memory-gib",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of a device; fail if the plan does not fit.",
+)
 def plan(**options: Any) -> None:
     """Say what a frozen pass of a model needs, from shapes alone: bytes per device and FLOPs per chunk."""
     from ponderttt.jobs.plan import describe

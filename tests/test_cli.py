@@ -109,12 +109,44 @@ def test_no_command_shows_the_help_and_fails(run):
         (("score", "x", "--fast-weights", "lorra"), "'lorra' is not one of"),
         (("score", "x", "--context-chunks", "two"), "'two' is not a valid integer"),
         (("score", "x", "--modle", "y"), "No such option '--modle'"),
+        (("score", "x", "--context-chunks", "-1"), "'--context-chunks': -1 is not in the range x>=0"),
+        (("score", "x", "--seed", "-1"), "'--seed': -1 is not in the range 0<=x<=4294967295"),
+        (("complete", "x", "--seed", "4294967296"), "'--seed': 4294967296 is not in the range"),
+        (
+            ("complete", "x", "--draw-seed", "99999999999999999999"),
+            "'--draw-seed': 99999999999999999999 is not",
+        ),
+        (("plan", "--model", "gemma3-1b", "--batch", "0"), "'--batch': 0 is not in the range 1<=x<=1000000"),
+        (("plan", "--model", "gemma3-1b", "--batch", "-2"), "'--batch': -2 is not in the range"),
+        (("plan", "--model", "gemma3-1b", "--batch", "9" * 30), "is not in the range 1<=x<=1000000"),
+        (("plan", "--model", "gemma3-1b", "--chunk-size", "0"), "'--chunk-size': 0 is not in the range x>=1"),
+        (
+            ("plan", "--model", "gemma3-1b", "--context-chunks", "-1"),
+            "'--context-chunks': -1 is not in the range",
+        ),
+        (
+            ("plan", "--model", "gemma3-1b", "--memory-gib", "-1"),
+            "'--memory-gib': -1.0 is not in the range x>0",
+        ),
     ],
 )
 def test_a_wrong_command_option_or_value_is_one_line(run, arguments, says):
     line = one_line(run(*arguments))
     assert says in line
     assert "--help)" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--top-k", "3000000000"), "top_k is 3000000000; it is at least 1 and at most"),
+        (("--temperature", "nan"), "temperature is nan; it is 0, which is greedy, or from"),
+        (("--top-p", "nan"), "top_p is nan; it is greater than 0 and at most 1"),
+        (("--max-tokens", "9" * 30), "max_tokens is 999999999999999999999999999999; it is from 1 to 1000000"),
+    ],
+)
+def test_a_draw_that_cannot_be_made_is_one_line(run, code, options, says):
+    assert says in one_line(run("complete", code, "--config", STUDY, *options))
 
 
 def test_an_update_of_nothing_is_one_line(run, code):
@@ -134,6 +166,12 @@ def test_a_budget_for_what_holds_none_is_one_line(run, code):
 def test_a_budget_that_no_actions_have_is_one_line(run, code):
     line = one_line(run("score", code, "--config", STUDY, "--policy", "random", "--budget", "13"))
     assert "13" in line
+    assert "between 1 and 12" in line
+
+
+@pytest.mark.parametrize("budget", ["nan", "inf", "-1", "0"])
+def test_a_budget_that_is_no_amount_is_one_line(run, code, budget):
+    line = one_line(run("score", code, "--config", STUDY, "--policy", "random", "--budget", budget))
     assert "between 1 and 12" in line
 
 

@@ -19,6 +19,10 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.seeds import named_key
 
 _NEVER = -jnp.inf
+#: Of a temperature that draws at all: logits divided by less, or by more, are no numbers of float32 any more.
+_COLDEST, _HOTTEST = 1e-6, 1e6
+#: What fits the devices' integers, and a random key.
+_MOST_K, _SEEDS = 2**31 - 1, 2**32
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,16 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise PonderTTTError(f"temperature is {self.temperature}; it is at least 0, and 0 is greedy")
-        if self.top_k < 0:
-            raise PonderTTTError(f"top_k is {self.top_k}; it is at least 1, or 0 for all tokens")
+        if self.temperature != 0 and not _COLDEST <= self.temperature <= _HOTTEST:
+            raise PonderTTTError(
+                f"temperature is {self.temperature}; it is 0, which is greedy, or from {_COLDEST:g} to {_HOTTEST:g}"
+            )
+        if not 0 <= self.top_k <= _MOST_K:
+            raise PonderTTTError(
+                f"top_k is {self.top_k}; it is at least 1 and at most {_MOST_K}, or 0 for all tokens"
+            )
+        if not 0 <= self.seed < _SEEDS:
+            raise PonderTTTError(f"the seed of the draws is {self.seed}; it is from 0 to {_SEEDS - 1}")
         if not 0 < self.top_p <= 1:
             raise PonderTTTError(f"top_p is {self.top_p}; it is greater than 0 and at most 1")
 

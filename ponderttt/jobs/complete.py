@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ponderttt.decoding.sampling import Sampling
     from ponderttt.loop.stream_data import Step
 
+#: Of a continuation: room for its chunks is made before the first.
+MOST_TOKENS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Continuation:
@@ -73,8 +76,8 @@ def complete_text(
     from ponderttt.decoding.text import TextStream, check_stops
 
     check_stops(continuation.stops)
-    if continuation.max_tokens < 1:
-        raise PonderTTTError(f"max_tokens is {continuation.max_tokens}; it is at least 1")
+    if not 1 <= continuation.max_tokens <= MOST_TOKENS:
+        raise PonderTTTError(f"max_tokens is {continuation.max_tokens}; it is from 1 to {MOST_TOKENS}")
     if not prompt:
         raise PonderTTTError("the prompt is empty; there is nothing to continue")
     experiment = config.load(request.config_path)

@@ -71,7 +71,12 @@ def test_seeds_are_apart_and_repeat() -> None:
     [
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"temperature": 1e-40}, "temperature is 1e-40; it is 0, which is greedy, or from 1e-06"),
         ({"top_k": -1}, "top_k is -1"),
+        ({"top_k": 2**31}, "top_k is 2147483648; it is at least 1 and at most 2147483647"),
+        ({"seed": -1}, "the seed of the draws is -1"),
+        ({"seed": 2**32}, "the seed of the draws is 4294967296; it is from 0 to 4294967295"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
     ],
@@ -79,3 +84,10 @@ def test_seeds_are_apart_and_repeat() -> None:
 def test_a_setting_out_of_range_is_named(setting: dict[str, float], said: str) -> None:
     with pytest.raises(PonderTTTError, match=said):
         Sampling(**setting)
+
+
+def test_the_outermost_settings_still_draw() -> None:
+    logits = jnp.log(jnp.asarray([0.2, 0.8])) - 80.0
+    assert Chooser(Sampling(temperature=1e-6, top_k=2**31 - 1, top_p=1e-300, seed=2**32 - 1))(logits) == 1
+    choose = Chooser(Sampling(temperature=1e6))
+    assert {choose(logits) for _ in range(64)} == {0, 1}
