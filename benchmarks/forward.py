@@ -24,7 +24,7 @@ from reference import reference
 from setting import parse
 
 from ponderttt.models.backbone import Backbone
-from ponderttt.models.families import family_of, flops_per_token
+from ponderttt.models.families import family_of, reading_flops
 from ponderttt.models.families.family import Shape
 
 #: rows, tokens per row, positions kept: a chunk; a batch of chunks; a chunk with one chunk of context.
@@ -110,8 +110,7 @@ def compare(
             run()
             seconds.append(clock() - start)
     peak = matrix_product_peak(backbone.config, clock)
-    # A causal token attends to half of the input on average.
-    flops = batch * length * flops_per_token(backbone.config, (length + 1) // 2, unembed=False)
+    flops = batch * reading_flops(backbone.config, length)
     return Row(
         batch=batch,
         length=length,

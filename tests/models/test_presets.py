@@ -11,6 +11,7 @@ import pytest
 
 from ponderttt.errors import ConfigError, PonderTTTError
 from ponderttt.models.config_json import read_shape, shape_json
+from ponderttt.models.families import flops_per_token, reading_flops
 from ponderttt.models.families.family import Shape
 from ponderttt.models.families.gemma3 import GLOBAL, Gemma3Config, kinds
 from ponderttt.models.families.llama import LlamaConfig
@@ -151,6 +152,19 @@ def test_gemma_3_has_the_numbers_of_its_reference() -> None:
     assert (small.query_scale, large.query_scale) == (256**-0.5, 168**-0.5)
     assert [layer for layer, kind in enumerate(kinds(small)) if kind == GLOBAL] == [5, 11, 17]
     assert {(c.local_rope_base, c.global_rope_base, c.bos_id) for c in (small, large)} == {(1e4, 1e6, 2)}
+
+
+def test_the_flops_of_reading_count_the_keys_that_each_block_sees() -> None:
+    """Within the window every block sees all keys before a token; beyond it only the global ones do."""
+    llama, gemma = preset("smollm2-135m"), preset("gemma3-270m")
+    for shape in (llama, gemma):
+        assert reading_flops(shape, 511) == 511 * flops_per_token(shape, 256, unembed=False)
+    assert reading_flops(llama, 1023) == 1023 * flops_per_token(llama, 512, unembed=False)
+    everything = 1023 * flops_per_token(gemma, 512, unembed=False)
+    # Of the 18 blocks 15 leave out, for the 511 tokens after the window, 1 to 511 keys.
+    unseen = 15 * 4 * gemma.heads * gemma.head_dim * sum(range(512))
+    assert reading_flops(gemma, 1023) == everything - unseen
+    assert unseen / everything > 0.02
 
 
 def test_an_unknown_preset_names_those_that_there_are() -> None:

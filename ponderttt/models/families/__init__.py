@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from ponderttt.models.families import gemma3, gpt2, llama
 from ponderttt.models.families.family import Family, Shape
 
@@ -40,3 +43,15 @@ def flops_per_token(config: Shape, context: int = 0, *, unembed: bool = True) ->
     attention = 2 * config.heads * config.head_dim * context
     vocabulary = config.vocab_size * config.width if unembed else 0
     return 2 * (config.layers * (matrices + attention) + vocabulary)
+
+
+def reading_flops(config: Shape, length: int) -> int:
+    """Matrix-product FLOPs of the blocks for a text of ``length`` tokens, of which each block sees what its window leaves."""
+    family = family_of(config)
+    seen = np.arange(1, length + 1)
+    windows = family.places(config, jnp.zeros(1, jnp.int32)).window
+    limits = [length if windows is None else int(windows[kind]) for kind in family.kinds(config)]
+    keys = sum(int(np.minimum(seen, limit).sum()) for limit in limits)
+    # Queries meet keys, and weights meet values.
+    attention = 2 * 2 * config.heads * config.head_dim * keys
+    return length * flops_per_token(config, unembed=False) + attention
