@@ -232,6 +232,7 @@ def complete(
     summary = Summary()
     pieces = complete_text(
         prompt,
+        file,
         repository,
         request,
         Continuation(max_tokens, sampling, stops),

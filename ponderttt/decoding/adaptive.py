@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,25 @@ def _step(
     return step(shape, weights, token, cache, split)
 
 
+class Source(NamedTuple):
+    """What a text is, as its stream says: the features of chunks, and so what learned policies decide, depend on it.
+
+    Attributes:
+        name: of the stream; random decisions depend on it.
+        language: whose lexer measures the chunks.
+        document_starts: where each document starts, in tokens; what is generated belongs to the last.
+        document_paths: of each document.
+    """
+
+    name: str = "text"
+    language: str = "any"
+    document_starts: tuple[int, ...] = (0,)
+    document_paths: tuple[str, ...] = ("text",)
+
+
+_UNKNOWN = Source()
+
+
 class AdaptiveText:
     """A text under way.
 
@@ -73,7 +92,7 @@ class AdaptiveText:
         max_tokens: how long the text may become, the prompt included.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
         seed: of random decisions.
-        name: of the stream, and its language.
+        source: what the text is.
     """
 
     def __init__(
@@ -88,14 +107,14 @@ class AdaptiveText:
         max_tokens: int,
         suffix: SuffixWeights | None = None,
         seed: int = 0,
-        name: tuple[str, str] = ("text", "any"),
+        source: Source = _UNKNOWN,
     ) -> None:
         self.backbone = model.backbone
         self.weights = unstack(nnx.merge(self.backbone.graph, self.backbone.params))
         self.chunk_size, self.context_chunks, self.max_tokens = chunk_size, context_chunks, max_tokens
         self.ids: list[int] = []
         # What a stream of this length will have; chunks are filled in as they come.
-        self.stream = _empty_stream(max_tokens, chunk_size, self.backbone.config.pad_id, *name)
+        self.stream = _empty_stream(max_tokens, chunk_size, self.backbone.config.pad_id, source)
         self._group = Group(
             [LiveStream(model, self.stream, context_chunks)], self.backbone.unembedding, suffix
         )
@@ -204,17 +223,17 @@ class AdaptiveText:
             self._known = place + 1
 
 
-def _empty_stream(max_tokens: int, chunk_size: int, pad_id: int, name: str, language: str) -> Stream:
+def _empty_stream(max_tokens: int, chunk_size: int, pad_id: int, source: Source) -> Stream:
     """A stream of the chunks that so many tokens fill, whose tokens are not known yet."""
     count = max(1, (max_tokens - 1) // chunk_size)
     pads = np.full((count, chunk_size), pad_id, np.int32)
     return Stream(
-        stream_id=name,
-        language=language,
+        stream_id=source.name,
+        language=source.language,
         input_ids=pads,
         targets=pads.copy(),
         mask=np.ones((count, chunk_size), bool),
         n_bytes=np.zeros(count, np.int32),
-        document_starts=np.zeros(1, np.int32),
-        document_paths=(name,),
+        document_starts=np.asarray(source.document_starts, np.int32),
+        document_paths=source.document_paths,
     )

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponderttt import config
-from ponderttt.corpus.streams import tokenize_documents
+from ponderttt.corpus.streams import Document, Tokenizer, tokenize_documents
 from ponderttt.errors import PonderTTTError
 from ponderttt.jobs.request import Reader, Request, open_reader
-from ponderttt.jobs.score import read_documents
+from ponderttt.jobs.score import language_of, read_documents
 
 if TYPE_CHECKING:
+    from ponderttt.decoding.adaptive import Source
     from ponderttt.decoding.sampling import Sampling
     from ponderttt.loop.stream_data import Step
 
@@ -48,6 +49,7 @@ class Summary:
 
 def complete_text(
     prompt: str,
+    file: Path,
     repository: Sequence[Path],
     request: Request,
     continuation: Continuation,
@@ -59,6 +61,7 @@ def complete_text(
 
     Args:
         prompt: the text.
+        file: that it was read from, whose name says its language; ``-`` says nothing.
         repository: files and folders that are read before it.
         request: with what, and how.
         continuation: how.
@@ -85,15 +88,14 @@ def complete_text(
     reader = open_reader(experiment, request, notice)
     tokenizer = reader.backbone.tokenizer
     assert tokenizer is not None
-    before = tokenize_documents(documents, tokenizer).ids.tolist()
-    ids = [*before, *([tokenizer.eot_id] if before else []), *tokenizer.encode(prompt)]
+    ids, source = prompted(documents, Document(file.name, prompt), str(file), tokenizer)
     summary = summary or Summary()
     summary.prompt_tokens = len(ids)
     ends = tokenizer.end_ids
     tokens = (
         _frozen(reader, ids, continuation, ends)
         if reader.module is None
-        else _adaptive(reader, ids, request, continuation, ends, chunk_read)
+        else _adaptive(reader, ids, source, request, continuation, ends, chunk_read)
     )
     text = TextStream(tokenizer.decode, continuation.stops)
     begin = None
@@ -107,6 +109,31 @@ def complete_text(
             return
     if piece := text.flush():
         yield piece
+
+
+def prompted(
+    documents: Sequence[Document], last: Document, name: str, tokenizer: Tokenizer
+) -> tuple[list[int], Source]:
+    """The tokens of what is read before a continuation, and what they are: the stream that ``ponderttt score`` makes of it.
+
+    Args:
+        documents: of the repository.
+        last: the document that is continued.
+        name: of the stream.
+        tokenizer: of the model.
+    """
+    from ponderttt.decoding.adaptive import Source
+
+    before = tokenize_documents(documents, tokenizer)
+    ids = before.ids.tolist()
+    ids += [tokenizer.eot_id] if ids else []
+    language = language_of([last])
+    return [*ids, *tokenizer.encode(last.text)], Source(
+        name,
+        language_of(documents) if language == "any" else language,
+        (*before.document_starts.tolist(), len(ids)),
+        (*before.document_paths, last.path),
+    )
 
 
 def _frozen(
@@ -123,6 +150,7 @@ def _frozen(
 def _adaptive(
     reader: Reader,
     ids: list[int],
+    source: Source,
     request: Request,
     continuation: Continuation,
     ends: frozenset[int],
@@ -144,6 +172,7 @@ def _adaptive(
         max_tokens=len(ids) + continuation.max_tokens,
         suffix=reader.suffix,
         seed=request.seed,
+        source=source,
     )
     for step in text.read(ids):
         chunk_read(step)

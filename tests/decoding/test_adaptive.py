@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 
-from ponderttt.config import RulesConfig
-from ponderttt.corpus.streams import Stream
+from ponderttt.config import RulesConfig, load
+from ponderttt.corpus.streams import Document, Stream
 from ponderttt.decoding.adaptive import AdaptiveText
+from ponderttt.decoding.sampling import Sampling
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
+from ponderttt.features.table import index
 from ponderttt.frozen import FrozenModel
+from ponderttt.jobs.complete import Continuation, complete_text, prompted
+from ponderttt.jobs.request import Request, open_model
+from ponderttt.jobs.score import score_paths
 from ponderttt.loop.methods import Spending
+from ponderttt.loop.stream_data import Step
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.suffix import suffix_weights
 from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.policies.trained import save_policy
 from ponderttt.scoring import score_stream
+from study import CONFIG, write_model
 from tiny_families import TINY
+from tiny_policies import learned_policies
 from tiny_streams import TINY as MODULES
 
 CHUNK = 24
@@ -192,3 +204,78 @@ def test_a_prompt_shorter_than_a_chunk_is_read_with_fresh_fast_weights() -> None
         backbone_of("gemma3").unembed(backbone_of("gemma3").hidden(jnp.asarray([[2, 5, 6]])))[0, -1]
     )
     np.testing.assert_allclose(text.next_token(), expected, rtol=1e-4, atol=1e-5)
+
+
+CODE = {
+    "a.py": "import os\n\n\ndef first(path):\n    # The name alone.\n    return [os.path.basename(path)]\n"
+    * 3,
+    "b.py": "VALUE = {1: (2, 3)}\n" * 4,
+    "z.py": "class Last:\n    def __init__(self, items):\n        self.items = sorted(items)  # in order\n"
+    * 3,
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration with a random model, a policy trained for it, and a repository of which the last file is continued."""
+    write_model(tmp_path / "model")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (tmp_path / "all").mkdir()
+    for name, text in CODE.items():
+        (tmp_path / "all" / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    facts = {
+        "fast_weights": "memory",
+        "budget": {"mean": 3.5},
+        "model_digest": open_model(load("config.yaml"), "tiny", print).digest,
+        "module_digest": "untrained",
+    }
+    save_policy(learned_policies()["regression"], tmp_path / "policy", facts, [])
+    return tmp_path
+
+
+def test_a_trained_policy_sees_the_same_of_a_text_that_is_scored_and_of_one_that_is_continued(
+    place: Path,
+) -> None:
+    request = Request("memory", str(place / "policy"), None, "config.yaml", "tiny", 0, None, 0)
+    scored = list(score_paths([Path("all")], request, print))
+    # With one chunk more the text may become as long as the stream of the finished one is, whose last chunk is not full.
+    continuation = Continuation(CONFIG["chunk_size"], Sampling())
+    found: list[Step] = []
+    repository = [Path("all/a.py"), Path("all/b.py")]
+    list(
+        complete_text(CODE["z.py"], Path("all/z.py"), repository, request, continuation, print, found.append)
+    )
+    full = [step for step in scored if step.n_tokens == CONFIG["chunk_size"]]
+    assert len(full) == len(scored) - 1 > 8
+    for ours, theirs in zip(found[: len(full)], full, strict=True):
+        assert ours.features is not None
+        assert ours.features == theirs.features
+        assert (ours.action, ours.loss, ours.n_bytes) == (theirs.action, theirs.loss, theirs.n_bytes)
+    assert len({step.action for step in full}) > 1
+    # Features that depend on the language and on where documents start tell chunks apart.
+    for name in ("comment_share", "keyword_share", "document_boundary"):
+        values = {step.features[index(name)] for step in full if step.features is not None}
+        assert len(values) > 1 and max(values) > 0, name
+
+
+def test_a_prompt_stands_behind_its_repository_under_its_own_name(place: Path) -> None:
+    tokenizer = open_model(load("config.yaml"), "tiny", print).tokenizer
+    assert tokenizer is not None
+    before = [Document(name, CODE[name]) for name in ("a.py", "b.py")]
+    ids, source = prompted(before, Document("z.js", "let x"), "src/z.js", tokenizer)
+    starts = source.document_starts
+    assert [
+        tokenizer.decode(ids[a:b]).removesuffix("<|endoftext|>") for a, b in pairwise([*starts, len(ids)])
+    ] == [
+        CODE["a.py"],
+        CODE["b.py"],
+        "let x",
+    ]
+    assert [ids[start - 1] for start in starts[1:]] == [tokenizer.eot_id] * 2
+    assert (source.name, source.language) == ("src/z.js", "JavaScript")
+    assert source.document_paths == ("a.py", "b.py", "z.js")
+    # Standard input has no name to go by: its language is that of the repository, if there is one.
+    assert prompted(before, Document("-", "let x"), "-", tokenizer)[1].language == "Python"
+    assert prompted([], Document("-", "let x"), "-", tokenizer)[1].language == "any"
+    assert prompted([], Document("-", "let x"), "-", tokenizer)[1].document_starts == (0,)
