@@ -240,9 +240,10 @@ def _global_every(found: Mapping[str, Any]) -> int:
     every = found.get("sliding_window_pattern") or found.get("_sliding_window_pattern")
     if every is None:
         every = kinds.index("full_attention") + 1 if kinds and "full_attention" in kinds else 6
+    every = _count("sliding_window_pattern", every)
     if kinds is not None and kinds != _layer_types(found["num_hidden_layers"], every):
         raise ValueError(f"layer_types is no regular pattern of one full attention in {every}")
-    return int(every)
+    return every
 
 
 def _gemma3_rope(found: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -125,6 +125,7 @@ def test_what_a_configuration_leaves_out_is_what_transformers_takes(tmp_path: Pa
         ),
         ("gemma3-1b", {"rope_scaling": {"rope_type": "linear"}}, "factor of rope_scaling is None"),
         ("gemma3-1b", {"sliding_window": None}, "sliding_window is None"),
+        ("gemma3-1b", {"sliding_window_pattern": -6}, "sliding_window_pattern is -6; it is a whole number"),
         ("gemma3-1b", {"use_bidirectional_attention": True}, "use_bidirectional_attention is not supported"),
         ("gemma3-4b", {"text_config": [1]}, "text_config is no JSON object"),
     ],
