@@ -182,7 +182,8 @@ def _learned_spending(request: Request, trained: Trained, facts: dict[str, Any])
             f"--policy {request.method}: trained for a budget of {own:g}, so leave --budget out or train one for "
             f"{request.budget:g} (grid.methods: [ppo@{request.budget:g}])"
         )
-    spending = Spending(request.budget or own, NOMINAL_COSTS, RulesConfig(), None, {trained.name: trained})
+    budget = own if request.budget is None else request.budget
+    spending = Spending(budget, NOMINAL_COSTS, RulesConfig(), None, {trained.name: trained})
     policy_for(trained.name, spending)
     return spending
 
