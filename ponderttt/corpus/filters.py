@@ -94,24 +94,25 @@ def size_reason(size: int, filters: FilterConfig) -> str | None:
     return None
 
 
-def content_reason(content: bytes, text: str, filters: FilterConfig) -> str | None:
-    """The reason to drop a UTF-8 file by what it says, or ``None``."""
-    if b"\0" in content:
+def content_reason(text: str, filters: FilterConfig) -> str | None:
+    """The reason to drop a file by what it says, in whatever encoding it said so, or ``None``."""
+    if "\0" in text:
         return "binary"
     lengths = [len(line) for line in text.splitlines()]
     if max(lengths) > filters.max_line_length:
         return "long_line"
     if sum(lengths) / len(lengths) > filters.max_mean_line_length:
         return "long_mean_line"
-    if _alphanumeric_share(content, text) < filters.min_alphanumeric_share:
+    if _alphanumeric_share(text) < filters.min_alphanumeric_share:
         return "few_alphanumeric"
     if _GENERATED_TEXT.search(text, 0, _HEADER_CHARACTERS):
         return "generated"
     return None
 
 
-def _alphanumeric_share(content: bytes, text: str) -> float:
-    if content.isascii():
+def _alphanumeric_share(text: str) -> float:
+    if text.isascii():
+        content = text.encode()
         others = len(content.translate(None, _ASCII_ALPHANUMERIC))
         return 1 - others / len(content)
     return sum(map(str.isalnum, text)) / len(text)
@@ -138,9 +139,9 @@ def license_allowed(expression: str, allowed: Iterable[str]) -> bool:
     )
 
 
-def licenses_stated_in(content: bytes, text: str, filters: FilterConfig) -> tuple[str, ...] | str:
+def licenses_stated_in(text: str, filters: FilterConfig) -> tuple[str, ...] | str:
     """The licenses that a file of code states itself, or the reason to drop it by what it says."""
-    reason = content_reason(content, text, filters)
+    reason = content_reason(text, filters)
     if reason:
         return reason
     stated = stated_licenses(text)
@@ -176,7 +177,7 @@ def _examine(content: bytes, path: str, origin: Origin, filters: FilterConfig) -
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return "not_utf8"
-    stated = licenses_stated_in(content, text, filters)
+    stated = licenses_stated_in(text, filters)
     if isinstance(stated, str):
         return stated
     return SourceFile(

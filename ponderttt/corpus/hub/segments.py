@@ -177,7 +177,7 @@ class _SegmentMaker:
         assert raw is not None and text is not None
         stated: tuple[str, ...] = ()
         if self._corpus.kind != "text":
-            found = licenses_stated_in(raw, text, self._corpus.filters) if text else "empty"
+            found = licenses_stated_in(text, self._corpus.filters) if text else "empty"
             if isinstance(found, str):
                 return found
             stated = found
