@@ -33,6 +33,8 @@ REASONS = {
     "wrong_blob_id": True,
     "wrong_content_id": True,
 }
+#: Of a file whose true bytes are no text: it is dropped, since it will never be one.
+UNREADABLE = frozenset({"unknown_encoding", "undecodable"})
 #: Codes of a server that will not change its mind however often it is asked.
 _REFUSALS = frozenset(
     "AccessDenied AllAccessDisabled InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken NoSuchBucket 401 403".split()
@@ -175,12 +177,15 @@ def decoded(raw: bytes, encoding: str) -> str:
     """The text of a file.
 
     Raises:
-        Failed: the bytes are none in that encoding.
+        Failed: the bytes are none in that encoding, or what they say cannot be written as UTF-8 (half of a surrogate pair).
     """
     try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError:
+        text = raw.decode(encoding)
+        if not text.isascii():
+            text.encode()
+    except UnicodeError:
         raise Failed("undecodable") from None
+    return text
 
 
 def in_order(

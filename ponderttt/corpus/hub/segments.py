@@ -20,7 +20,7 @@ from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile, shard_schema
 from ponderttt.corpus.filters import licenses_stated_in
 from ponderttt.corpus.hub.candidates import Candidate
-from ponderttt.corpus.hub.contents import Content, in_order
+from ponderttt.corpus.hub.contents import UNREADABLE, Content, in_order
 from ponderttt.corpus.hub.decontamination import Decontamination
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.corpus.hub.signatures import signature_row, signature_schema
@@ -135,6 +135,9 @@ class _SegmentMaker:
         drops, kept, signed = Drops(), list[dict[str, Any]](), list[dict[str, Any]]()
         failures: list[dict[str, str]] = []
         for file, content in in_order(self._content_of, group, self._hub.contents.connections):
+            if content.failure in UNREADABLE:
+                drops.add(content.failure, file.length_bytes)
+                continue
             if content.failure is not None:
                 failures.append(
                     {
