@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from ponderttt.errors import ConfigError
 
 #: Dataset of each kind of corpus, unless the configuration names another.
 DATASETS = {"stack_v2": "bigcode/the-stack-v2-dedup", "stack_v3": "HuggingFaceCode/stack-v3-train"}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+#: Name of a bucket, or of an access point to one.
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:\S+")
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,11 @@ class ContentsConfig:
     #: Of one object; between them is a random pause that grows up to ``longest_pause``.
     attempts: int = 8
     longest_pause: float = 20.0
-    #: Seconds that one answer may take.
+    #: Seconds that one answer may take, from the request to its last byte.
     timeout: float = 60.0
+    #: How often the job of a bucket may ask again, of all objects together; each content that comes gives one back.  When
+    #: they are spent the job asks for nothing more and fails with a list.
+    retries: int = 500
     #: Share of a segment's files that may be missing in the end; beyond it the job fails with a list.
     max_failures: float = 0.0
     #: Files that are fetched, written and, after an interruption, not fetched again together.
@@ -40,10 +46,32 @@ class ContentsConfig:
         for key in ("connections", "attempts", "segment_files"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"contents.{key} is {getattr(self, key)}; it is at least 1")
+        for key in ("retries", "longest_pause"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"contents.{key} is {getattr(self, key)}; it is at least 0")
+        if not self.timeout > 0:
+            raise ConfigError(f"contents.timeout is {self.timeout}; it is more than 0 seconds")
+        if not _BUCKET.fullmatch(self.bucket):
+            raise ConfigError(
+                f"contents.bucket is {self.bucket}; it is the name alone, such as softwareheritage, without s3:// and path"
+            )
+        if self.endpoint is not None and not _is_url(self.endpoint):
+            raise ConfigError(
+                f"contents.endpoint is {self.endpoint}; it is a URL such as http://localhost:5000, or null for Amazon's"
+            )
         if not 0 <= self.max_failures < 1:
             raise ConfigError(
                 f"contents.max_failures is {self.max_failures}; it is a share from 0 to below 1"
             )
+
+
+def _is_url(text: str) -> bool:
+    """Whether a server can be asked at that address."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,17 @@
 
 A ``blob_id`` is the sha1 of the raw bytes and a ``content_id`` the sha1 that git gives to them, so whatever a server or a
 wire does to an object, it is noticed; it is then asked for again, and in the end either the true bytes are there or a
-reason why not.
+reason why not.  All waiting has an end: an answer has its seconds, an object its attempts, a job its retries.
 """
 
 from __future__ import annotations
 
+import http.client
+import io
+import os
+import socket
+import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +30,8 @@ R = TypeVar("R")
 #: Why a content is not there, and whether asking again could help.
 REASONS = {
     "not_found": False,
+    "forbidden": False,
+    "not_asked": False,
     "unknown_encoding": False,
     "undecodable": False,
     "throttled": True,
@@ -35,11 +43,21 @@ REASONS = {
 }
 #: Of a file whose true bytes are no text: it is dropped, since it will never be one.
 UNREADABLE = frozenset({"unknown_encoding", "undecodable"})
-#: Codes of a server that will not change its mind however often it is asked.
-_REFUSALS = frozenset(
-    "AccessDenied AllAccessDisabled InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken NoSuchBucket 401 403".split()
-)
+#: Of a file that nobody asked for, since the retries of the job were spent.
+NOT_ASKED = "not_asked"
+#: Codes of a server that will not change its mind however often it is asked, and what to do about them.
+_CREDENTIALS = frozenset("InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken 401".split())
+_REMEDIES = {
+    "NoSuchBucket": "no such bucket; check hub.contents.bucket and hub.contents.endpoint",
+    "PermanentRedirect": "the bucket is in another region; check hub.contents.region",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; check hub.contents.region",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
+}
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+#: Seconds in which the first answers arrive that tell a bucket that refuses everything from an object that it refuses.
+_FIRST_ANSWERS = 3.0
+#: Seconds of the first pause at most; each further one may be twice as long.
+_FIRST_PAUSE = 0.3
 
 
 class Failed(Exception):
@@ -59,28 +77,49 @@ class Content(NamedTuple):
 
 
 class ContentClient:
-    """Asks one bucket for contents; threads may share it."""
+    """Asks one bucket for contents; threads may share it.
+
+    Raises:
+        PonderTTTError: the settings make no client, or there are no credentials to sign with.
+    """
 
     def __init__(self, config: ContentsConfig) -> None:
+        self.config = config
+        self._s3 = self._client()
+        self._retries = _Retries(config.retries)
+        #: Something came, so the bucket does not refuse everything.
+        self._came = threading.Event()
+
+    def _client(self) -> Any:
         import boto3
         from botocore import UNSIGNED
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
 
-        self.config = config
-        self._s3: Any = boto3.session.Session().client(
-            "s3",
-            endpoint_url=config.endpoint,
-            region_name=config.region,
-            config=Config(
-                signature_version="s3v4" if config.signed else UNSIGNED,
-                max_pool_connections=config.connections,
-                # Slows all requests down together while a server asks for that; what comes damaged is asked for again here.
-                retries={"mode": "adaptive", "total_max_attempts": 2},
-                connect_timeout=config.timeout,
-                read_timeout=config.timeout,
-                s3={"addressing_style": "path"} if config.endpoint else {},
-            ),
+        config = self.config
+        settings = Config(
+            signature_version="s3v4" if config.signed else UNSIGNED,
+            max_pool_connections=config.connections,
+            # Slows all requests down together while a server asks for that; whether to ask again is decided here alone.
+            retries={"mode": "adaptive", "total_max_attempts": 1},
+            connect_timeout=config.timeout,
+            read_timeout=config.timeout,
+            s3={"addressing_style": "path"} if config.endpoint else {},
         )
+        try:
+            session = _session(config.signed)
+        except BotoCoreError as error:
+            raise self._unusable(error, self._remedy()) from None
+        if session is None:
+            raise PonderTTTError(f"{self._where()}: no credentials to sign with; {self._remedy()}")
+        try:
+            s3 = boto3.session.Session(botocore_session=session).client(
+                "s3", endpoint_url=config.endpoint, region_name=config.region, config=settings
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise self._unusable(error, "check hub.contents.endpoint and hub.contents.region") from None
+        _end_answers_in_time(s3)
+        return s3
 
     def content(self, file: Candidate) -> Content:
         """The content of a file.
@@ -92,14 +131,18 @@ class ContentClient:
 
         if not is_encoding(file.src_encoding):
             return Content(None, None, "unknown_encoding")
+        if self._retries.spent:
+            return Content(None, None, NOT_ASKED)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda e: isinstance(e, Failed) and REASONS[e.reason]),
-            stop=tenacity.stop_after_attempt(self.config.attempts),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=self.config.longest_pause),
+            stop=lambda state: state.attempt_number >= self.config.attempts or not self._retries.take(),
+            wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=self.config.longest_pause),
             reraise=True,
         )
         try:
             raw = retrying(self._verified, file)
+            self._retries.give_back()
+            self._came.set()
             return Content(raw, decoded(raw, file.src_encoding), None)
         except Failed as failure:
             return Content(None, None, failure.reason)
@@ -121,27 +164,123 @@ class ContentClient:
             body: bytes = self._s3.get_object(Bucket=self.config.bucket, Key=key)["Body"].read()
         except exceptions.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
-            if code in _MISSING:
-                raise Failed("not_found") from None
-            if code in _REFUSALS:
-                raise PonderTTTError(self._refusal(code)) from None
-            raise Failed("throttled") from None
-        except exceptions.NoCredentialsError:
-            raise PonderTTTError(self._refusal("no credentials")) from None
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            raise self._answer(code, status) from None
+        except exceptions.ParamValidationError as error:
+            raise self._unusable(error, "check hub.contents.bucket and hub.contents.prefix") from None
         except (exceptions.BotoCoreError, HTTPError, OSError):
             raise Failed("network") from None
         return body
 
-    def _refusal(self, code: str) -> str:
-        where = f"s3://{self.config.bucket} at {self.config.endpoint or 'Amazon S3'}"
-        if code == "NoSuchBucket":
-            return f"{where}: no such bucket; check hub.contents.bucket and hub.contents.endpoint"
-        remedy = (
-            "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or set hub.contents.signed to false for a public bucket"
-            if self.config.signed
-            else "set hub.contents.signed to true and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to credentials that may read it"
+    def _answer(self, code: str, status: int | None) -> Exception:
+        """What an error of the server means."""
+        if code in _MISSING:
+            return Failed("not_found")
+        if code in _REMEDIES:
+            return PonderTTTError(f"{self._where()}: {_REMEDIES[code]}")
+        # Where keys may not be listed, 403 is also said of a key that is not there.
+        denied = status == 403
+        if code in _CREDENTIALS or (denied and not self._came.wait(_FIRST_ANSWERS)):
+            return PonderTTTError(f"{self._where()} refuses ({code}); {self._remedy()}")
+        return Failed("forbidden" if denied else "throttled")
+
+    def _unusable(self, error: Exception, remedy: str) -> PonderTTTError:
+        said = " ".join(str(error).split()).rstrip(".")
+        return PonderTTTError(f"{self._where()}: {said}; {remedy}")
+
+    def _where(self) -> str:
+        return f"s3://{self.config.bucket} at {self.config.endpoint or 'Amazon S3'}"
+
+    def _remedy(self) -> str:
+        if self.config.signed:
+            return (
+                "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or set hub.contents.signed to false for a "
+                "public bucket"
+            )
+        return "set hub.contents.signed to true and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to credentials that may read it"
+
+
+class _Retries:
+    """How often a job may still ask again; threads may share it."""
+
+    def __init__(self, most: int) -> None:
+        self._left = self._most = most
+        self._lock = threading.Lock()
+        #: Once it is, it stays so: the job ends.
+        self.spent = False
+
+    def take(self) -> bool:
+        """Whether there was one left."""
+        with self._lock:
+            if self._left == 0:
+                self.spent = True
+            if self.spent:
+                return False
+            self._left -= 1
+            return True
+
+    def give_back(self) -> None:
+        """For a content that came."""
+        with self._lock:
+            self._left = min(self._most, self._left + 1)
+
+
+def _session(signed: bool) -> Any | None:
+    """Of boto3 with the credentials that it finds, or ``None`` where there are none to sign with.
+
+    Requests that are not signed are made without a look at files and profiles, which have no say in them.
+    """
+    from botocore.session import Session
+
+    if not signed:
+        nothing = (None, None, os.devnull, None)
+        return Session(
+            {"profile": (None, [], None, None), "config_file": nothing, "credentials_file": nothing}
         )
-        return f"{where} refuses ({code}); {remedy}"
+    session = Session()
+    credentials = session.get_credentials()
+    if credentials is None:
+        return None
+    credentials.get_frozen_credentials()
+    return session
+
+
+def _end_answers_in_time(s3: Any) -> None:
+    """A client's answers end after its ``read_timeout``, which by itself begins anew with every byte that arrives."""
+    pools = s3._endpoint.http_session._pool_classes_by_scheme
+    for scheme, pool in list(pools.items()):
+        connection = type("Connection", (pool.ConnectionCls,), {"response_class": _TimedResponse})
+        pools[scheme] = type("Pool", (pool,), {"ConnectionCls": connection})
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """An answer all of which, head and body, arrives within the timeout of its socket."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_TimedBytes(self.fp.detach(), sock))
+
+
+class _TimedBytes(io.RawIOBase):
+    """What arrives at a socket within its timeout from now."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw, self._socket = raw, sock
+        self._end = time.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def unzipped(body: bytes) -> bytes:

@@ -20,7 +20,7 @@ from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile, shard_schema
 from ponderttt.corpus.filters import licenses_stated_in
 from ponderttt.corpus.hub.candidates import Candidate
-from ponderttt.corpus.hub.contents import UNREADABLE, Content, in_order
+from ponderttt.corpus.hub.contents import NOT_ASKED, UNREADABLE, Content, in_order
 from ponderttt.corpus.hub.decontamination import Decontamination
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.corpus.hub.signatures import signature_row, signature_schema
@@ -78,7 +78,8 @@ def build_segments(
         progress: told how many files are done.
 
     Raises:
-        PonderTTTError: more files than allowed could not be fetched; the message and ``failures.json`` say which and why.
+        PonderTTTError: more files than allowed could not be fetched, or too many attempts failed; the message and
+            ``failures.json`` say which and why.
     """
     assert corpus.hub is not None
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,10 +95,11 @@ def build_segments(
         # A segment appears after its signatures.
         facts = read_facts(path) if path.exists() else maker.write(group, path, signatures)
         failed = facts["failures"]
-        if len(failed) > corpus.hub.contents.max_failures * len(group):
+        stopped = any(failure["reason"] == NOT_ASKED for failure in failed)
+        if stopped or len(failed) > corpus.hub.contents.max_failures * len(group):
             failures += failed
             path.unlink(missing_ok=True)
-            if len(failed) == len(group) and len(group) >= _NAMED:
+            if stopped or (len(failed) == len(group) and len(group) >= _NAMED):
                 break  # nothing comes through at all
         else:
             segments.append(Segment(path, signatures, facts))
@@ -106,15 +108,27 @@ def build_segments(
     if failures:
         with atomic_path(failures_file) as temporary:
             temporary.write_text(json.dumps(failures, indent=1))
-        reasons = Counter(failure["reason"] for failure in failures)
-        told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-        shown = "; ".join(f"{f['blob_id']} ({f['reason']})" for f in failures[:_NAMED])
-        raise PonderTTTError(
-            f"corpus {name}: {len(failures)} contents could not be fetched ({told}), for example {shown}; all of them are in "
-            f"{failures_file}. Run the same command again to ask for them once more, or allow a share of missing files with "
-            f"corpora.{name}.hub.contents.max_failures"
-        )
+        raise PonderTTTError(_missing(failures, failures_file, name))
     return segments
+
+
+def _missing(failures: list[dict[str, str]], file: Path, name: str) -> str:
+    """What a job says of contents that did not come."""
+    reasons = Counter(failure["reason"] for failure in failures)
+    told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    telling = sorted(failures, key=lambda failure: failure["reason"] == NOT_ASKED)
+    shown = "; ".join(f"{f['blob_id']} ({f['reason']})" for f in telling[:_NAMED])
+    keys = f"corpora.{name}.hub.contents"
+    stopped = (
+        f" Too many attempts failed ({keys}.retries), so nothing behind these was asked for."
+        if reasons[NOT_ASKED]
+        else ""
+    )
+    return (
+        f"corpus {name}: {len(failures)} contents could not be fetched ({told}), for example {shown}; all of them are in "
+        f"{file}.{stopped} Run the same command again to ask for them once more, or allow a share of missing files with "
+        f"{keys}.max_failures"
+    )
 
 
 class _SegmentMaker:

@@ -1,0 +1,110 @@
+"""A store that takes its time: its answers come byte by byte, or never.
+
+It serves gzip objects as an S3 bucket does, and remembers who asked and how.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import Enum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import SSLContext
+from typing import Self
+
+
+class Pace(Enum):
+    """How an answer arrives."""
+
+    AT_ONCE = "at once"
+    BODY_BY_BYTE = "a body byte by byte"
+    ALL_BY_BYTE = "head and body byte by byte"
+    ERROR_BY_BYTE = "an error byte by byte"
+    NEVER = "never"
+
+
+#: By blob and attempt, from 1.
+Paces = Callable[[str, int], Pace]
+
+
+class SlowServer:
+    """Serves ``contents`` by blob; ``pause`` is between two bytes.
+
+    ``attempts`` counts requests by blob, ``signatures`` holds their Authorization headers.
+    """
+
+    def __init__(
+        self,
+        contents: Mapping[str, bytes],
+        paces: Paces,
+        pause: float = 0.3,
+        tls: SSLContext | None = None,
+    ) -> None:
+        self.contents, self.paces, self.pause = contents, paces, pause
+        self.attempts: Counter[str] = Counter()
+        self.signatures: list[str | None] = []
+        self.lock = threading.Lock()
+        self.stopping = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.slow = self
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    slow: SlowServer
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 256
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no error of the store."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        slow = self.server.slow
+        blob = self.path.partition("?")[0].rpartition("/")[2]
+        with slow.lock:
+            slow.attempts[blob] += 1
+            slow.signatures.append(self.headers.get("Authorization"))
+            pace = slow.paces(blob, slow.attempts[blob])
+        if pace is Pace.NEVER:
+            slow.stopping.wait()
+            self.close_connection = True
+            return
+        status, body = "200 OK", gzip.compress(slow.contents[blob], mtime=0)
+        if pace is Pace.ERROR_BY_BYTE:
+            status, body = "503 Slow Down", b"<Error><Code>SlowDown</Code></Error>"
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        if pace is not Pace.ALL_BY_BYTE:
+            self.wfile.write(head)
+            head = b""
+        if pace is Pace.AT_ONCE:
+            self.wfile.write(body)
+            return
+        for byte in head + body:
+            self.wfile.write(bytes([byte]))
+            if slow.stopping.wait(slow.pause):
+                break
