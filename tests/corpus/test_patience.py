@@ -17,6 +17,7 @@ from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.corpus.hub.contents import ContentClient
 from ponderttt.errors import PonderTTTError
 from ponderttt.settings.hub import ContentsConfig
+from s3_server import content_key
 from slow_server import Pace, SlowServer
 from stack_builds import PATIENT, build, bytes_of, stack_corpus
 from stack_data import Planted
@@ -143,12 +144,15 @@ def test_a_store_that_always_says_slow_down_ends_the_job_too(
 
 
 def test_missing_files_that_are_allowed_do_not_hide_that_a_job_gave_up(
-    snapshot: Path, endpoint: str, tmp_path: Path
+    snapshot: Path, endpoint: str, tmp_path: Path, planted: Planted
 ) -> None:
-    with FaultProxy(endpoint, always(RESET)) as proxy:
+    # Half of them come, so fewer are missing than may be.
+    broken = [content_key(blob) for blob in sorted(planted.contents)[::2]]
+    with FaultProxy(endpoint, always(RESET, broken)) as proxy:
         contents = replace(PATIENT, endpoint=proxy.url, retries=5, max_failures=0.99, segment_files=1_000)
         with pytest.raises(PonderTTTError, match="not_asked"):
             build(stack_corpus(snapshot, parts=1, contents=contents), tmp_path)
+        assert proxy.attempts.keys() - set(broken)
 
 
 def test_each_content_that_comes_gives_a_retry_back(snapshot: Path, endpoint: str, tmp_path: Path) -> None:
