@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,14 @@ from ponderttt.provenance import MANIFEST
 
 # A quota or a file system's limit on the size of a file is as full as a disk can be.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PREFIX = ".building-"
 
 
 @contextlib.contextmanager
 def staged_folder(target: Path | str, pattern: str) -> Iterator[Path]:
     """A temporary folder whose files, manifest last, replace those of ``target`` when the block succeeds.
+
+    Only one process may fill a target at a time: what a killed one left in it is removed.
 
     Args:
         target: the folder to fill; made if missing.
@@ -29,7 +33,9 @@ def staged_folder(target: Path | str, pattern: str) -> Iterator[Path]:
     target = Path(target)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=target) as name:
+        for stale in target.glob(f"{_PREFIX}*"):
+            shutil.rmtree(stale)
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=target) as name:
             staged = Path(name)
             yield staged
             # Without a manifest the folder counts as unfinished, so a kill from here on is noticed by readers.
