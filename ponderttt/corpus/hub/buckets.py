@@ -6,12 +6,15 @@ split as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,10 +22,15 @@ from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.corpus.hub.database import database
 from ponderttt.corpus.hub.selection import stable_hash
 
-#: Rows of a bucket that are in memory before they are written; with contents, bytes.
-ROWS, BYTES = 4_096, 8 << 20
-#: Rows of a bucket that are in memory once it is sorted, and row groups with contents.
-BATCH, GROUPS = 128, 4
+#: Bytes of all buckets together that wait in memory, and about what a file takes besides its content.
+PENDING, FILE = 128 << 20, 1_500
+#: Rows and bytes of content of a row group: what is decoded for the sake of one file.
+ROWS, BYTES = 4_096, 256 << 10
+#: Bytes of a bucket that are sorted at once in memory.
+SORTED = 64 << 20
+#: Bytes of content that are read together, rows that become objects together, and files that stay open meanwhile.
+READ, BATCH, OPEN = 64 << 20, 128, 16
+_ORDER = ("hash", "repo_name", "path", "blob_id")
 
 
 def bucket_of(repository: str, buckets: int) -> int:
@@ -53,39 +61,70 @@ def candidate_schema() -> Any:
 
 
 class BucketWriter:
-    """Writes files to their buckets, in the order in which they come; every bucket has a file, maybe an empty one."""
+    """Writes files to their buckets; every bucket has a file, maybe an empty one.
+
+    Neither memory nor open files grow with the number of buckets: what waits for all of them together is limited, a bucket
+    that gives way is appended to a file of its own, and only one file is open at a time.
+    """
 
     def __init__(self, folder: Path, buckets: int) -> None:
-        import pyarrow.parquet as pq
-
-        schema = candidate_schema()
-        self._schema = schema
+        self._folder = folder
+        self._spool = folder / "spool"
+        self._spool.mkdir()
+        self._schema = candidate_schema()
         self._waiting: list[list[Candidate]] = [[] for _ in range(buckets)]
         self._sizes = [0] * buckets
+        self._total = 0
         self.rows = [0] * buckets
-        self._writers = [
-            pq.ParquetWriter(folder / bucket_file(bucket), schema, compression="zstd")
-            for bucket in range(buckets)
-        ]
 
     def add(self, file: Candidate) -> None:
         """Write a file, sooner or later."""
         bucket = bucket_of(file.repo_name, len(self._waiting))
+        # A text with a single rare letter takes up to four bytes for each of its letters.
+        size = FILE + sys.getsizeof(file.content)
         self._waiting[bucket].append(file)
-        self._sizes[bucket] += len(file.content or "")
-        if len(self._waiting[bucket]) >= ROWS or self._sizes[bucket] >= BYTES:
-            self._flush(bucket)
+        self._sizes[bucket] += size
+        self._total += size
+        while self._total > PENDING:
+            # The largest, the first of equal ones: which it is depends on the files alone.
+            self._spill(self._sizes.index(max(self._sizes)))
 
-    def _flush(self, bucket: int) -> None:
+    def _spill(self, bucket: int) -> None:
+        """Append what waits for a bucket to its file, as one more Arrow stream behind those that are there."""
         import pyarrow as pa
 
         rows = self._waiting[bucket]
-        if rows:
-            values = [{"hash": stable_hash(file.repo_name), **asdict(file)} for file in rows]
-            table = pa.Table.from_pylist(values, schema=self._schema)
-            self._writers[bucket].write_table(table)
+        self._waiting[bucket] = []
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with (
+            self._spool_file(bucket).open("ab") as handle,
+            pa.ipc.new_stream(handle, self._schema, options=options) as writer,
+        ):
+            for start in range(0, len(rows), BATCH):
+                values = [
+                    {"hash": stable_hash(row.repo_name), **asdict(row)} for row in rows[start : start + BATCH]
+                ]
+                writer.write_batch(pa.RecordBatch.from_pylist(values, schema=self._schema))
         self.rows[bucket] += len(rows)
-        self._waiting[bucket], self._sizes[bucket] = [], 0
+        self._total -= self._sizes[bucket]
+        self._sizes[bucket] = 0
+
+    def _spool_file(self, bucket: int) -> Path:
+        return self._spool / f"{bucket:05d}.arrows"
+
+    def _finish(self, bucket: int) -> None:
+        """The spilled files of a bucket in order, a portion at a time, in row groups that are small to decode."""
+        import pyarrow.parquet as pq
+
+        # Nobody looks for a row group by its statistics, and of many small groups they would be much of the file.
+        with pq.ParquetWriter(
+            self._folder / bucket_file(bucket), self._schema, compression="zstd", write_statistics=False
+        ) as writer:
+            for table in _portions(self._spool_file(bucket)):
+                ordered = table.sort_by([(name, "ascending") for name in _ORDER])
+                for start, stop in _row_groups(ordered):
+                    writer.write_table(ordered.slice(start, stop - start))
+        self._spool_file(bucket).unlink(missing_ok=True)
 
     def __enter__(self) -> BucketWriter:
         return self
@@ -93,10 +132,49 @@ class BucketWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for bucket, writer in enumerate(self._writers):
-            if kind is None:
-                self._flush(bucket)
-            writer.close()
+        if kind is None:
+            buckets = range(len(self._waiting))
+            for bucket in buckets:
+                if self._waiting[bucket]:
+                    self._spill(bucket)
+            for bucket in buckets:
+                self._finish(bucket)
+        shutil.rmtree(self._spool)
+
+
+def _portions(spool: Path) -> Iterator[Any]:
+    """Tables of the streams in a file, of :data:`SORTED` bytes each."""
+    import pyarrow as pa
+
+    if not spool.exists():
+        return
+    batches, size = [], 0
+    with spool.open("rb") as handle:
+        end = spool.stat().st_size
+        while handle.tell() < end:
+            for batch in pa.ipc.open_stream(handle):
+                batches.append(batch)
+                size += batch.nbytes
+                if size >= SORTED:
+                    yield pa.Table.from_batches(batches)
+                    batches, size = [], 0
+    if batches:
+        yield pa.Table.from_batches(batches)
+
+
+def _row_groups(table: Any) -> Iterator[tuple[int, int]]:
+    """First row of each row group, and the first behind it."""
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.binary_length(table.column("content")), 0).to_numpy()
+    start, size = 0, 0
+    for row, length in enumerate(lengths.tolist()):
+        if row > start and (row - start == ROWS or size + length > BYTES):
+            yield start, row
+            start, size = row, 0
+        size += length
+    if start < len(lengths):
+        yield start, len(lengths)
 
 
 def read_bucket(parts: Sequence[Path], bucket: int, scratch: Path, *, inline: bool) -> Iterator[Candidate]:
@@ -115,37 +193,85 @@ def read_bucket(parts: Sequence[Path], bucket: int, scratch: Path, *, inline: bo
         yield Candidate(**{**row, "detected_licenses": tuple(row["detected_licenses"])})
 
 
-_ORDER = "ORDER BY hash, repo_name, path, blob_id"
+def _columns() -> list[str]:
+    return [field.name for field in fields(Candidate)]
 
 
 def _read_sorted(files: list[str], scratch: Path) -> Iterator[dict[str, Any]]:
-    names = [field.name for field in fields(Candidate)]
-    query = f"SELECT {', '.join(names)} FROM read_parquet($files) {_ORDER}"
+    query = f"SELECT {', '.join(_columns())} FROM read_parquet($files) ORDER BY {', '.join(_ORDER)}"
     with database(scratch) as connection:
         for batch in connection.sql(query, params={"files": files}).to_arrow_reader(BATCH):
             yield from batch.to_pylist()
 
 
+class _Place(NamedTuple):
+    """Where a row is, and how long its content."""
+
+    file: str
+    row: int
+    length: int
+
+
 def _read_in_order(files: list[str], scratch: Path) -> Iterator[dict[str, Any]]:
-    """A repository's rows lie together, so that a row group is read for all of them."""
-    import pyarrow.parquet as pq
-
-    readers = {file: pq.ParquetFile(file) for file in files}
-    sizes = {
-        file: [reader.metadata.row_group(group).num_rows for group in range(reader.num_row_groups)]
-        for file, reader in readers.items()
-    }
-    starts = {file: np.cumsum([0, *rows]) for file, rows in sizes.items()}
-    names = [field.name for field in fields(Candidate)]
-
-    @lru_cache(maxsize=GROUPS)
-    def group_of(file: str, group: int) -> Any:
-        return readers[file].read_row_group(group, columns=names)
-
-    query = f"SELECT filename, file_row_number FROM read_parquet($files, filename = true, file_row_number = true) {_ORDER}"
+    """Rows that follow each other are read together, so that each row group is decoded about once."""
+    names = "filename, file_row_number, length_bytes"
+    source = "read_parquet($files, filename = true, file_row_number = true)"
     with database(scratch) as connection:
-        found = connection.execute(query, {"files": files})
-        while rows := found.fetchmany(BATCH):
-            for file, number in rows:
-                group = int(np.searchsorted(starts[file], number, "right")) - 1
-                yield group_of(file, group).slice(number - int(starts[file][group]), 1).to_pylist()[0]
+        found = connection.execute(
+            f"SELECT {names} FROM {source} ORDER BY {', '.join(_ORDER)}", {"files": files}
+        )
+        reader = lru_cache(maxsize=OPEN)(_RowReader)
+        for places in _together(found):
+            yield from _rows_at(places, reader)
+
+
+def _together(found: Any) -> Iterator[list[_Place]]:
+    """Places in order, :data:`READ` bytes of content at a time."""
+    places, size = list[_Place](), 0
+    while rows := found.fetchmany(BATCH):
+        for place in map(_Place._make, rows):
+            places.append(place)
+            size += place.length
+            if size >= READ or len(places) == ROWS * 4:
+                yield places
+                places, size = [], 0
+    if places:
+        yield places
+
+
+class _RowReader:
+    """Rows of one file by their number."""
+
+    def __init__(self, file: str) -> None:
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(file)
+        groups = range(self._file.num_row_groups)
+        self._starts = np.cumsum([0, *(self._file.metadata.row_group(group).num_rows for group in groups)])
+
+    def rows(self, numbers: np.ndarray) -> Any:
+        """A table of the rows of these numbers, which ascend."""
+        import pyarrow as pa
+
+        of_group = np.searchsorted(self._starts, numbers, "right") - 1
+        tables = []
+        for group in np.unique(of_group):
+            table = self._file.read_row_group(int(group), columns=_columns(), use_threads=False)
+            tables.append(table.take(pa.array(numbers[of_group == group] - self._starts[group])))
+        return pa.concat_tables(tables)
+
+
+def _rows_at(places: Sequence[_Place], reader: Callable[[str], _RowReader]) -> Iterator[dict[str, Any]]:
+    """The rows at these places, in their order."""
+    import pyarrow as pa
+
+    # Within a file by number, so that a row group is decoded once for all of its rows.
+    order = sorted(range(len(places)), key=lambda n: (places[n].file, places[n].row))
+    tables = []
+    for file, group in groupby(order, key=lambda n: places[n].file):
+        tables.append(reader(file).rows(np.array([places[n].row for n in group])))
+    table = pa.concat_tables(tables).combine_chunks()
+    del tables
+    turn = np.argsort(order)
+    for start in range(0, len(turn), BATCH):
+        yield from table.take(pa.array(turn[start : start + BATCH])).to_pylist()
