@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 #: What a query may hold in memory; the rest goes to disk.
-MEMORY = "512MB"
+MEMORY = "256MB"
 
 
 @contextlib.contextmanager

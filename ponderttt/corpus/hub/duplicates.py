@@ -21,9 +21,10 @@ _BATCH = 1_024
 
 _FILES = """
 CREATE TABLE files AS
-SELECT row_number() OVER (ORDER BY list_position($segments, filename), file_row_number) - 1 AS id,
+SELECT row_number() OVER (ORDER BY place, file_row_number) - 1 AS id,
        blob_id, license_type, stars, forks, changed, repo_name, path
 FROM read_parquet($segments, filename = true, file_row_number = true)
+JOIN (SELECT unnest($segments) AS filename, generate_subscripts($segments, 1) AS place) USING (filename)
 """
 _RANKED = """
 CREATE TABLE ranked AS

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ponderttt.config import CorpusConfig
-from ponderttt.corpus.dedup import NearDuplicates
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import COLUMNS, shard_schema
 from ponderttt.corpus.hub.duplicates import find_duplicates
-from ponderttt.corpus.hub.signatures import signature_row, signature_schema
-from ponderttt.corpus.shards import SHARD_BYTES, iterate_shards
+from ponderttt.corpus.hub.signatures import signature_schema
+from ponderttt.corpus.hub.training import SIGNATURES, shared_repository, signature_facts, training_signatures
+from ponderttt.corpus.shards import SHARD_BYTES
 from ponderttt.corpus.staging import staged_folder
 from ponderttt.errors import PonderTTTError
 from ponderttt.provenance import write_manifest
@@ -42,13 +42,13 @@ def merge(
     rebuild_train: str = "",
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, Any]:
-    """Write ``output_dir/shard-*.parquet`` with a manifest; all or nothing.
+    """Write ``output_dir/shard-*.parquet`` and the signatures of their files with a manifest; all or nothing.
 
     Args:
         corpus: its settings.
         name: what the configuration calls it.
         segments: Parquet files of :mod:`ponderttt.corpus.hub.segments`, in order.
-        signatures: of the same files.
+        signatures: of the same files in the same order, one file for each segment.
         output_dir: folder of the shards.
         facts: of the manifest, besides ``kept``, ``licenses`` and ``drops``.
         drops: what earlier stages dropped; duplicates are added.
@@ -60,19 +60,24 @@ def merge(
         PonderTTTError: nothing is left, or a repository is also in the training corpus, or the disk is full.
     """
     filters = corpus.filters
-    with staged_folder(output_dir, "shard-*.parquet") as staged:
+    with staged_folder(output_dir, "*.parquet") as staged:
         scratch = staged / "scratch"
         scratch.mkdir()
-        training, train_repositories = [], set[str]()
+        training = []
         if train_shards is not None:
-            training = [scratch / "training.parquet"]
-            train_repositories = _sign(train_shards, training[0], corpus, rebuild_train)
+            shared = shared_repository(segments, train_shards, scratch, rebuild_train)
+            if shared is not None:
+                raise PonderTTTError(
+                    f"corpus {name}: the repository {shared} is also in the training corpus, so it is not held out. "
+                    "Give the two ranges of hub.hash_from and hub.hash_to that do not meet."
+                )
+            training = [training_signatures(train_shards, filters, scratch, rebuild_train)]
         reasons = (
             {}
             if corpus.is_running_text
             else find_duplicates(segments, signatures, filters.near_duplicate_threshold, scratch, training)
         )
-        kept = _write(corpus, name, segments, reasons, staged, drops, train_repositories, shard_bytes)
+        kept = _write(corpus, segments, signatures, reasons, staged, drops, shard_bytes)
         shutil.rmtree(scratch)
         if not kept.files:
             raise PonderTTTError(
@@ -85,6 +90,7 @@ def merge(
             "kept": {"files": kept.files, "bytes": kept.bytes},
             "repositories_kept": kept.repositories,
             "drops": drops.as_facts(),
+            "signatures": signature_facts(staged, filters),
         }
         write_manifest(staged, "shards", kept.rows, whole)
     return whole
@@ -92,12 +98,11 @@ def merge(
 
 def _write(
     corpus: CorpusConfig,
-    name: str,
     segments: Sequence[Path],
+    signatures: Sequence[Path],
     reasons: dict[int, str],
     folder: Path,
     drops: Drops,
-    train_repositories: set[str],
     shard_bytes: int,
 ) -> Kept:
     import pyarrow.parquet as pq
@@ -108,8 +113,9 @@ def _write(
     files = size = in_shard = 0
     last, number = "", -1
     writer: Any = None
+    beside = pq.ParquetWriter(folder / SIGNATURES, signature_schema(), compression="zstd")
     try:
-        for table in _row_groups(segments):
+        for table, signed in _row_groups(segments, signatures):
             keep = []
             for repository, length, detected in zip(
                 table.column("repo_name").to_pylist(),
@@ -118,11 +124,6 @@ def _write(
                 strict=True,
             ):
                 number += 1
-                if repository in train_repositories:
-                    raise PonderTTTError(
-                        f"corpus {name}: the repository {repository} is also in the training corpus, so it is not held out. "
-                        "Give the two ranges of hub.hash_from and hub.hash_to that do not meet."
-                    )
                 reason = reasons.get(number)
                 if reason is None and repository != last:
                     # Repositories come one after the other, so a count tells whether this one is wanted.
@@ -146,34 +147,24 @@ def _write(
                 writer, in_shard = pq.ParquetWriter(folder / shard, shard_schema(), compression="zstd"), 0
                 rows[shard] = 0
             writer.write_table(kept.cast(shard_schema()))
+            beside.write_table(signed.filter(keep))
             in_shard += sum(kept.column("length_bytes").to_pylist())
             rows[shard] = (rows[shard] or 0) + len(kept)
     finally:
+        beside.close()
         if writer is not None:
             writer.close()
     return Kept(rows, files, size, dict(sorted(licenses.items())), repositories)
 
 
-def _row_groups(segments: Sequence[Path]) -> Iterator[Any]:
+def _row_groups(segments: Sequence[Path], signatures: Sequence[Path]) -> Iterator[tuple[Any, Any]]:
+    """Files and their signatures, which were written in the same order."""
     import pyarrow.parquet as pq
 
-    for segment in segments:
+    for segment, signed in zip(segments, signatures, strict=True):
         with pq.ParquetFile(segment) as reader:
+            rows, start = pq.read_table(signed), 0
             for group in range(reader.num_row_groups):
-                yield reader.read_row_group(group)
-
-
-def _sign(shards: Path | str, target: Path, corpus: CorpusConfig, rebuild: str) -> set[str]:
-    """Write the signatures of a finished corpus; gives the names of its repositories."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    filters = corpus.filters
-    near = NearDuplicates(filters.near_duplicate_threshold, filters.near_duplicate_permutations)
-    schema, names = signature_schema(), set[str]()
-    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
-        for files in iterate_shards(shards, rebuild):
-            rows = [signature_row(near, file.blob_id, file.content) for file in files]
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-            names |= {file.repo_name for file in files}
-    return names
+                table = reader.read_row_group(group)
+                yield table, rows.slice(start, len(table))
+                start += len(table)

@@ -1,0 +1,87 @@
+"""What a held-out corpus must know of the training corpus: the signatures of its files, and the names of its repositories.
+
+A training corpus that comes out of a dataset has its signatures beside its shards; those of any other corpus are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ponderttt.corpus.dedup import NearDuplicates
+from ponderttt.corpus.filters import FilterConfig
+from ponderttt.corpus.hub.database import database
+from ponderttt.corpus.hub.signatures import signature_row, signature_schema
+from ponderttt.corpus.shards import iterate_shards
+from ponderttt.provenance import read_manifest, sha256_file, verify_file
+
+SIGNATURES = "signatures.parquet"
+
+
+def signature_facts(folder: Path, filters: FilterConfig) -> dict[str, Any]:
+    """What a manifest says of the signatures beside the shards: which ones they are, and how they were made."""
+    path = folder / SIGNATURES
+    entry = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+    return {"files": {SIGNATURES: entry}, "made": _made(filters)}
+
+
+def _made(filters: FilterConfig) -> dict[str, Any]:
+    """All that signatures depend on besides the files."""
+    return {
+        "threshold": filters.near_duplicate_threshold,
+        "permutations": filters.near_duplicate_permutations,
+    }
+
+
+def training_signatures(shards: Path | str, filters: FilterConfig, scratch: Path, rebuild: str) -> Path:
+    """The signatures of a finished corpus: its own if they can be compared with ours, else new ones in ``scratch``.
+
+    Args:
+        shards: folder of the training corpus.
+        filters: of the held-out corpus.
+        scratch: folder for signatures that have to be computed.
+        rebuild: the command that makes the shards again.
+
+    Raises:
+        CorruptFileError: shards or signatures are missing or differ from the manifest.
+    """
+    found = read_manifest(shards, "shards", rebuild, verify=False)["facts"].get("signatures")
+    if found is not None and found["made"] == _made(filters):
+        return verify_file(shards, found, SIGNATURES, rebuild)
+    return _sign(shards, filters, scratch / "training.parquet", rebuild)
+
+
+def _sign(shards: Path | str, filters: FilterConfig, target: Path, rebuild: str) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    near = NearDuplicates(filters.near_duplicate_threshold, filters.near_duplicate_permutations)
+    schema = signature_schema()
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        for files in iterate_shards(shards, rebuild):
+            rows = [signature_row(near, file.blob_id, file.content) for file in files]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    return target
+
+
+def shared_repository(
+    segments: Sequence[Path], shards: Path | str, scratch: Path, rebuild: str
+) -> str | None:
+    """The first repository by name that has files in the segments and in the shards of a finished corpus.
+
+    Raises:
+        CorruptFileError: the shards are missing or differ from their manifest.
+    """
+    names = read_manifest(shards, "shards", rebuild)["files"]
+    query = """
+        SELECT min(repo_name) FROM (SELECT DISTINCT repo_name FROM read_parquet($segments)) s
+        SEMI JOIN (SELECT DISTINCT repo_name FROM read_parquet($shards)) t USING (repo_name)
+    """
+    files = {
+        "segments": [str(path) for path in segments],
+        "shards": [str(Path(shards) / name) for name in names],
+    }
+    with database(scratch) as connection:
+        found: str | None = connection.execute(query, files).fetchone()[0]
+    return found
