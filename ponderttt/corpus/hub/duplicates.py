@@ -8,23 +8,31 @@ stars, more forks, the newest, and by name.  A file is dropped if one that stays
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from ponderttt.corpus.hub.database import database
-from ponderttt.corpus.hub.signatures import similarity
+from ponderttt.corpus.hub.signatures import SignatureFile, similarity
 
 #: Of files with a band in common, each is compared with so many of the first ones; thousands that share a band are copies
 #: of one another, and the first of them drops the rest.
 COMPARED = 64
 _BATCH = 1_024
 
-_FILES = """
+#: Rows of many files, numbered through.
+_NUMBERED = """
+FROM read_parquet($files, filename = true, file_row_number = true)
+JOIN (SELECT unnest($files) AS filename, unnest($starts) AS start) USING (filename)
+"""
+_FILES = f"""
 CREATE TABLE files AS
-SELECT row_number() OVER (ORDER BY place, file_row_number) - 1 AS id,
-       blob_id, license_type, stars, forks, changed, repo_name, path
-FROM read_parquet($segments, filename = true, file_row_number = true)
-JOIN (SELECT unnest($segments) AS filename, generate_subscripts($segments, 1) AS place) USING (filename)
+SELECT start + file_row_number AS id, blob_id, license_type, stars, forks, changed, repo_name, path
+{_NUMBERED}
+"""
+#: Signatures themselves are no business of the database: sorted or joined they would be most of what it holds.
+_SIGNED = f"""
+CREATE TABLE signed AS SELECT start + file_row_number AS item, blob_id, bands {_NUMBERED}
 """
 _RANKED = """
 CREATE TABLE ranked AS
@@ -37,26 +45,26 @@ _EXACT = "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY blob_id ORD
 #: Candidates: place 0 and below are training files, which are nobody's duplicates.
 _CANDIDATES = """
 CREATE TABLE candidates AS
-SELECT r.id, r.place, s.bands, s.signature
+SELECT r.id, r.place, s.item
 FROM (SELECT blob_id, min(place) AS place, arg_min(id, place) AS id FROM ranked GROUP BY blob_id) r
-JOIN (SELECT blob_id, any_value(bands) AS bands, any_value(signature) AS signature
-      FROM read_parquet($signatures) GROUP BY blob_id) s USING (blob_id)
+JOIN (SELECT blob_id, min(item) AS item FROM signed WHERE item < $own GROUP BY blob_id) s USING (blob_id)
 """
 _TRAINING = """
 INSERT INTO candidates
-SELECT -1, 1 - row_number() OVER (ORDER BY blob_id), any_value(bands), any_value(signature)
-FROM read_parquet($training) GROUP BY blob_id
+SELECT -1, 1 - row_number() OVER (ORDER BY blob_id), min(item) FROM signed WHERE item >= $own GROUP BY blob_id
 """
+_KNOWN = "SELECT r.id FROM ranked r SEMI JOIN (SELECT blob_id FROM signed WHERE item >= $own) t ON r.blob_id = t.blob_id"
 _PAIRS = """
 CREATE TABLE pairs AS
-WITH bands AS (SELECT place, unnest(bands) AS band, generate_subscripts(bands, 1) AS slot FROM candidates),
+WITH bands AS (SELECT place, unnest(bands) AS band, generate_subscripts(bands, 1) AS slot
+               FROM candidates JOIN signed USING (item)),
      numbered AS (SELECT *, row_number() OVER (PARTITION BY slot, band, place > 0 ORDER BY place) AS n FROM bands),
      first AS (SELECT * FROM numbered WHERE n <= $compared)
 SELECT DISTINCT f.place AS earlier, b.place AS later
 FROM first f JOIN numbered b ON f.slot = b.slot AND f.band = b.band AND f.place < b.place AND b.place > 0
 """
 _COMPARED = """
-SELECT p.earlier, p.later, l.id, e.signature, l.signature
+SELECT p.earlier, p.later, l.id, e.item, l.item
 FROM pairs p JOIN candidates e ON e.place = p.earlier JOIN candidates l ON l.place = p.later
 ORDER BY p.later, p.earlier
 """
@@ -79,24 +87,26 @@ def find_duplicates(
         training: signatures of the training corpus; what repeats one of its files is dropped too.
     """
     reasons: dict[int, str] = {}
-    paths = [str(path) for path in segments]
-    with database(scratch) as connection:
-        connection.execute(_FILES, {"segments": paths})
+    signed = [*signatures, *training]
+    own = sum(_lengths(signatures))
+    with database(scratch) as connection, SignatureFile(scratch / "signatures.bin", signed) as found:
+        connection.execute(_FILES, _numbered(segments))
         connection.execute(_RANKED)
         for (number,) in _rows(connection, _EXACT):
             reasons[number] = "exact_duplicate"
-        connection.execute(_CANDIDATES, {"signatures": [str(path) for path in signatures]})
+        connection.execute(_SIGNED, _numbered(signed))
+        connection.execute(_CANDIDATES, {"own": own})
         copied: dict[int, str] = {}
         if training:
-            files = [str(path) for path in training]
-            connection.execute(_TRAINING, {"training": files})
-            known = "SELECT r.id FROM ranked r SEMI JOIN read_parquet($training) t ON r.blob_id = t.blob_id"
-            for (number,) in _rows(connection, known, {"training": files}):
+            connection.execute(_TRAINING, {"own": own})
+            for (number,) in _rows(connection, _KNOWN, {"own": own}):
                 copied[number] = "exact_copy_of_training"
         connection.execute(_PAIRS, {"compared": COMPARED})
         dropped: set[int] = set()
         for earlier, later, number, first, second in _rows(connection, _COMPARED):
-            if later in dropped or earlier in dropped or similarity(first, second) < threshold:
+            if later in dropped or earlier in dropped:
+                continue
+            if similarity(found[first], found[second]) < threshold:
                 continue
             if earlier <= 0:
                 copied.setdefault(number, "near_copy_of_training")
@@ -104,6 +114,18 @@ def find_duplicates(
                 dropped.add(later)
                 reasons[number] = "near_duplicate"
     return copied | reasons
+
+
+def _lengths(files: Sequence[Path]) -> list[int]:
+    import pyarrow.parquet as pq
+
+    return [pq.read_metadata(file).num_rows for file in files]
+
+
+def _numbered(files: Sequence[Path]) -> dict[str, Any]:
+    """Parameters of a query over files whose rows are numbered through."""
+    starts = [0, *accumulate(_lengths(files))][:-1]
+    return {"files": [str(path) for path in files], "starts": starts}
 
 
 def _rows(connection: Any, query: str, parameters: dict[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:

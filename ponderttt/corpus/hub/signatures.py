@@ -7,6 +7,10 @@ The bands are those of ``datasketch.MinHashLSH`` for the same threshold, so that
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -41,3 +45,36 @@ def signature_row(near: NearDuplicates, blob: str, text: str) -> dict[str, Any]:
 def similarity(first: bytes, second: bytes) -> float:
     """Estimated Jaccard similarity of two signatures."""
     return float(np.mean(np.frombuffer(first, np.uint32) == np.frombuffer(second, np.uint32)))
+
+
+class SignatureFile:
+    """The signatures of many Parquet files in one plain file, each at the place that its number gives."""
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        import pyarrow.parquet as pq
+
+        self._width = 0
+        waiting = 0
+        with path.open("wb") as target:
+            for file in files:
+                with pq.ParquetFile(file) as reader:
+                    for batch in reader.iter_batches(1_024, columns=["signature"]):
+                        for signature in batch.column(0).to_pylist():
+                            if signature and not self._width:
+                                self._width = len(signature)
+                                target.write(bytes(waiting * self._width))
+                            # A text without words has no bands either, so nobody asks for its signature.
+                            waiting += not self._width
+                            target.write(signature or bytes(self._width))
+        self._handle = path.open("rb", buffering=0)
+
+    def __getitem__(self, number: int) -> bytes:
+        return os.pread(self._handle.fileno(), self._width, number * self._width)
+
+    def __enter__(self) -> SignatureFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.close()
