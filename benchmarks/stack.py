@@ -1,14 +1,13 @@
-"""Contents per second from a local S3 server, memory of the stages, and how many near duplicates are found.
+"""Contents per second from a local S3 server, and how many near duplicates are found.
 
     python benchmarks/stack.py fetch [--files 2000] [--connections 64]
-    python benchmarks/stack.py memory [--files 2000]
     python benchmarks/stack.py duplicates [--files 400]
     python benchmarks/stack.py parquet [--files 2000]
 
 Files are those of the standard library, repeated with a line of their own where more are asked for.  ``fetch`` takes rounds of
-verified and unverified contents in turn, and names the rate of the server alone; ``memory`` builds a corpus of so many files
-and one of ten times as many, each in a process of its own; ``duplicates`` plants copies of known similarity and counts those
-that the join on disk finds; ``parquet`` compares compressions and row groups.  Needs the extra ``dev``.
+verified and unverified contents in turn, and names the rate of the server alone; ``duplicates`` plants copies of known
+similarity and counts those that the join on disk finds; ``parquet`` compares compressions and row groups.  Memory and speed of
+the stages are in ``stack_stages.py``.  Needs the extra ``dev``.
 """
 
 from __future__ import annotations
@@ -18,15 +17,12 @@ import gzip
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from peak import peak_memory
 
 sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "corpus")]
 
@@ -135,72 +131,6 @@ def fetch(files: int, connections: int, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def memory(files: int) -> list[dict[str, Any]]:
-    """Peak memory of each stage for so many files and ten times as many."""
-    rows = []
-    for count in (files, 10 * files):
-        out = subprocess.run(
-            [sys.executable, __file__, "stages", "--files", str(count)],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        found = json.loads(out.splitlines()[-1])
-        rows.append({"files": count, **found})
-        peaks = ", ".join(
-            f"{stage} {found[stage]['peak'] / 1e6:.0f} MB in {found[stage]['seconds']:.1f} s"
-            for stage in found
-        )
-        print(f"{count} files: {peaks}", flush=True)
-    return rows
-
-
-def stages(count: int) -> dict[str, Any]:
-    """Each stage over ``count`` files in a process of its own, contents from the dataset itself (kind ``stack_v3``)."""
-    from stack_data import StackFile, write_stack_v3
-
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        rows = [StackFile(f.repo, f.path, f.content) for f in sources(count)]
-        # Files of a size, as a dataset has them; one job reads all.
-        write_stack_v3(folder / "v3", rows, parts=max(1, count // 1_000))
-        del rows
-        for stage in ("import", "select", "fetch", "merge"):
-            begin = time.perf_counter()
-            # A process of its own, so that the peak is of this stage alone.
-            command = [sys.executable, __file__, "stage", stage, str(folder)]
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found[stage] = {"peak": int(out.split()[-1]), "seconds": time.perf_counter() - begin}
-    return found
-
-
-def stage(name: str, folder: Path) -> None:
-    """One stage."""
-    from ponderttt.config import CorpusConfig
-    from ponderttt.jobs.entry import Progress
-    from ponderttt.jobs.hub import fetch as fetch_bucket
-    from ponderttt.jobs.hub import merge_buckets, select
-    from ponderttt.settings.hub import HubConfig
-
-    corpus = CorpusConfig("stack_v3", "Python", "train", hub=HubConfig(path=str(folder / "v3")))
-    progress = Progress(folder / "progress")
-    part, bucket = folder / "part-0", folder / "bucket-0"
-    if name == "select":
-        select(corpus, "benchmark", 0, part, progress)
-    elif name == "fetch":
-        fetch_bucket(corpus, "benchmark", 0, [part], bucket, "code", progress)
-    elif name == "merge":
-        merge_buckets(corpus, "benchmark", [part], [bucket], folder / "shards", None)
-    else:
-        import datasets
-        import duckdb
-        import pyarrow.parquet
-
-        assert datasets and duckdb and pyarrow.parquet
-    print(peak_memory())
-
-
 def edited(content: bytes, every: int) -> bytes:
     """A copy in which one line of so many says something else."""
     lines = content.decode("utf-8", "replace").split("\n")
@@ -307,22 +237,15 @@ def parquet(files: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run one of them."""
-    if sys.argv[1:2] == ["stage"]:
-        stage(sys.argv[2], Path(sys.argv[3]))
-        return
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("what", choices=("fetch", "memory", "duplicates", "parquet", "stages"))
+    options.add_argument("what", choices=("fetch", "duplicates", "parquet"))
     options.add_argument("--files", type=int, default=2_000)
     options.add_argument("--connections", type=int, default=64)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--json", help="write the results to this file")
     given = options.parse_args()
-    if given.what == "stages":
-        print(json.dumps(stages(given.files)))
-        return
     rows = {
         "fetch": lambda: fetch(given.files, given.connections, given.rounds),
-        "memory": lambda: memory(given.files),
         "duplicates": lambda: duplicates(given.files),
         "parquet": lambda: parquet(given.files),
     }[given.what]()
