@@ -144,7 +144,10 @@ def test_a_share_of_missing_files_can_be_allowed_and_is_on_record(
     with FaultProxy(endpoint, always(NOT_FOUND, [content_key(broken.blob_id)])) as proxy:
         contents = replace(PATIENT, endpoint=proxy.url, max_failures=0.1)
         shards = build(stack_corpus(snapshot, contents=contents), tmp_path)
-    assert facts_of(shards)["failures"] == {"not_found": 1}
+    facts = facts_of(shards)
+    assert facts["failures"] == {"not_found": 1}
+    assert facts["drops"]["failed_not_found"]["files"] == 1
+    assert facts["kept"]["files"] + sum(c["files"] for c in facts["drops"].values()) == len(planted.files)
 
 
 def test_a_server_that_refuses_says_which_setting_to_change(

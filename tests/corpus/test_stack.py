@@ -43,7 +43,7 @@ def wanted(planted: Planted) -> list[SourceFile]:
         and not (f.is_vendor or f.is_generated)
         # What paths and heads of files say of themselves: the filters that every corpus has.
         and path_reason(f.path) is None
-        and isinstance(licenses_stated_in(f.content, f.text, filters), tuple)
+        and isinstance(licenses_stated_in(f.text, filters), tuple)
     ]
     kept.sort(key=lambda f: (-f.stars, -f.forks, f.repo_name, f.path))
     files = [

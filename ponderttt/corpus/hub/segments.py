@@ -153,6 +153,7 @@ class _SegmentMaker:
                 drops.add(content.failure, file.length_bytes)
                 continue
             if content.failure is not None:
+                drops.add(f"failed_{content.failure}", file.length_bytes)
                 failures.append(
                     {
                         "blob_id": file.blob_id,
