@@ -16,7 +16,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from ponderttt.models.quantised import Precision, quantised
-from ponderttt.models.sharding import placed, sharding_of
+from ponderttt.models.sharding import placed
 
 #: Of the values that are quantised at once.
 _QUANTISED_BYTES = 1 << 24
@@ -123,22 +123,33 @@ def _quantised(
         values = _rows(part, turned)
         step = max(1, _QUANTISED_BYTES // values[:1].nbytes)
         for first in range(0, len(values), step):
-            # As arrays of the host, which programs of several processes take.
-            piece = jax.tree.map(np.asarray, quantised(values[first : first + step], precision))
-            if whole is None:
-                whole = jax.tree.map(partial(_room, name, shape, mesh, stacked), piece)
-            start = divmod(row, shape[1]) if stacked else (row,)
-            whole = _put(whole, piece, start)
+            piece = quantised(values[first : first + step], precision)
+            if mesh is None:
+                if whole is None:
+                    whole = jax.tree.map(partial(_room, shape), piece)
+                whole = _put(whole, piece, divmod(row, shape[1]) if stacked else (row,))
+            else:
+                # Devices that share rows could write them only after they had gathered all others.
+                piece = jax.tree.map(np.asarray, piece)
+                if whole is None:
+                    whole = jax.tree.map(partial(_host_room, shape), piece)
+                jax.tree.map(partial(_write, row), whole, piece)
             row += len(values[first : first + step])
-    return whole
+    return whole if mesh is None else placed(name, whole, mesh, stacked=stacked)
 
 
-def _room(
-    name: str, shape: tuple[int, ...], mesh: Mesh | None, stacked: bool, piece: np.ndarray
-) -> jax.Array:
-    """For all the pieces, of values or of scales, of a parameter."""
-    size = (*shape[:-1], piece.shape[-1])
-    return jnp.zeros(size, piece.dtype, device=sharding_of(name, size, mesh, stacked=stacked))
+def _room(shape: tuple[int, ...], piece: jax.Array) -> jax.Array:
+    """On the device, for all the pieces, of values or of scales, of a parameter."""
+    return jnp.zeros((*shape[:-1], piece.shape[-1]), piece.dtype)
+
+
+def _host_room(shape: tuple[int, ...], piece: np.ndarray) -> np.ndarray:
+    """:func:`_room` in the memory of the host."""
+    return np.empty((*shape[:-1], piece.shape[-1]), piece.dtype)
+
+
+def _write(row: int, whole: np.ndarray, piece: np.ndarray) -> None:
+    whole.reshape(-1, whole.shape[-1])[row : row + len(piece)] = piece
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ponderttt.errors import PonderTTTError
@@ -42,8 +45,8 @@ _BLOCKS = ("blocks_before", "blocks_after")
 
 
 def in_use() -> bool:
-    """Whether what is being traced is for a mesh: then no loop goes over an axis that devices share."""
-    return not jax.sharding.get_abstract_mesh().empty
+    """Whether what is being traced is for several devices: then no loop goes over an axis that they share."""
+    return jax.sharding.get_abstract_mesh().size > 1
 
 
 def logical_axes(name: str, dimensions: int, stacked: bool) -> tuple[str | None, ...]:
@@ -138,7 +141,42 @@ def sharding_of(
 
 
 def placed(name: str, value: Any, mesh: Mesh | None, *, stacked: bool) -> Any:
-    """A parameter on its devices, see :func:`sharding_of`."""
-    return jax.tree.map(
-        lambda leaf: jax.device_put(leaf, sharding_of(name, leaf.shape, mesh, stacked=stacked)), value
-    )
+    """A parameter of the host on its devices, see :func:`sharding_of`; each of them is sent its own part, and no more."""
+
+    def put(leaf: np.ndarray) -> jax.Array:
+        sharding = sharding_of(name, leaf.shape, mesh, stacked=stacked)
+        if sharding is None:
+            return jax.device_put(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, value)
+
+
+def host_memory(array: jax.Array) -> bool:
+    """Whether the array lies, whole, in memory that NumPy can read: on one CPU device of this process.
+
+    NumPy's int4 is laid out otherwise than JAX's, so that it is always a copy.
+    """
+    devices: list[Any] = list(array.sharding.device_set)
+    alone = len(devices) == 1 and array.is_fully_addressable
+    return alone and devices[0].platform == "cpu" and array.dtype != jnp.int4
+
+
+def fetched(array: jax.Array) -> np.ndarray:
+    """A copy on the host, in every process, which lives no longer than whoever holds it.
+
+    JAX keeps what it has copied to the host for as long as the array, here of one that nobody else has.  Every process
+    calls this for an array of several processes.
+    """
+    if host_memory(array):
+        return np.asarray(array)
+    own = jnp.copy(array)
+    if own.is_fully_addressable or own.is_fully_replicated:
+        return np.asarray(own)
+    whole: np.ndarray = multihost_utils.process_allgather(own, tiled=True)
+    return whole
+
+
+def fetched_part(stack: jax.Array, index: int) -> np.ndarray:
+    """:func:`fetched` of ``stack[index]``: no more of it is copied at a time."""
+    return np.asarray(stack)[index] if host_memory(stack) else fetched(stack[index])

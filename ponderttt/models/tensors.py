@@ -25,6 +25,7 @@ from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
 from ponderttt.models.parameter import LazyTensor, parameter
 from ponderttt.models.quantised import EXACT, Precision, is_quantised, opened
+from ponderttt.models.sharding import fetched, fetched_part
 
 
 @dataclass(frozen=True)
@@ -146,19 +147,23 @@ def stacked_parts(config: Shape, name: str, first: int = 0, last: int | None = N
 
 
 def named_parameters(model: Decoder) -> Iterator[tuple[str, np.ndarray]]:
-    """Hugging Face names and parameters as a file would have them; of a quantised model, one is open at a time."""
+    """Hugging Face names and parameters as a file would have them; of a quantised model, one is open at a time.
+
+    Of what does not lie in the memory of the host, one is copied there at a time, and no copy stays.
+    """
     config, family = model.config, family_of(model.config)
     for name, value in model.outer.arrays().items():
-        yield family.OUTER[name], np.asarray(_opened(value))
+        yield family.OUTER[name], np.asarray(_opened(jax.tree.map(fetched, value)))
     parts = family.parts(config)
     for stack, first in ((model.blocks_before, 0), (model.blocks_after, model.split_layer)):
         for name, value in stack.arrays().items():
-            host, turned = jax.tree.map(np.asarray, value), name in family.TRANSPOSED
-            for index in range(jax.tree.leaves(host)[0].shape[0]):
+            turned = name in family.TRANSPOSED
+            for index in range(jax.tree.leaves(value)[0].shape[0]):
+                block = jax.tree.map(partial(fetched_part, index=index), value)
                 row = 0
                 for part in parts[name]:
                     own = slice(row, row + part.rows)
-                    rows = np.asarray(_opened(jax.tree.map(itemgetter((index, own)), host)))
+                    rows = np.asarray(_opened(jax.tree.map(itemgetter(own), block)))
                     yield family.BLOCK.format(first + index) + part.name, rows.T if turned else rows
                     row += part.rows
 

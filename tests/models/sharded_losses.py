@@ -1,7 +1,11 @@
 """Print what tiny models of every family say on a mesh: ``sharded_losses.py MESH [PORT PROCESS]``.
 
-Losses by the blocked projection; and, with one process, those and the features of the frozen pass, which is what the
-workflow runs when a configuration gives a model several devices.
+Losses by the blocked projection, of exact and of quantised models, and the digests of these; and, with one process, the
+losses and features of the frozen pass, which is what the workflow runs when a configuration gives a model several devices,
+and how a quantised model continues a text.
+
+It checks on its way what can only be seen here: that a device has of a parameter what one device alone has there, and that no
+copy of a parameter stays on the host.
 """
 
 from __future__ import annotations
@@ -14,9 +18,12 @@ import jax
 import numpy as np
 
 from ponderttt.corpus.streams import Tokens, cut_chunks
+from ponderttt.decoding.generate import Generator
+from ponderttt.decoding.sampling import Sampling
 from ponderttt.frozen import FrozenModel
-from ponderttt.models.backbone import random_backbone
+from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.losses import linear_cross_entropy
+from ponderttt.models.quantised import EXACT, Precision
 from ponderttt.models.sharding import batch_sharding, make_mesh, parse_mesh
 from tiny_families import TINY
 
@@ -26,18 +33,35 @@ mesh = make_mesh(parse_mesh(sys.argv[1]))
 tokens = np.random.default_rng(0).integers(3, 60, (8, 130)).astype(np.int32)
 text = Tokens(tokens.reshape(-1), np.ones(tokens.size, np.int32), np.zeros(1, np.int32), ("a.py",), ())
 stream = cut_chunks(text, 64, 64, "text", "Python")
-found = {}
-for family, tiny in TINY.items():
+precisions = {"": EXACT, " in int8": Precision(kind="int8"), " in int4": Precision("bfloat16", "int4")}
+
+
+def check_parameters(shared: Backbone, alone: Backbone) -> None:
+    """Every device has its part of every parameter, and the host no copy of any that is cut."""
+    for cut, whole in zip(jax.tree.leaves(shared.params), jax.tree.leaves(alone.params), strict=True):
+        assert cut._npy_value is None or cut.sharding.num_devices == 1
+        for shard in cut.addressable_shards:
+            np.testing.assert_array_equal(np.asarray(shard.data), np.asarray(whole)[shard.index])
+
+
+found: dict[str, list[float] | str] = {}
+for family, how in [*((family, "") for family in TINY), ("gemma3", " in int8"), ("gpt2", " in int4")]:
     # A vocabulary that the mesh divides, so that it is really cut.
-    backbone = random_backbone(replace(tiny, vocab_size=64), jax.random.key(0), mesh=mesh)
+    shape = replace(TINY[family], vocab_size=64)
+    backbone = random_backbone(shape, jax.random.key(0), precision=precisions[how], mesh=mesh)
+    check_parameters(backbone, random_backbone(shape, jax.random.key(0), precision=precisions[how]))
     with backbone.on_devices():
         placed = jax.make_array_from_callback(tokens.shape, batch_sharding(mesh), lambda index: tokens[index])
         hidden = backbone.hidden(placed[:, :-1])
         targets = placed[:, 1:]
         losses = jax.jit(linear_cross_entropy, out_shardings=jax.sharding.NamedSharding(mesh, jax.P()))
-        mean = losses(hidden, backbone.unembedding, targets).mean(-1)
-    found[family] = np.asarray(mean).tolist()
-    if len(sys.argv) == 2:
+        mean = losses(hidden, backbone.stored_unembedding, targets).mean(-1)
+    found[f"{family}{how}"] = np.asarray(mean).tolist()
+    found[f"{family}{how}: digest"] = backbone.digest
+    if len(sys.argv) == 2 and not how:
         chunk = FrozenModel(backbone).run(stream, 1, 1, None)
-        found[f"{family} in the frozen pass"] = [*chunk.nll.tolist(), *chunk.features.tolist()]
+        found[f"{family}{how} in the frozen pass"] = [*chunk.nll.tolist(), *chunk.features.tolist()]
+    if len(sys.argv) == 2 and "int8" in how:
+        written = Generator(backbone).continuations([tokens[0, :9].tolist()], [Sampling()], 4)
+        found[f"{family}{how} goes on"] = [float(token) for token in written[0]]
 print(json.dumps(found))
