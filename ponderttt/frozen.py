@@ -86,8 +86,10 @@ class FrozenModel:
                 f"split_layer {backbone.split_layer} leaves no block whose attention could be observed; lower it"
             )
         self.backbone = backbone
+        # Opened where it is used: as float32 it may take more memory than all other parameters.
+        self._unembedding = backbone.stored_unembedding
         with backbone.on_devices():
-            self._sketch = gradient_sketch(backbone.unembedding)
+            self._sketch = gradient_sketch(self._unembedding)
         self._prefix = Program(lambda params, tokens: nnx.merge(backbone.graph, params).prefix(tokens))
         self._suffix: dict[int, Program] = {}
         self._losses = Program(frozen_losses)
@@ -123,7 +125,7 @@ class FrozenModel:
         states = self.states(stream, index, context_chunks)
         targets = np.asarray(stream.targets[index], np.int32)
         with self.backbone.on_devices():
-            losses = self._losses(states.hidden, self.backbone.unembedding, self._sketch, targets)
+            losses = self._losses(states.hidden, self._unembedding, self._sketch, targets)
         begin = time.perf_counter()
         tokenizer = self.backbone.tokenizer
         signals = chunk_signals(stream, index, states, losses.value, previous, tokenizer)

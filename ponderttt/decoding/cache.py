@@ -22,8 +22,9 @@ from ponderttt.models.blocks import behind_attention, finish_block
 from ponderttt.models.decoder import Decoder, embedded
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Place, Shape
-from ponderttt.models.projection import project
-from ponderttt.models.quantised import opened, opened_block
+from ponderttt.models.projection import project_kept
+from ponderttt.models.quantised import by_rows, opened_block
+from ponderttt.models.sharding import host_memory
 
 #: Prompts and caches have lengths that are multiples of these, so that few programs are compiled.
 PROMPT_BUCKET, CACHE_BUCKET = 64, 64
@@ -37,7 +38,7 @@ class Unstacked(NamedTuple):
 
     blocks: tuple[dict[str, Any], ...]
     outer: dict[str, Any]
-    #: [V, D].
+    #: [V, D], see :func:`~ponderttt.models.quantised.by_rows`.
     unembedding: Any
 
 
@@ -77,13 +78,14 @@ def unstack(model: Decoder) -> Unstacked:
         for index in range(next(iter(part.values())).shape[0])
     ]
     outer = model.outer.arrays()
-    return Unstacked(tuple(blocks), outer, model.unembedding_matrix())
+    return Unstacked(tuple(blocks), outer, by_rows(model.unembedding_matrix()))
 
 
 def _layer(index: int, stack: Array) -> Array:
-    """One block's part of a stack; of an array of this process' memory, the same memory."""
-    if stack.sharding.device_set == {jax.devices("cpu")[0]}:
-        return jax.device_put(np.asarray(stack)[index])
+    """One block's part of a stack, on its devices; of an array of this process' memory, the same memory."""
+    if host_memory(stack):
+        (device,) = stack.sharding.device_set
+        return jax.device_put(np.asarray(stack)[index], device)
     return stack[index]
 
 
@@ -188,8 +190,7 @@ def write(cache: Cache, fresh: Fresh) -> Cache:
 def logits_of(weights: Unstacked, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
     """Over the vocabulary, float32; padding has none."""
     rows = hidden.reshape(-1, hidden.shape[-1])
-    logits = project(rows, opened(weights.unembedding).astype(jnp.float32))
-    return logits.reshape(*hidden.shape[:-1], -1)
+    return project_kept(rows, weights.unembedding).reshape(*hidden.shape[:-1], -1)
 
 
 def _read_block(

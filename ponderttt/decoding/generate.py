@@ -99,14 +99,17 @@ class Generator:
         draws = draws_of(requests)
         how = {"greedy": is_greedy(requests), "filtered": filters(requests)}
         tokens = jnp.asarray(left_padded(whole, self.shape.pad_id, length))
-        logits, cache = _prefill(self.shape, self.weights, tokens, slots)
+        with self.backbone.on_devices():
+            logits, cache = _prefill(self.shape, self.weights, tokens, slots)
         drawn: Any = _draw(logits, draws, jnp.asarray(0), **how)
         going = set(range(len(prompts)))
         for count in range(1, max_tokens + 1):
             current = np.asarray(drawn)
             # The next step is under way while this one's tokens are read.
             if count < max_tokens:
-                drawn, fresh = _next(self.shape, self.weights, drawn, cache, draws, jnp.asarray(count), **how)
+                place = jnp.asarray(count)
+                with self.backbone.on_devices():
+                    drawn, fresh = _next(self.shape, self.weights, drawn, cache, draws, place, **how)
                 cache = write(cache, fresh)
             for row in sorted(going):
                 if int(current[row]) in ends:

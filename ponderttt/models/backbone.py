@@ -17,7 +17,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.models import tensors
 from ponderttt.models.decoder import Decoder
 from ponderttt.models.families.family import Shape
-from ponderttt.models.quantised import EXACT, Precision, opened
+from ponderttt.models.quantised import EXACT, Precision, by_rows, opened
 from ponderttt.models.tokenizer import Tokenizer
 
 
@@ -111,8 +111,9 @@ class Backbone:
 
     @property
     def stored_unembedding(self) -> Any:
-        """The matrix of :meth:`unembed` as it is kept: in the parameters' dtype, maybe quantised."""
-        return nnx.merge(self.graph, self.params).unembedding_matrix()
+        """The matrix of :meth:`unembed` as it is kept, maybe quantised; for those who open some rows at a time, see
+        :func:`~ponderttt.models.quantised.by_rows`."""
+        return by_rows(nnx.merge(self.graph, self.params).unembedding_matrix())
 
 
 def make_backbone(

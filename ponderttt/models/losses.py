@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ponderttt.models import quantised, sharding
+from ponderttt.models.projection import project_kept
 from ponderttt.models.quantised import row_block
 from ponderttt.seeds import named_key
 
@@ -59,21 +60,27 @@ class FrozenLosses(NamedTuple):
     gradient_sketch: Float[Array, "*B T S"]
 
 
-def gradient_sketch(unembedding: Float[Array, "V D"]) -> Float[Array, "V S"]:
+def gradient_sketch(unembedding: Any) -> Float[Array, "V S"]:
     """Rows of the unembedding under one fixed Gaussian projection D → S, made once for a model.
 
     The gradient of a token's loss by its hidden state is Σ_v p_v e_v − e_target.  Projected rows in place of the rows
     e_v give its projection, whose squared length is that of the gradient in expectation (Johnson & Lindenstrauss
     1984).
+
+    Args:
+        unembedding: [V, D], as it is kept.
     """
     width = unembedding.shape[-1]
-    projection = jax.random.normal(named_key(0, "gradient sketch"), (width, SKETCH_SIZE))
-    return jnp.einsum("VD,DS->VS", unembedding.astype(jnp.float32), projection * SKETCH_SIZE**-0.5)
+    projection = jax.random.normal(named_key(0, "gradient sketch"), (width, SKETCH_SIZE)) * SKETCH_SIZE**-0.5
+    if quantised.is_exact(unembedding):
+        return jnp.einsum("VD,DS->VS", unembedding, projection)
+    sketch: Array = jax.jit(project_kept)(projection.T, unembedding).T
+    return sketch
 
 
 def frozen_losses(
     hidden: Float[Array, "*B T D"],
-    unembedding: Float[Array, "V D"],
+    unembedding: Any,
     sketch: Float[Array, "V S"],
     targets: Int[Array, "*B T"],
 ) -> FrozenLosses:
@@ -83,7 +90,7 @@ def frozen_losses(
 
     Args:
         hidden: final normed hidden states.
-        unembedding: of the frozen model.
+        unembedding: of the frozen model, [V, D], as it is kept.
         sketch: from :func:`gradient_sketch`.
         targets: next tokens.
     """

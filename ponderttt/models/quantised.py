@@ -14,9 +14,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from ponderttt.models.sharding import host_memory
+
 Kind = Literal["int8", "int4"]
+#: Of a value.
+BITS: Mapping[Kind, int] = {"int8": 8, "int4": 4}
 #: Inputs that share a scale.
 GROUP = 32
 #: What is looked up or multiplied, but too small to matter.
@@ -74,10 +79,26 @@ def quantised(matrix: Any, precision: Precision) -> Any:
     return qwix.quantize(matrix, jnp.int4, channelwise_axes=rows, tiled_axes=tiles)
 
 
+def is_exact(value: Any) -> bool:
+    """Whether a parameter is kept as float32: there is nothing to open."""
+    return not is_quantised(value) and value.dtype == jnp.float32
+
+
+def by_rows(matrix: Any) -> Any:
+    """A matrix as programs take some rows of it at a time: bfloat16 in the memory of the host as its bits, uint16.
+
+    A CPU has no bfloat16 of its own: in a loop over rows it would first make float32 of all of them.
+    """
+    if is_quantised(matrix) or matrix.dtype != jnp.bfloat16 or not host_memory(matrix):
+        return matrix
+    (device,) = matrix.sharding.device_set
+    return jax.device_put(np.asarray(matrix).view(np.uint16), device)
+
+
 def opened(value: Any) -> Array:
     """A parameter as an array of the dtype that is computed in."""
     if not is_quantised(value):
-        return value
+        return jax.lax.bitcast_convert_type(value, jnp.bfloat16) if value.dtype == jnp.uint16 else value
     import qwix
 
     array: Array = qwix.dequantize(value)

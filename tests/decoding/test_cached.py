@@ -12,7 +12,8 @@ from ponderttt.decoding.cache import Unstacked, left_padded, logits_of, prefill,
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
 from ponderttt.errors import PonderTTTError
-from ponderttt.models.backbone import Backbone
+from ponderttt.models.backbone import Backbone, random_backbone
+from ponderttt.models.quantised import Precision, by_rows
 
 GREEDY = Sampling()
 
@@ -41,6 +42,39 @@ def test_blocks_lie_in_the_memory_of_the_stacks(tiny: Backbone, unstacked: Unsta
                 assert block.unsafe_buffer_pointer() == start, name
                 inside += block.nbytes
     assert inside > 0.9 * sum(stack.nbytes for stack in model.blocks_before.arrays().values())
+
+
+@pytest.mark.parametrize(
+    "precision", [Precision("bfloat16"), Precision(kind="int8"), Precision("bfloat16", "int4")]
+)
+def test_blocks_of_a_narrower_model_are_parts_of_its_stacks(precision: Precision, tiny: Backbone) -> None:
+    """And no copy of a stack stays on the host."""
+    backbone = random_backbone(tiny.config, jax.random.key(0), precision=precision)
+    model = nnx.merge(backbone.graph, backbone.params)
+    blocks = unstack(model).blocks
+    for name, stack in model.blocks_before.arrays().items():
+        for index, block in enumerate(blocks[: model.split_layer]):
+            for part, whole in zip(jax.tree.leaves(block[name]), jax.tree.leaves(stack), strict=True):
+                np.testing.assert_array_equal(part, whole[index], err_msg=name)
+                assert part.dtype == whole.dtype and part.devices() == whole.devices()
+    assert all(leaf._npy_value is None for leaf in jax.tree.leaves(backbone.params))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 40])
+@pytest.mark.parametrize("precision", [Precision("bfloat16"), Precision(kind="int8"), Precision(kind="int4")])
+def test_a_narrower_vocabulary_is_never_open_as_a_whole(rows: int, precision: Precision) -> None:
+    """Some rows at a time give the logits of the whole matrix; the number of its rows is no multiple of theirs."""
+    draw = np.random.default_rng(0)
+    matrix = draw.standard_normal((9_001, 128), np.float32)
+    hidden = jnp.asarray(draw.standard_normal((rows, 128), np.float32))
+    weights = Unstacked((), {}, by_rows(precision.kept("unembedding", matrix, stacked=False)))
+    program = jax.jit(logits_of).lower(weights, hidden).compile()
+    wanted = hidden @ precision.used("unembedding", matrix, stacked=False).T
+    np.testing.assert_allclose(program(weights, hidden), wanted, rtol=1e-5, atol=1e-4)
+    # int4 is unpacked as a whole, to a byte each.
+    unpacked = matrix.size if precision.kind == "int4" else 0
+    beside = program.memory_analysis().temp_size_in_bytes - unpacked - 4 * wanted.size
+    assert beside < matrix.nbytes / 2
 
 
 def whole(backbone: Backbone, ids: list[int]) -> np.ndarray:
