@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
 from ponderttt.models.losses import linear_cross_entropy
 from ponderttt.models.presets import PRESETS
-from ponderttt.models.quantised import Precision
+from ponderttt.models.quantised import BITS, Kind, Precision
 from ponderttt.models.sharding import BATCH, batch_sharding, make_mesh, parameter_shardings
 
 GIB = 1 << 30
@@ -50,6 +50,10 @@ class Plan:
     cache_bytes: float
     #: Of one chunk of one stream.
     flops: float
+    #: Streams that one device reads at once.
+    device_streams: int = 1
+    #: Weights of one device, were matrices quantised to fewer bits than they are.
+    quantised_bytes: Mapping[Kind, float] = field(default_factory=dict)
 
     @property
     def peak_bytes(self) -> float:
@@ -97,23 +101,40 @@ def plan(
         model = nnx.merge(graph, params)
         return linear_cross_entropy(model.hidden(tokens, chunk_size), model.unembedding_matrix(), targets)
 
+    def device_bytes(params: Any) -> float:
+        places = parameter_shardings(params, mesh)
+        shards = jax.tree.map(
+            lambda leaf, place: _bytes(place.shard_shape(leaf.shape), leaf.dtype), params, places
+        )
+        return sum(jax.tree.leaves(shards))
+
+    def quantised_bytes(kind: Kind) -> float:
+        return device_bytes(
+            nnx.state(nnx.eval_shape(lambda: _empty(shape, Precision(precision.dtype, kind))))
+        )
+
     shardings = parameter_shardings(params, mesh)
     streams = batch_sharding(mesh)
     with jax.set_mesh(mesh):
         program = jax.jit(read, in_shardings=(shardings, streams, streams), out_shardings=streams)
         lowered = program.lower(params, tokens, targets)
         analysis: Any = lowered.compile(compiler_options=_AS_AN_ACCELERATOR).memory_analysis()
-    leaves = list(zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True))
     moved = 4 * (tokens.size + 2 * targets.size) / sharing
     heads = 2 * shape.layers * shape.kv_heads * shape.head_dim
     return Plan(
         parameters=parameter_count(shape),
-        weight_bytes=sum(_bytes(leaf.shape, leaf.dtype) for leaf, _ in leaves),
-        device_weight_bytes=sum(_bytes(s.shard_shape(leaf.shape), leaf.dtype) for leaf, s in leaves),
+        weight_bytes=sum(_bytes(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(params)),
+        device_weight_bytes=device_bytes(params),
         activation_bytes=float(analysis.temp_size_in_bytes),
         transfer_bytes=moved,
         cache_bytes=heads * length * jnp.dtype(precision.dtype).itemsize,
         flops=count_flops(read, params, tokens, targets) / batch,
+        device_streams=batch // sharing,
+        quantised_bytes={
+            kind: quantised_bytes(kind)
+            for kind, bits in BITS.items()
+            if precision.kind is None or bits < BITS[precision.kind]
+        },
     )
 
 
@@ -121,20 +142,32 @@ def check_memory(found: Plan, device_bytes: float, name: str, how: str) -> None:
     """Raise PonderTTTError if a device has less memory than a plan needs: what is needed, and what would fit."""
     if found.peak_bytes <= device_bytes:
         return
-    share = found.device_weight_bytes / found.weight_bytes
-    # By weights alone, with as much besides as was needed here.
-    besides = found.peak_bytes - found.device_weight_bytes
-    room = device_bytes - besides
-    fitting = [other for other, shape in PRESETS.items() if 2 * parameter_count(shape) * share <= room]
-    devices = math.ceil(found.weight_bytes / room) if room > 0 else 0
-    advice = [
-        f"{devices} devices hold it" if devices else "read shorter chunks or fewer streams at once",
-        f"in bfloat16 as it is: {', '.join(fitting)}" if fitting else "",
-    ]
     raise PonderTTTError(
         f"{name} {how} needs {found.peak_bytes / GIB:.1f} GiB on each device, which has {device_bytes / GIB:.1f}; "
-        f"{'; '.join(part for part in advice if part)}"
+        f"{'; '.join(_advice(found, device_bytes))}"
     )
+
+
+def _advice(found: Plan, device_bytes: float) -> list[str]:
+    """What would fit: by weights alone, with as much besides as was needed here."""
+    besides = found.peak_bytes - found.device_weight_bytes
+    room = device_bytes - besides
+    if room <= 0:
+        fewer = (
+            "read fewer streams at once, or shorter chunks"
+            if found.device_streams > 1
+            else "read shorter chunks"
+        )
+        return [f"{besides / GIB:.1f} GiB of that are not weights: {fewer}"]
+    share = found.device_weight_bytes / found.weight_bytes
+    quantised = [kind for kind, size in found.quantised_bytes.items() if size <= room]
+    smaller = [other for other, shape in PRESETS.items() if 2 * parameter_count(shape) * share <= room]
+    advice = [f"{math.ceil(found.weight_bytes / room)} devices hold it"]
+    if quantised:
+        advice.append(f"it fits with --quantize {quantised[0]}")
+    if smaller:
+        advice.append(f"in bfloat16 as it is: {', '.join(smaller)}")
+    return advice
 
 
 def parameter_count(shape: Shape) -> int:
