@@ -5,8 +5,8 @@
 ``imports`` is a process that loads the libraries and nothing else, ``tokenizer`` one that loads the model's tokenizer too; a
 bound is that, the model and its largest tensor (of a float32 model in the dtype of the case, of the source file where it is
 mapped).  Pages of mapped files count where they are
-resident, although the system may drop them.  ``loss`` reads a chunk of 512 tokens and scores it; transformers, with torch
-(the extra ``parity``), does the same with ``--reference``.
+resident, although the system may drop them.  ``decode`` continues a short prompt.  ``loss`` reads a chunk of 512 tokens and
+scores it; transformers, with torch (the extra ``parity``), does the same with ``--reference``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ CASES = (
     "open in int8",
     "loss",
     "loss in bfloat16",
+    "decode",
+    "decode in bfloat16",
+    "decode in int8",
 )
+#: Tokens of a continuation.
+DECODED = 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def run(case: str, setting: Setting, source: str | None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             config = ModelConfig(family, ModelSource("path", path=source, accept_terms=True))
             weights.convert(config, folder, Path(folder) / "model")
-    elif case.startswith(("open", "loss")):
+    elif case.startswith(("open", "loss", "decode")):
         import jax
         import jax.numpy as jnp
         import numpy as np
@@ -80,6 +85,11 @@ def run(case: str, setting: Setting, source: str | None) -> None:
                 hidden, backbone.stored_unembedding, jnp.asarray(tokens[:, 1:])
             )
             losses.block_until_ready()
+        elif case.startswith("decode"):
+            from ponderttt.decoding.generate import Generator
+            from ponderttt.decoding.sampling import Sampling
+
+            Generator(backbone).continuations([[3, 4, 5]], [Sampling()], DECODED)
     elif case.startswith("transformers"):
         import torch
         import transformers
