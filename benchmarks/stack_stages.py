@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -123,7 +124,7 @@ def own_process(*arguments: str) -> str:
 
 
 def memory(files: int) -> list[dict[str, Any]]:
-    """Peak memory of each stage for 1 part of so many files and for 10."""
+    """Peak memory of each stage for 1 part of so many files and for 10 parts."""
     rows = []
     for parts in (1, 10):
         found = stages(parts, files)
@@ -137,6 +138,12 @@ def memory(files: int) -> list[dict[str, Any]]:
     return rows
 
 
+def unlike(content: bytes) -> bytes:
+    """A later lap's copy of a file with words of its own, so that it is no near duplicate of the first."""
+    lap = re.search(rb"# lap (\d+)\n$", content)
+    return re.sub(rb"\b[A-Za-z]{4,}\b", rb"\g<0>" + lap[1], content) if lap else content
+
+
 def stages(parts: int, files: int) -> dict[str, Any]:
     """The largest peak and the sum of seconds of the jobs of each stage."""
     from stack_data import StackFile, write_stack_v3
@@ -145,7 +152,7 @@ def stages(parts: int, files: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         count = parts * files
-        rows = [StackFile(f.repo, f.path, f.content) for f in sources(count)]
+        rows = [StackFile(f.repo, f.path, unlike(f.content)) for f in sources(count)]
         # Files of a size, as a dataset has them.
         write_stack_v3(folder / "v3", rows, parts=max(parts, count // 1_000))
         del rows
