@@ -112,7 +112,7 @@ class Program:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self._jitted = jax.jit(function)
-        self._compiled: dict[Any, tuple[Any, float]] = {}
+        self._flops: dict[Any, float] = {}
 
     def flops(self, *args: Any) -> float:
         """Counted FLOPs of a call with such arguments (or their shapes), without running it."""
@@ -122,13 +122,10 @@ class Program:
         """Run to completion; the seconds are those of the execution alone."""
         leaves, structure = jax.tree.flatten(args)
         key = (structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
-        if key not in self._compiled:
-            flops = self.flops(*args)
-            program = self._jitted.lower(*args).compile()
-            # The first execution also maps the memory that later ones find ready; nobody's chunk should pay for it.
-            jax.block_until_ready(program(*args))
-            self._compiled[key] = (program, flops)
-        compiled, flops = self._compiled[key]
+        if key not in self._flops:
+            self._flops[key] = self.flops(*args)
+            # The first execution compiles, and maps the memory that later ones find ready; nobody's chunk should pay for it.
+            jax.block_until_ready(self._jitted(*args))
         begin = time.perf_counter()
-        value = jax.block_until_ready(compiled(*args))
-        return Measured(value, flops, time.perf_counter() - begin)
+        value = jax.block_until_ready(self._jitted(*args))
+        return Measured(value, self._flops[key], time.perf_counter() - begin)

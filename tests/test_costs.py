@@ -206,7 +206,7 @@ def test_equal_shapes_compile_once_and_other_shapes_once_more(events):
     compiled = events.count("compile")
     again = program(np.ones(M, np.float32))
     assert events.count("compile") == compiled
-    assert len(program._compiled) == 1
+    assert len(program._flops) == 1
     np.testing.assert_allclose(again.value, np.cos(1.0) - 1.0, rtol=1e-6)
     other = program(np.ones(2 * M, np.float32))
     assert events.count("compile") > compiled

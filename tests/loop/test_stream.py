@@ -286,7 +286,7 @@ def test_skip_of_an_empty_memory_is_the_frozen_loss_bit_for_bit(streams, unembed
 def test_an_action_not_taken_compiles_and_costs_nothing(awake_modules, streams, unembedding):
     own = ModulePrograms(awake_modules["ttt"])
     skipped = run_streams([arm_of("skip", own, spending(3.0), 0)], Group(streams[:1], unembedding))["skip"]
-    assert not any(program._compiled for program in own.adapt.values())
+    assert not any(program._flops for program in own.adapt.values())
     updated = run_streams([arm_of("update_1", own, spending(3.0), 0)], Group(streams[:1], unembedding))[
         "update_1"
     ]

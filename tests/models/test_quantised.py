@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from ponderttt.config import ModelConfig, ModelSource
+from ponderttt.costs import Program
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
 from ponderttt.models import parameter, suffix, tensors, weights
@@ -18,6 +19,7 @@ from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.losses import linear_cross_entropy
 from ponderttt.models.quantised import Kind, Precision, is_quantised
 from ponderttt.models.quantised import opened as opened_parameter
+from ponderttt.models.sharding import make_mesh
 from study import write_model
 
 KINDS: tuple[Kind, ...] = ("int8", "int4")
@@ -125,3 +127,16 @@ def test_what_is_opened_alone_is_what_the_backbone_computes_with(
     expected = suffix.suffix_weights(whole)
     for name, array in expected.blocks.items():
         np.testing.assert_array_equal(after.blocks[name], array)
+
+
+def test_a_program_that_is_measured_takes_a_model_in_int4_from_a_mesh(tiny: Backbone) -> None:
+    arrays = tensors.disassemble(nnx.merge(tiny.graph, tiny.params))
+    mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1})
+    checkpoint = tensors.in_memory(tiny.config, arrays)
+    model = tensors.assemble(checkpoint, Precision(kind="int4"), tiny.split_layer, mesh)
+    backbone = make_backbone(model, mesh=mesh)
+    graph = backbone.graph
+    program = Program(lambda params, tokens: nnx.merge(graph, params).hidden(tokens, None))
+    with backbone.on_devices():
+        measured = program(backbone.params, TOKENS)
+    np.testing.assert_allclose(measured.value, quantised(tiny, "int4").hidden(TOKENS), rtol=2e-4, atol=2e-4)
