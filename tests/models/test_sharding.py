@@ -21,7 +21,7 @@ TESTS = SCRIPT.parents[1]
 
 def losses(mesh: str, devices: int, *process: str) -> subprocess.Popen[str]:
     """Losses of tiny models of every family on virtual CPU devices, as a process of its own."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = {
         **os.environ,
         "XLA_FLAGS": flags,
