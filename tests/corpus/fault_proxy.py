@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import unquote, urlsplit
+
+from loopback import Handler, Server
 
 
 @dataclass(frozen=True)
@@ -146,13 +147,12 @@ class FaultProxy:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
     def decide(self, method: str, target: str) -> Fault | None:
         """Counts a request and asks the rule about it."""
@@ -168,20 +168,12 @@ class FaultProxy:
             return fault
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(Server):
     proxy: FaultProxy
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away, as one that timed out does, is no error of the proxy."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: _Server
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()
@@ -190,9 +182,6 @@ class _Handler(BaseHTTPRequestHandler):
     def finish(self) -> None:
         self.link.close()
         super().finish()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     def do_HEAD(self) -> None:
         self.do_GET()

@@ -20,10 +20,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NoReturn, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from loopback import Handler, Server
 
 MODIFIED = "2024-04-23T15:52:32.000Z"
 LARGE_SUFFIXES = (".parquet",)
@@ -121,13 +122,12 @@ class HubServer:
 
     def __enter__(self) -> Self:
         for server in self._servers:
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for server in self._servers:
-            server.shutdown()
-            server.server_close()
+            server.stop()
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
         """Of a process that reads from this hub. Clients read these variables when they are imported."""
@@ -185,27 +185,15 @@ class HubServer:
             raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-
+class _Server(Server):
     def __init__(self, hub: HubServer, handler: type[_Handler]) -> None:
         self.hub = hub
         super().__init__(("127.0.0.1", 0), handler)
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that closes a stream early is no error of the hub."""
 
-
-class _Handler(BaseHTTPRequestHandler, ABC):
+class _Handler(Handler, ABC):
     server: _Server
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
     body = b""
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     @abstractmethod
     def do_GET(self) -> None:

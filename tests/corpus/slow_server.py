@@ -10,9 +10,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ssl import SSLContext
 from typing import Self
+
+from loopback import Handler, Server
 
 
 class Pace(Enum):
@@ -56,32 +57,20 @@ class SlowServer:
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(Server):
     slow: SlowServer
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no error of the store."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: _Server
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         slow = self.server.slow

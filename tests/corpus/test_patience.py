@@ -8,6 +8,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,9 @@ def one_file() -> Candidate:
     )  # fmt: skip
 
 
-def asking(url: str, **changes: object) -> ContentsConfig:
+def asking(url: str, **changes: Any) -> ContentsConfig:
     config = ContentsConfig(endpoint=url, connections=8, longest_pause=0.01, timeout=0.5, segment_files=10)
-    return replace(config, **changes)  # type: ignore[arg-type]
+    return replace(config, **changes)
 
 
 @pytest.mark.parametrize("pace", [pace for pace in Pace if pace is not Pace.AT_ONCE], ids=lambda p: p.value)
@@ -127,7 +128,8 @@ def test_a_store_that_gives_nothing_ends_the_job_with_a_list_and_healed_it_ends_
         assert {failure["reason"] for failure in listed} == {"network", "not_asked"}
         assert f"{len(listed)} contents could not be fetched" in message
         server.paces = lambda blob, attempt: Pace.AT_ONCE
-        healed = replace(corpus, hub=replace(corpus.hub, contents=asking(server.url, timeout=10.0)))  # type: ignore[type-var]
+        assert corpus.hub is not None
+        healed = replace(corpus, hub=replace(corpus.hub, contents=asking(server.url, timeout=10.0)))
         assert bytes_of(build(healed, tmp_path / "out")) == whole
 
 

@@ -215,6 +215,14 @@ def test_a_sample_of_a_sorted_dataset_comes_from_all_of_its_files(planted: Plant
         assert any(row["repo_name"] in sixth for part in rows for row in part)
 
 
+def with_cell(table: pa.Table, column: str, row: int, value: object) -> pa.Table:
+    """A table of which one cell is another."""
+    values = table.column(column).to_pylist()
+    values[row] = value
+    field = table.schema.field(column)
+    return table.set_column(table.schema.get_field_index(column), field, pa.array(values, field.type))
+
+
 def test_a_file_without_its_name_or_its_content_s_name_is_a_counted_drop(
     planted: Planted, endpoint: str, tmp_path: Path
 ) -> None:
@@ -222,12 +230,7 @@ def test_a_file_without_its_name_or_its_content_s_name_is_a_counted_drop(
     (file,) = (snapshot / "data" / "Python").glob("*.parquet")
     table = pq.read_table(file)
     for row, column in enumerate(("path", "repo_name", "blob_id", "content_id")):
-        values = table.column(column).to_pylist()
-        values[row] = None
-        field = table.schema.get_field_index(column)
-        table = table.set_column(
-            field, table.schema.field(field), pa.array(values, table.schema.field(field).type)
-        )
+        table = with_cell(table, column, row, None)
     pq.write_table(table, file)
     facts = facts_of(build(stack_corpus(snapshot, endpoint), tmp_path / "out"))
     assert facts["drops"]["incomplete"]["files"] == 4
@@ -239,16 +242,10 @@ def test_a_license_without_a_name_is_none_that_is_allowed(
     snapshot = write_stack_v2(tmp_path / "v2", planted.files, ["Python"], parts=1)
     (file,) = (snapshot / "data" / "Python").glob("*.parquet")
     table = pq.read_table(file)
-    field = table.schema.get_field_index("detected_licenses")
     kept = places(wanted(planted))
     named = [(row["repo_name"], row["path"].lstrip("/")) for row in table.to_pylist()]
     row = next(n for n, place in enumerate(named) if place in kept)
-    values = table.column("detected_licenses").to_pylist()
-    values[row] = [None, "MIT"]
-    table = table.set_column(
-        field, table.schema.field(field), pa.array(values, table.schema.field(field).type)
-    )
-    pq.write_table(table, file)
+    pq.write_table(with_cell(table, "detected_licenses", row, [None, "MIT"]), file)
     found = places(files_of(build(stack_corpus(snapshot, endpoint), tmp_path / "out")))
     assert named[row] not in found
     assert len(found) > 30

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations, pairwise
 
 import pytest
@@ -47,10 +48,14 @@ def splits(raw: bytes) -> Iterator[list[bytes]]:
             yield [raw[start:end] for start, end in pairwise([0, *cuts, len(raw)])]
 
 
+def decode_tokens(tokens: Sequence[bytes], ids: Sequence[int]) -> str:
+    return decode(b"".join(tokens[i] for i in ids))
+
+
 @pytest.mark.parametrize("text", ["中中丙", "a🙂é漢", "é🙂🙂", "漢\ufffd字"])
 def test_every_whole_character_is_written_at_once_however_tokens_cut_it(text: str) -> None:
     for tokens in splits(text.encode()):
-        stream = TextStream(lambda ids, tokens=tokens: decode(b"".join(tokens[i] for i in ids)))  # type: ignore[misc]
+        stream = TextStream(partial(decode_tokens, tokens))
         written = ""
         for i in range(len(tokens)):
             written += stream.push(i)
