@@ -15,14 +15,14 @@ from ponderttt import __version__
 from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
 from ponderttt.names import KINDS, NAMED_POLICIES, SPENDING_RULES
+from ponderttt.seeds import SEEDS
 
 if TYPE_CHECKING:
     from ponderttt.jobs.request import Request
     from ponderttt.loop.stream_data import Step
 
 
-#: Random keys hold 32 bits of a seed: one outside would silently equal another.
-_SEED = click.IntRange(0, 2**32 - 1)
+_SEED = click.IntRange(0, SEEDS - 1)
 _FROM_0, _FROM_1 = click.IntRange(min=0), click.IntRange(min=1)
 
 

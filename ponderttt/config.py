@@ -18,6 +18,7 @@ from ponderttt.names import (
     stated_budget,
     variant_of,
 )
+from ponderttt.seeds import SEEDS
 from ponderttt.settings.fast_weights import FastWeightsSettings
 from ponderttt.settings.hub import HubConfig
 from ponderttt.settings.learning import LearnedConfig
@@ -274,9 +275,8 @@ class GridConfig:
                 "grid.methods lacks 'skip': without the trained adapter at 0 updates no gain can be told from training"
             )
         for seed in self.seeds:
-            # Random keys hold 32 bits of a seed: one outside would silently equal another.
-            if not 0 <= seed < 2**32:
-                raise ConfigError(f"grid.seeds holds {seed}; a seed is a whole number from 0 to {2**32 - 1}")
+            if not 0 <= seed < SEEDS:
+                raise ConfigError(f"grid.seeds holds {seed}; a seed is a whole number from 0 to {SEEDS - 1}")
         for count in self.context_chunks:
             if count < 0:
                 raise ConfigError(f"grid.context_chunks holds {count}; a number of chunks is 0 or more")

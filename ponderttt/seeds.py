@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
 
-import jax
-from jaxtyping import Array, Key
+if TYPE_CHECKING:
+    from jaxtyping import Array, Key
+
+#: A seed is a whole number from 0 to below this: random keys hold 32 bits of it, so one outside would silently equal another.
+SEEDS = 2**32
 
 
 def named_key(seed: int, *names: str | int) -> Key[Array, ""]:
     """A key of ``seed`` for this sequence of names; stable across processes, unlike Python's ``hash``."""
+    import jax
+
     key = jax.random.key(seed)
     for name in names:
         key = jax.random.fold_in(key, zlib.crc32(str(name).encode()))

@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.seeds import named_key
+from ponderttt.seeds import SEEDS, named_key
 
 _NEVER = -jnp.inf
 #: Of a temperature that draws at all: logits divided by less, or by more, are no numbers of float32 any more.
 _COLDEST, _HOTTEST = 1e-6, 1e6
-#: What fits the devices' integers, and a random key.
-_MOST_K, _SEEDS = 2**31 - 1, 2**32
+#: What fits the devices' integers.
+_MOST_K = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Sampling:
             raise PonderTTTError(
                 f"top_k is {self.top_k}; it is at least 1 and at most {_MOST_K}, or 0 for all tokens"
             )
-        if not 0 <= self.seed < _SEEDS:
-            raise PonderTTTError(f"the seed of the draws is {self.seed}; it is from 0 to {_SEEDS - 1}")
+        if not 0 <= self.seed < SEEDS:
+            raise PonderTTTError(f"the seed of the draws is {self.seed}; it is from 0 to {SEEDS - 1}")
         if not 0 < self.top_p <= 1:
             raise PonderTTTError(f"top_p is {self.top_p}; it is greater than 0 and at most 1")
 
