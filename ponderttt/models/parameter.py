@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,10 @@ def parameter(
         turned: whether the file holds the tensors as [in, out].
     """
     if parts and precision.quantises(name, len(shape) - stacked):
-        return _quantised(name, parts, shape, precision, mesh, stacked=stacked, turned=turned)
+        tensors = (_rows(part, turned) for part in parts)
+        if mesh is None:
+            return _quantised(tensors, shape, precision)
+        return placed(name, _quantised_on_host(tensors, shape, precision), mesh, stacked=stacked)
     # On a CPU, memory that nobody else holds is taken over, not copied.
     return placed(name, _joined(parts, shape, precision.dtype, turned), mesh, stacked=stacked)
 
@@ -106,50 +109,37 @@ def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return raw[start : start + size].view(kind).reshape(shape)
 
 
-def _quantised(
-    name: str,
-    parts: Sequence[LazyTensor],
-    shape: tuple[int, ...],
-    precision: Precision,
-    mesh: Mesh | None,
-    *,
-    stacked: bool,
-    turned: bool,
-) -> Any:
-    """Tensors quantised in turn, some rows at a time: every row has scales of its own."""
-    whole: Any = None
+def _pieces(tensors: Iterable[np.ndarray], precision: Precision) -> Iterator[tuple[int, Any]]:
+    """Tensors quantised some rows at a time, each of which has scales of its own, and the number of the first of them."""
     row = 0
-    for part in parts:
-        values = _rows(part, turned)
+    for values in tensors:
         step = max(1, _QUANTISED_BYTES // values[:1].nbytes)
         for first in range(0, len(values), step):
-            piece = quantised(values[first : first + step], precision)
-            if mesh is None:
-                if whole is None:
-                    whole = jax.tree.map(partial(_room, shape), piece)
-                whole = _put(whole, piece, divmod(row, shape[1]) if stacked else (row,))
-            else:
-                # Devices that share rows could write them only after they had gathered all others.
-                piece = jax.tree.map(np.asarray, piece)
-                if whole is None:
-                    whole = jax.tree.map(partial(_host_room, shape), piece)
-                jax.tree.map(partial(_write, row), whole, piece)
-            row += len(values[first : first + step])
-    return whole if mesh is None else placed(name, whole, mesh, stacked=stacked)
+            rows = values[first : first + step]
+            yield row, quantised(rows, precision)
+            row += len(rows)
 
 
-def _room(shape: tuple[int, ...], piece: jax.Array) -> jax.Array:
-    """On the device, for all the pieces, of values or of scales, of a parameter."""
-    return jnp.zeros((*shape[:-1], piece.shape[-1]), piece.dtype)
+def _quantised(tensors: Iterable[np.ndarray], shape: tuple[int, ...], precision: Precision) -> Any:
+    """A parameter on the one device: its pieces are written in place."""
+    whole: Any = None
+    for row, piece in _pieces(tensors, precision):
+        if whole is None:
+            whole = jax.tree.map(lambda leaf: jnp.zeros((*shape[:-1], leaf.shape[-1]), leaf.dtype), piece)
+        # Of a stack a row is in a block.
+        whole = _put(whole, piece, divmod(row, shape[1]) if len(shape) > 2 else (row,))
+    return whole
 
 
-def _host_room(shape: tuple[int, ...], piece: np.ndarray) -> np.ndarray:
-    """:func:`_room` in the memory of the host."""
-    return np.empty((*shape[:-1], piece.shape[-1]), piece.dtype)
-
-
-def _write(row: int, whole: np.ndarray, piece: np.ndarray) -> None:
-    whole.reshape(-1, whole.shape[-1])[row : row + len(piece)] = piece
+def _quantised_on_host(tensors: Iterable[np.ndarray], shape: tuple[int, ...], precision: Precision) -> Any:
+    """A parameter for many devices: those that share rows could write them only after they had gathered all others."""
+    whole: Any = None
+    for row, piece in _pieces(tensors, precision):
+        if whole is None:
+            whole = jax.tree.map(lambda leaf: np.empty((*shape[:-1], leaf.shape[-1]), leaf.dtype), piece)
+        for all_rows, rows in zip(jax.tree.leaves(whole), jax.tree.leaves(piece), strict=True):
+            all_rows.reshape(-1, rows.shape[-1])[row : row + len(rows)] = rows
+    return whole
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -168,9 +168,12 @@ def named_parameters(model: Decoder) -> Iterator[tuple[str, np.ndarray]]:
                     row += part.rows
 
 
+#: In one program, which has nothing but its result in memory.
+_open = jax.jit(opened)
+
+
 def _opened(value: Any) -> Any:
-    """In one program, which has nothing but its result in memory."""
-    return jax.jit(opened)(value) if is_quantised(value) else value
+    return _open(value) if is_quantised(value) else value
 
 
 def disassemble(model: Decoder) -> dict[str, np.ndarray]:
