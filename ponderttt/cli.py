@@ -95,7 +95,7 @@ _READING = (
     ),
     click.option(
         "--slow-weights",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
         help="A trained adapter; default: the study's own.",
     ),
     click.option(

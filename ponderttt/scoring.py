@@ -100,5 +100,11 @@ def score_stream(
             yield frozen_step(live, t)
         return
     arm = arm_of(method, ModulePrograms(module), spending, seed)
-    for _, step in iterate_streams([arm], Group([live], model.backbone.unembedding, suffix)):
-        yield step
+    steps = iterate_streams([arm], Group([live], model.backbone.stored_unembedding, suffix))
+    while True:
+        # Whoever takes the steps does what they do outside of the model's devices.
+        with model.backbone.on_devices():
+            following = next(steps, None)
+        if following is None:
+            return
+        yield following[1]

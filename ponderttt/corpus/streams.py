@@ -158,18 +158,3 @@ def cut_chunks(tokens: Tokens, chunk_size: int, pad_id: int, stream_id: str, lan
         document_starts=tokens.document_starts,
         document_paths=tokens.document_paths,
     )
-
-
-def build_stream(
-    documents: Iterable[Document],
-    tokenizer: Tokenizer,
-    chunk_size: int,
-    stream_id: str,
-    language: str,
-    max_chunks: int | None = None,
-) -> Stream:
-    """:func:`tokenize_documents`, then :func:`cut_chunks`; ``max_chunks`` keeps the first ones."""
-    # One token more than the chunks read: the successor of the last.
-    max_tokens = None if max_chunks is None else max_chunks * chunk_size + 1
-    tokens = tokenize_documents(documents, tokenizer, max_tokens)
-    return cut_chunks(tokens, chunk_size, tokenizer.pad_id, stream_id, language)

@@ -116,13 +116,14 @@ class AdaptiveText:
         # What a stream of this length will have; chunks are filled in as they come.
         self.stream = _empty_stream(max_tokens, chunk_size, self.backbone.config.pad_id, source)
         self._group = Group(
-            [LiveStream(model, self.stream, context_chunks)], self.backbone.unembedding, suffix
+            [LiveStream(model, self.stream, context_chunks)], self.backbone.stored_unembedding, suffix
         )
         self._programs = ModulePrograms(module)
         self._arm = arm_of(method, self._programs, spending, seed)
         self._states = {self._arm.name: initial_state(self._arm, 1)}
         self._splits = self._programs.reads == "split"
-        self._readout = self._programs.readout(self.backbone.unembedding, None, suffix)
+        with self.backbone.on_devices():
+            self._readout = self._programs.readout(self.backbone.stored_unembedding, None, suffix)
         graph = nnx.graphdef(module)
 
         def next_token(slow: Any, fast: Any, chunk: Chunk, readout: Any, position: Array) -> Array:
@@ -160,6 +161,10 @@ class AdaptiveText:
 
     def next_token(self) -> Float[Array, " V"]:
         """Log-probabilities of the token that comes next."""
+        with self.backbone.on_devices():
+            return self._predicted()
+
+    def _predicted(self) -> Float[Array, " V"]:
         self._catch_up()
         assert self._hidden is not None
         position = len(self.ids) - 1 - self._done * self.chunk_size
@@ -183,7 +188,8 @@ class AdaptiveText:
         tokenizer = self.backbone.tokenizer
         self.stream.input_ids[t], self.stream.targets[t] = tokens[:-1], tokens[1:]
         self.stream.n_bytes[t] = 0 if tokenizer is None else sum(tokenizer.token_bytes(tokens[1:]))
-        ((_, taken),) = advance([self._arm], self._states, self._group, t)
+        with self.backbone.on_devices():
+            ((_, taken),) = advance([self._arm], self._states, self._group, t)
         self._done += 1
         # The next chunk is read afresh.
         self._cache = None

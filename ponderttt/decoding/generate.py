@@ -92,8 +92,8 @@ class Generator:
         Raises:
             PonderTTTError: no prompt, one without tokens, or a length beyond the model's context.
         """
+        check_prompts(prompts, max_tokens, self.shape)
         whole = [[*self.shape.front, *prompt] for prompt in prompts]
-        check_prompts(whole, max_tokens, self.shape)
         length = min(bucket(max(map(len, whole)), PROMPT_BUCKET), self.shape.max_context)
         slots = bucket(length + max_tokens, CACHE_BUCKET)
         draws = draws_of(requests)
@@ -139,7 +139,7 @@ def check_prompts(prompts: Sequence[Sequence[int]], max_tokens: int, shape: Shap
         raise PonderTTTError("a prompt has no tokens; there is nothing to continue")
     if max_tokens < 1:
         raise PonderTTTError(f"max_tokens is {max_tokens}; it is at least 1")
-    longest = max(map(len, prompts))
+    longest = len(shape.front) + max(map(len, prompts))
     if longest + max_tokens > shape.max_context:
         raise PonderTTTError(
             f"a prompt of {longest} tokens and {max_tokens} more do not fit the model's context of {shape.max_context}; "

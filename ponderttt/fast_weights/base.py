@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from ponderttt.models.losses import corrected_cross_entropy, frozen_logits
+from ponderttt.models.losses import corrected_cross_entropy, frozen_logits, vocabulary_product
 
 #: A pytree of float32 arrays.
 Fast = Any
@@ -51,7 +51,8 @@ def as_chunk(fields: Mapping[str, np.ndarray]) -> Chunk:
 class Readout(NamedTuple):
     """The frozen vocabulary projection, and its product with one chunk."""
 
-    unembedding: Float[Array, "V D"]
+    #: [V, D], as the model keeps it.
+    unembedding: Any
     #: ``hidden @ unembedding.T``; computed once per chunk and shared by every arm that reads the chunk.  ``None``
     #: where few positions are needed (training samples them), which are then projected on demand.
     logits: Float[Array, "T V"] | None = None
@@ -183,9 +184,9 @@ class HiddenCorrection(FastWeights):
         """The hidden state as the vocabulary projection would see it."""
         return hidden + jnp.einsum("TR,DR->TD", self.correction(fast, hidden), self.basis(fast))
 
-    def vocabulary_basis(self, fast: Fast, unembedding: Float[Array, "V D"]) -> Float[Array, "V R"]:
+    def vocabulary_basis(self, fast: Fast, unembedding: Any) -> Float[Array, "V R"]:
         """``E·P``: what one unit of each coordinate adds to the logits."""
-        return jnp.einsum("VD,DR->VR", unembedding, self.basis(fast))
+        return vocabulary_product(unembedding, self.basis(fast))
 
     def score(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
         """Negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
@@ -218,7 +219,7 @@ class HiddenCorrection(FastWeights):
     ) -> Float[Array, "S V"]:
         """See :meth:`FastWeights.next_token`."""
         read = self.read(fast, chunk.hidden)
-        logits = jnp.einsum("SD,VD->SV", read if positions is None else read[positions], readout.unembedding)
+        logits = frozen_logits(read if positions is None else read[positions], readout.unembedding)
         return jax.nn.log_softmax(logits, axis=-1)
 
 

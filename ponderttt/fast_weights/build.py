@@ -65,11 +65,16 @@ def load_slow_weights(module: FastWeights, path: Path | str, rebuild: str) -> Fa
     """``module`` with the parameters of a file of :func:`save_slow_weights`.
 
     Raises:
-        CorruptFileError: a parameter is missing, unknown or of another shape.
+        CorruptFileError: no such file, a damaged one, or a parameter is missing, unknown or of another shape.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         return with_parameters(module, load_file(path))
+    except OSError:
+        raise CorruptFileError(f"{path}: missing or not readable. Rebuild it: {rebuild}") from None
+    except SafetensorError as error:
+        raise CorruptFileError(f"{path}: damaged ({error}). Rebuild it: {rebuild}") from None
     except ValueError as error:
         raise CorruptFileError(f"{path}: {error}. Rebuild it: {rebuild}") from None

@@ -26,7 +26,7 @@ from ponderttt.fast_weights.base import (
     masked_mean,
 )
 from ponderttt.fast_weights.gradient_steps import Descent, begin, gradient_steps, opposite
-from ponderttt.models.losses import corrected_cross_entropy
+from ponderttt.models.losses import corrected_cross_entropy, vocabulary_product
 from ponderttt.settings.fast_weights import LoRAConfig
 
 
@@ -74,7 +74,7 @@ class LoRA(HiddenCorrection):
 
         def loss(matrices: LoRAMatrices) -> Float[Array, ""]:
             correction = jnp.einsum("TD,RD->TR", hidden, matrices.down)
-            basis = jnp.einsum("VD,DR->VR", readout.unembedding, matrices.up)
+            basis = vocabulary_product(readout.unembedding, matrices.up)
             return masked_mean(corrected_cross_entropy(logits, correction, basis, targets), mask)
 
         return Adaptation(*gradient_steps(fast, loss, rates, self.config.clip_norm, steps))

@@ -12,7 +12,7 @@ from ponderttt import config
 from ponderttt.corpus.streams import Document, Tokenizer, tokenize_documents
 from ponderttt.errors import PonderTTTError
 from ponderttt.jobs.request import Reader, Request, open_reader
-from ponderttt.jobs.score import language_of, read_documents
+from ponderttt.jobs.score import NOT_GIVEN_BACK, language_of, read_documents, tokenized
 
 if TYPE_CHECKING:
     from ponderttt.decoding.adaptive import Source
@@ -88,7 +88,7 @@ def complete_text(
     reader = open_reader(experiment, request, notice)
     tokenizer = reader.backbone.tokenizer
     assert tokenizer is not None
-    ids, source = prompted(documents, Document(file.name, prompt), str(file), tokenizer)
+    ids, source = prompted(documents, Document(file.name, prompt), str(file), tokenizer, notice)
     summary = summary or Summary()
     summary.prompt_tokens = len(ids)
     ends = tokenizer.end_ids
@@ -112,7 +112,11 @@ def complete_text(
 
 
 def prompted(
-    documents: Sequence[Document], last: Document, name: str, tokenizer: Tokenizer
+    documents: Sequence[Document],
+    last: Document,
+    name: str,
+    tokenizer: Tokenizer,
+    notice: Callable[[str], None],
 ) -> tuple[list[int], Source]:
     """The tokens of what is read before a continuation, and what they are: the stream that ``ponderttt score`` makes of it.
 
@@ -121,10 +125,16 @@ def prompted(
         last: the document that is continued.
         name: of the stream.
         tokenizer: of the model.
+        notice: called with the documents that are left out.
+
+    Raises:
+        PonderTTTError: the tokenizer does not give the last document back exactly.
     """
     from ponderttt.decoding.adaptive import Source
 
-    before = tokenize_documents(documents, tokenizer)
+    if tokenize_documents([last], tokenizer).not_lossless:
+        raise PonderTTTError(f"{name}: {NOT_GIVEN_BACK}")
+    before = tokenized(documents, tokenizer, notice)
     ids = before.ids.tolist()
     ids += [tokenizer.eot_id] if ids else []
     language = language_of([last])

@@ -18,8 +18,6 @@ from ponderttt.models.weights import open_configured, open_unembedding, precisio
 from ponderttt.provenance import MANIFEST, digest, read_manifest
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
-
     from ponderttt.fast_weights.base import Readout
     from ponderttt.loop.stream_data import StreamChunks
     from ponderttt.models.families.family import Shape
@@ -52,7 +50,8 @@ class FrozenInputs:
 
     streams: list[StreamChunks]
     language: str
-    unembedding: Float[Array, "V D"]
+    #: [V, D], as the model keeps it.
+    unembedding: Any
     model_digest: str
     inputs: dict[str, str]
     #: Of modules that read from the split layer: the shape of the backbone and the frozen blocks after it.
@@ -69,7 +68,8 @@ class FrozenInputs:
     @property
     def width(self) -> int:
         """D of the hidden states."""
-        return self.unembedding.shape[1]
+        width: int = self.unembedding.shape[1]
+        return width
 
 
 def open_inputs(

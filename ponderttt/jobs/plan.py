@@ -66,7 +66,10 @@ def describe(
             f"{_gb(found.activation_bytes)} per device, while {read} tokens of each stream are read",
         ),
         ("peak", f"{_gb(found.peak_bytes)} per device"),
-        ("cache", f"{_gb(found.cache_bytes)} per stream of {read} tokens, for decoding"),
+        (
+            "decoding",
+            f"besides, {_gb(found.unstacked_bytes)} per device of unstacked blocks and a cache of {_gb(found.cache_bytes)} per stream of {read} tokens",
+        ),
         ("FLOPs", f"{found.flops / 1e12:.3f} T per chunk of one stream"),
     ]
     return [f"{title:<12} {text}" for title, text in rows]

@@ -79,13 +79,18 @@ def open_reader(experiment: config.Experiment, request: Request, notice: Callabl
     """Open what a request names of an experiment.
 
     Raises:
-        PonderTTTError: see :func:`open_model`; a rule without its calibration, a budget that no actions have, a policy that
+        PonderTTTError: see :func:`open_model`; suffix adaptation with context, a rule without its calibration, a budget that no actions have, a policy that
             was trained for something else, a chunk that does not fit the model's context.
     """
     from ponderttt.frozen import check_context
     from ponderttt.jobs.entry import compilation_cache
     from ponderttt.models.suffix import suffix_weights
 
+    if request.kind == "suffix" and request.context_chunks:
+        raise PonderTTTError(
+            f"--context-chunks {request.context_chunks}: the blocks that suffix adapts see one chunk at a time; leave it out, "
+            "or use other fast weights"
+        )
     trained = None if request.method in NAMED_POLICIES else _open_trained(request)
     spending = _spending(experiment, request) if trained is None else _learned_spending(request, *trained)
     backbone = open_model(experiment, request.model_name, notice)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ponderttt import config
 from ponderttt.corpus.filters import EXTENSIONS
 from ponderttt.corpus.folders import read_folder
-from ponderttt.corpus.streams import Document, build_stream
+from ponderttt.corpus.streams import Document, Tokenizer, Tokens, cut_chunks, tokenize_documents
 from ponderttt.errors import PonderTTTError
 from ponderttt.jobs.request import Request, open_reader
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A larger file is data more often than code; it is named and left out.
 MAX_FILE_BYTES = 1 << 20
+#: What is wrong with a text that the model cannot read: pieces, for example, write a space as U+2581.
+NOT_GIVEN_BACK = "the model's tokenizer does not give its text back byte for byte (U+2581 in it?)"
 
 
 def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
@@ -59,6 +61,14 @@ def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
     return documents
 
 
+def tokenized(documents: Sequence[Document], tokenizer: Tokenizer, notice: Callable[[str], None]) -> Tokens:
+    """Documents as one sequence; those that the tokenizer does not give back exactly are named by ``notice`` and left out."""
+    tokens = tokenize_documents(documents, tokenizer)
+    for path in tokens.not_lossless:
+        notice(f"{path}: left out, {NOT_GIVEN_BACK}")
+    return tokens
+
+
 def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str], None]) -> Iterator[Step]:
     """Read each path, a file or a folder, as one stream.
 
@@ -84,8 +94,11 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
     model = FrozenModel(backbone)
     for path, documents in read.items():
         language = language_of(documents)
-        stream = build_stream(documents, backbone.tokenizer, chunk_size, str(path), language)
-        if stream is None or not stream.n_chunks:
+        tokens = tokenized(documents, backbone.tokenizer, notice)
+        if len(tokens.not_lossless) == len(documents):
+            raise PonderTTTError(f"{path}: nothing left to score; {NOT_GIVEN_BACK}")
+        stream = cut_chunks(tokens, chunk_size, backbone.tokenizer.pad_id, str(path), language)
+        if not stream.n_chunks:
             raise PonderTTTError(f"{path}: too short to score; at least two tokens are needed")
         yield from score_stream(
             model,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from ponderttt.costs import Measured
 from ponderttt.fast_weights.base import Chunk, Readout, as_chunk
@@ -120,13 +119,13 @@ class Group:
 
     Attributes:
         streams: they may have different numbers of chunks.
-        unembedding: the frozen vocabulary projection.
+        unembedding: the frozen vocabulary projection [V, D], as the model keeps it.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
         donors: for each stream another one, whose chunks the control ``other_stream`` learns from.
     """
 
     streams: Sequence[StreamLike]
-    unembedding: Float[Array, "V D"]
+    unembedding: Any
     suffix: Any = None
     donors: Sequence[StreamLike] = ()
     _pages: dict[int, Page] = field(default_factory=dict)

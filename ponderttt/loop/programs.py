@@ -52,7 +52,7 @@ class ModulePrograms:
         self.flipped = jax.jit(jax.vmap(module.flipped))
         self.blended = jax.jit(jax.vmap(module.blended))
 
-        def slow_basis(slow: Any, unembedding: Float[Array, "V D"]) -> Float[Array, "V R"]:
+        def slow_basis(slow: Any, unembedding: Any) -> Float[Array, "V R"]:
             merged = nnx.merge(graph, slow)
             assert isinstance(merged, HiddenCorrection)
             return merged.vocabulary_basis(None, unembedding)
@@ -62,9 +62,7 @@ class ModulePrograms:
         )
         self._basis: Float[Array, "V R"] | None = None
 
-    def readout(
-        self, unembedding: Float[Array, "V D"], logits: Float[Array, "B T V"] | None, suffix: Any
-    ) -> Readout:
+    def readout(self, unembedding: Any, logits: Float[Array, "B T V"] | None, suffix: Any) -> Readout:
         """What this module reads a chunk with: nothing that it does not need."""
         if self.reads == "split":
             return Readout(unembedding, suffix=suffix)
@@ -94,6 +92,6 @@ class ModulePrograms:
         }
 
 
-def project(chunk: Chunk, unembedding: Float[Array, "V D"]) -> Measured:
-    """The frozen logits of B chunks, shared by every arm that reads them."""
+def project(chunk: Chunk, unembedding: Any) -> Measured:
+    """The frozen logits of B chunks, shared by every arm that reads them; the matrix [V, D] is as the model keeps it."""
     return PROJECT(chunk.hidden, unembedding)

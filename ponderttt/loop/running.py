@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxtyping import Array, Float
-
 from ponderttt.actions import Action
 from ponderttt.config import RulesConfig
 from ponderttt.fast_weights.base import FastWeights
@@ -40,7 +38,7 @@ class Budget:
 def run_arms(
     module: FastWeights,
     streams: Sequence[StreamLike],
-    unembedding: Float[Array, "V D"],
+    unembedding: Any,
     methods: Sequence[str],
     *,
     budget: Budget,
@@ -60,7 +58,7 @@ def run_arms(
     Args:
         module: with trained slow weights.
         streams: of one corpus.
-        unembedding: the frozen vocabulary projection.
+        unembedding: the frozen vocabulary projection [V, D], as the model keeps it.
         methods: of :data:`ponderttt.names.METHODS`, rules and oracles with ``@budget`` where it is another one.
         budget: of the rules and oracles.
         seed: of random decisions and shuffles.
@@ -100,7 +98,7 @@ def run_arms(
 def action_costs(
     programs: ModulePrograms,
     streams: Sequence[StreamLike],
-    unembedding: Float[Array, "V D"],
+    unembedding: Any,
     suffix: Any,
     unit: Literal["nominal", "flops"],
 ) -> tuple[float, ...]:

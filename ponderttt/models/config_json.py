@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ponderttt.models.families.gemma3 import Gemma3Config
 from ponderttt.models.families.gpt2 import GPT2Config
 from ponderttt.models.families.llama import LlamaConfig
 
-CONFIG = "config.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
 #: ``model_type`` → family.
 FAMILY_OF_TYPE = {"llama": "llama", "gpt2": "gpt2", "gemma3_text": "gemma3", "gemma3": "gemma3"}
 #: What a key that a file leaves out stands for.  A published config.json may hold only what differs from these defaults of
@@ -98,9 +98,34 @@ def read_shape(folder: Path, family: str | None = None) -> Shape:
     return shape
 
 
-def shape_json(config: Shape) -> dict[str, Any]:
-    """The config.json of a model, with which transformers builds the same one."""
-    return {**_WRITERS[config.family](config), "dtype": "float32"}
+def read_ends(folder: Path) -> frozenset[int]:
+    """The tokens with which a folder's files say that its model ends a text.
+
+    Raises:
+        PonderTTTError: something else than token ids.
+    """
+    found: set[int] = set()
+    for name in (CONFIG, GENERATION):
+        path = folder / name
+        if name == GENERATION and not path.exists():
+            continue
+        stated = read_json(path)
+        text = stated.get("text_config")
+        for settings in (stated, text if isinstance(text, dict) else {}):
+            ends = settings.get("eos_token_id")
+            ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+            if not all(type(end) is int and end >= 0 for end in ends):
+                raise PonderTTTError(
+                    f"{path}: eos_token_id {ends} is not a list of tokens; fetch the model again"
+                )
+            found |= set(ends)
+    return frozenset(found)
+
+
+def shape_json(config: Shape, ends: Collection[int] = ()) -> dict[str, Any]:
+    """The config.json of a model, with which transformers builds the same one; ``ends`` are tokens that end a text."""
+    stated = {"eos_token_id": sorted(ends)} if ends else {}
+    return {**_WRITERS[config.family](config), "dtype": "float32", **stated}
 
 
 def _expect(found: Mapping[str, Any], key: str, default: Any, *values: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,11 @@ def read(path: Path, family: str | None = None) -> tuple[Checkpoint, Tokenizer]:
         PonderTTTError: no such file, not a GGUF file, a truncated one, or one of another family.
     """
     file = GGUFFile(path)
-    checkpoint, tokenizer = file.checkpoint(family), file.tokenizer()
+    checkpoint, tokenizer, ends = file.checkpoint(family), file.tokenizer(), file.ends()
     # The reader has several small arrays for each token, more memory than the tokenizer that is made now.
     del file
     with _named(path):
-        return checkpoint, tokenizer()
+        return checkpoint, replace(tokenizer(), ends=ends)
 
 
 @contextmanager
@@ -110,6 +111,11 @@ class GGUFFile:
             read = partial(_read, tensor, stored, partial(naming.restore, config, name), turned)
             tensors[name] = LazyTensor(tensor.name, stored[::-1] if turned else stored, read)
         return Checkpoint(self.path, config, tensors, partial(gguf_name, naming, block))
+
+    def ends(self) -> frozenset[int]:
+        """The tokens with which the file says that its model ends a text or a turn."""
+        found = (self._field(f"tokenizer.ggml.{name}_token_id", -1) for name in ("eos", "eot"))
+        return frozenset(int(index) for index in found if index >= 0)
 
     def tokenizer(self) -> Callable[[], Tokenizer]:
         """Makes the tokenizer that the file carries, and holds on to nothing else of it."""

@@ -36,11 +36,11 @@ _Blocks = Callable[[Any, int], Array]
 
 
 def linear_cross_entropy(
-    hidden: Float[Array, "*B T D"], unembedding: Float[Array, "V D"], targets: Int[Array, "*B T"]
+    hidden: Float[Array, "*B T D"], unembedding: Any, targets: Int[Array, "*B T"]
 ) -> Float[Array, "*B T"]:
     """Negative log-likelihood of ``targets`` under softmax(hidden · unembeddingᵀ).
 
-    Memory is that of ``hidden``, whatever V.  Differentiable in ``hidden``; the gradient is gathered in the
+    ``unembedding`` [V, D] is as the model keeps it. Memory is that of ``hidden``, whatever V.  Differentiable in ``hidden``; the gradient is gathered in the
     forward pass (the expected unembedding row, by the same running rescaling), so nothing is recomputed.
     """
     rows, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
@@ -108,9 +108,32 @@ def frozen_losses(
     )
 
 
-def frozen_logits(hidden: Float[Array, "*B T D"], unembedding: Float[Array, "V D"]) -> Float[Array, "*B T V"]:
-    """hidden · unembeddingᵀ in full, to be shared by many low-rank corrections of the same chunk."""
-    return jnp.einsum("...TD,VD->...TV", hidden, unembedding)
+def frozen_logits(hidden: Float[Array, "*B T D"], unembedding: Any) -> Float[Array, "*B T V"]:
+    """hidden · unembeddingᵀ in full, to be shared by many low-rank corrections of the same chunk.
+
+    ``unembedding`` [V, D] is as the model keeps it.
+    """
+    if quantised.is_exact(unembedding):
+        return jnp.einsum("...TD,VD->...TV", hidden, unembedding)
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    return vocabulary_product(unembedding, rows.T).T.reshape(*hidden.shape[:-1], -1)
+
+
+def vocabulary_product(unembedding: Any, columns: Float[Array, "D R"]) -> Float[Array, "V R"]:
+    """unembedding · columns: what one unit of each coordinate adds to the logits; differentiable in ``columns``.
+
+    ``unembedding`` [V, D] is as the model keeps it: one that is narrower than float32 is opened a block at a time, which is
+    bounded like a block of logits, however few columns there are.
+    """
+    if quantised.is_exact(unembedding):
+        return jnp.einsum("VD,DR->VR", unembedding, columns)
+    rows_of = _rows_of(unembedding)
+
+    def step(carry: tuple[()], start: Any, size: int) -> tuple[tuple[()], Array]:
+        return carry, jnp.einsum("VD,DR->VR", rows_of(start, size), columns)
+
+    product: Array = _over_blocks(step, (), max(columns.shape), unembedding.shape[0])[1]
+    return product
 
 
 def corrected_cross_entropy(
@@ -194,11 +217,11 @@ def _over_blocks(step: Callable[..., tuple[Any, Any]], carry: Any, rows: int, vo
     return carry, joined
 
 
-def _rows_of(matrix: Float[Array, "V X"]) -> _Blocks:
+def _rows_of(matrix: Any) -> _Blocks:
     return lambda start, size: row_block(matrix, start, size)
 
 
-def _projected(hidden: Float[Array, "M D"], unembedding: Float[Array, "V D"]) -> _Blocks:
+def _projected(hidden: Float[Array, "M D"], unembedding: Any) -> _Blocks:
     rows_of = _rows_of(unembedding)
     return lambda start, size: jnp.einsum("MD,VD->MV", hidden, rows_of(start, size))
 
@@ -226,7 +249,7 @@ def _corrected_target(
     return frozen + jnp.einsum("MR,MR->M", z, vocab_basis[safe])
 
 
-def _safe(targets: Int[Array, " M"], matrix: Float[Array, "V X"]) -> Int[Array, " M"]:
+def _safe(targets: Int[Array, " M"], matrix: Any) -> Int[Array, " M"]:
     return jnp.where(targets < matrix.shape[0], targets, 0)
 
 
@@ -235,14 +258,14 @@ def _masked(values: Float[Array, " M"], real: Array) -> Float[Array, " M"]:
 
 
 @jax.custom_vjp
-def _linear_nll(hidden: Array, unembedding: Array, targets: Array) -> Array:
+def _linear_nll(hidden: Array, unembedding: Any, targets: Array) -> Array:
     vocab = unembedding.shape[0]
     total = _sweep(_projected(hidden, unembedding), len(hidden), vocab).total
     nll = total - jnp.einsum("MD,MD->M", hidden, quantised.rows(unembedding, _safe(targets, unembedding)))
     return _masked(nll, targets < vocab)
 
 
-def _linear_nll_forward(hidden: Array, unembedding: Array, targets: Array) -> tuple[Array, Array]:
+def _linear_nll_forward(hidden: Array, unembedding: Any, targets: Array) -> tuple[Array, Array]:
     logits_of, vocab = _projected(hidden, unembedding), unembedding.shape[0]
     swept = _sweep(logits_of, len(hidden), vocab, expected=_rows_of(unembedding))
     row, real = quantised.rows(unembedding, _safe(targets, unembedding)), targets < vocab

@@ -48,6 +48,8 @@ class Plan:
     transfer_bytes: float
     #: Keys and values of one stream over a whole chunk in its context, for decoding.
     cache_bytes: float
+    #: Of one device: its blocks once more, one by one, which is how decoding reads them.
+    unstacked_bytes: float
     #: Of one chunk of one stream.
     flops: float
     #: Streams that one device reads at once.
@@ -101,12 +103,14 @@ def plan(
         model = nnx.merge(graph, params)
         return linear_cross_entropy(model.hidden(tokens, chunk_size), model.unembedding_matrix(), targets)
 
-    def device_bytes(params: Any) -> float:
-        places = parameter_shardings(params, mesh)
-        shards = jax.tree.map(
-            lambda leaf, place: _bytes(place.shard_shape(leaf.shape), leaf.dtype), params, places
+    def device_bytes(params: Any, part: str = "") -> float:
+        places = jax.tree.leaves(parameter_shardings(params, mesh))
+        leaves = jax.tree.leaves_with_path(params)
+        return sum(
+            _bytes(place.shard_shape(leaf.shape), leaf.dtype)
+            for (path, leaf), place in zip(leaves, places, strict=True)
+            if part in jax.tree_util.keystr(path)
         )
-        return sum(jax.tree.leaves(shards))
 
     def quantised_bytes(kind: Kind) -> float:
         return device_bytes(
@@ -127,6 +131,7 @@ def plan(
         device_weight_bytes=device_bytes(params),
         activation_bytes=float(analysis.temp_size_in_bytes),
         transfer_bytes=moved,
+        unstacked_bytes=device_bytes(params, "blocks_"),
         cache_bytes=heads * length * jnp.dtype(precision.dtype).itemsize,
         flops=count_flops(read, params, tokens, targets) / batch,
         device_streams=batch // sharing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,11 @@ def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[st
 
 
 def write_folder(
-    folder: Path, config: Shape, read: Callable[[str], np.ndarray], tokenizer_json: str
+    folder: Path,
+    config: Shape,
+    read: Callable[[str], np.ndarray],
+    tokenizer_json: str,
+    ends: Collection[int] = (),
 ) -> tuple[str, ...]:
     """Write a model as a folder that this package and transformers read; the names of the files, in order.
 
@@ -151,6 +155,7 @@ def write_folder(
         config: the shape of the model.
         read: gives a tensor by its Hugging Face name; called once for each.
         tokenizer_json: of its tokenizer.
+        ends: tokens with which the model ends a text.
     """
     sizes = tensor_shapes(config)
     family = family_of(config)
@@ -164,7 +169,7 @@ def write_folder(
     weight_map = {name: shard for shard, names in shards.items() for name in names}
     total = sum(4 * math.prod(shape) for shape in sizes.values())
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-    write_json(folder / CONFIG, shape_json(config))
+    write_json(folder / CONFIG, shape_json(config, ends))
     with atomic_path(folder / TOKENIZER) as temporary:
         temporary.write_text(tokenizer_json)
     return UNEMBEDDING_SHARD, BLOCKS_SHARD, INDEX, CONFIG, TOKENIZER

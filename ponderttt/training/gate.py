@@ -89,7 +89,9 @@ def train_gate(
     train_step = _compile(graph, gate_graph, config, kind, tuple(costs))
     state = GateState(weights, _optimiser(config).init(weights))
     # Which streams these are does not depend on where training was resumed: programs with and without them round apart.
-    keeps = streams_within(streams, len(readout.unembedding), logits_bytes) if module.reads == "logits" else 0
+    keeps = (
+        streams_within(streams, readout.unembedding.shape[0], logits_bytes) if module.reads == "logits" else 0
+    )
     kept: dict[int, Float[Array, "N T V"]] = {}
     done = 0
     log: Log = []

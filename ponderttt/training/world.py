@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from ponderttt.actions import Action
 from ponderttt.loop.arm import RECONSTRUCTION_ERROR
@@ -49,7 +48,7 @@ class World:
     Args:
         programs: of the module.
         streams: to act on.
-        unembedding: the frozen vocabulary projection.
+        unembedding: the frozen vocabulary projection [V, D], as the model keeps it.
         suffix: frozen blocks after the split layer, for modules that read from there.
         memory_bytes: fast weights that are kept at hand; others are computed again from the updates that led to them.
         logits_bytes: frozen logits that are kept at hand, of the first streams; others are projected again.
@@ -59,14 +58,14 @@ class World:
         self,
         programs: ModulePrograms,
         streams: Sequence[StreamLike],
-        unembedding: Float[Array, "V D"],
+        unembedding: Any,
         suffix: Any = None,
         memory_bytes: int = 1 << 30,
         logits_bytes: float = 0,
     ) -> None:
         self.programs, self.streams = programs, streams
         self._groups = [Group([stream], unembedding, suffix) for stream in streams]
-        self._keeps_pages = streams_within(streams, len(unembedding), logits_bytes)
+        self._keeps_pages = streams_within(streams, unembedding.shape[0], logits_bytes)
         self._page: tuple[int, Page] | None = None
         self._reads: dict[tuple[int, int, Updates], Read] = {}
         fresh = programs.reset(programs.slow).value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from ponderttt.config import CorpusConfig
 from ponderttt.corpus.chunks import CHUNKS_FILE, build_chunks, chunk_facts, read_chunks
 from ponderttt.corpus.shards import build_shards
-from ponderttt.corpus.streams import Document, Stream, Tokens, build_stream, cut_chunks, tokenize_documents
+from ponderttt.corpus.streams import Document, Stream, Tokens, cut_chunks, tokenize_documents
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.provenance import write_manifest
 
@@ -25,6 +26,16 @@ PAD = 1_000
 def tokens_of(ids: list[int], n_bytes: list[int]) -> Tokens:
     starts = np.array([0] if ids else [], np.int32)
     return Tokens(np.array(ids, np.int32), np.array(n_bytes, np.int32), starts, ("a.py",) * len(starts), ())
+
+
+def stream_of(
+    documents: Sequence[Document], tokenizer: Any, chunk_size: int, name: str, max_chunks: int | None = None
+) -> Stream:
+    # One token more than the chunks read: the successor of the last.
+    most = None if max_chunks is None else max_chunks * chunk_size + 1
+    return cut_chunks(
+        tokenize_documents(documents, tokenizer, most), chunk_size, tokenizer.pad_id, name, "Python"
+    )
 
 
 def scored(stream: Stream) -> list[int]:
@@ -72,7 +83,7 @@ def test_bytes_of_a_stream_are_those_of_its_text_but_the_first_tokens(
     documents: list[str], chunk_size: int, tokenizer: Any
 ) -> None:
     named = [Document(f"{i}.py", text) for i, text in enumerate(documents)]
-    stream = build_stream(named, tokenizer, chunk_size, "s", "Python")
+    stream = stream_of(named, tokenizer, chunk_size, "s")
     tokens = tokenize_documents(named, tokenizer)
     assert tokens.not_lossless == ()
     total = sum(len(text.encode()) for text in documents)
@@ -94,8 +105,8 @@ def test_a_shortened_stream_is_a_prefix_of_the_whole_one(
     documents: list[str], chunk_size: int, max_chunks: int, tokenizer: Any
 ) -> None:
     named = [Document(f"{i}.py", text) for i, text in enumerate(documents)]
-    whole = build_stream(named, tokenizer, chunk_size, "s", "Python")
-    short = build_stream(named, tokenizer, chunk_size, "s", "Python", max_chunks)
+    whole = stream_of(named, tokenizer, chunk_size, "s")
+    short = stream_of(named, tokenizer, chunk_size, "s", max_chunks)
     assert short.n_chunks == min(max_chunks, whole.n_chunks)
     for name in ("input_ids", "targets", "mask", "n_bytes"):
         assert np.array_equal(getattr(short, name), getattr(whole, name)[:max_chunks]), name
@@ -117,7 +128,7 @@ def test_files_after_the_last_chunk_are_not_tokenised(tokenizer: Any) -> None:
             return tokenizer.encode(text)
 
     documents = [Document(f"{i}.py", f"value_{i} = {i}\n" * 20) for i in range(10)]
-    build_stream(documents, Watching(), 16, "s", "Python", max_chunks=2)  # type: ignore[arg-type]
+    stream_of(documents, Watching(), 16, "s", max_chunks=2)
     assert seen == [documents[0].text]
 
 
@@ -165,7 +176,7 @@ def test_chunks_survive_the_disk(
     facts = build_chunks(shards, tokenizer, 64, tmp_path / "chunks")
     streams = read_chunks(tmp_path / "chunks", REBUILD)
     expected = [
-        build_stream([Document(p.name, p.read_text()) for p in files], tokenizer, 64, name, "Python")
+        stream_of([Document(p.name, p.read_text()) for p in files], tokenizer, 64, name)
         for name, files in (("big", code_files[:4]), ("single", code_files[4:5]))
     ]
     assert [stream.stream_id for stream in streams] == ["big", "single"]

@@ -263,7 +263,7 @@ def test_a_prompt_stands_behind_its_repository_under_its_own_name(place: Path) -
     tokenizer = open_model(load("config.yaml"), "tiny", print).tokenizer
     assert tokenizer is not None
     before = [Document(name, CODE[name]) for name in ("a.py", "b.py")]
-    ids, source = prompted(before, Document("z.js", "let x"), "src/z.js", tokenizer)
+    ids, source = prompted(before, Document("z.js", "let x"), "src/z.js", tokenizer, print)
     starts = source.document_starts
     assert [
         tokenizer.decode(ids[a:b]).removesuffix("<|endoftext|>") for a, b in pairwise([*starts, len(ids)])
@@ -276,6 +276,6 @@ def test_a_prompt_stands_behind_its_repository_under_its_own_name(place: Path) -
     assert (source.name, source.language) == ("src/z.js", "JavaScript")
     assert source.document_paths == ("a.py", "b.py", "z.js")
     # Standard input has no name to go by: its language is that of the repository, if there is one.
-    assert prompted(before, Document("-", "let x"), "-", tokenizer)[1].language == "Python"
-    assert prompted([], Document("-", "let x"), "-", tokenizer)[1].language == "any"
-    assert prompted([], Document("-", "let x"), "-", tokenizer)[1].document_starts == (0,)
+    assert prompted(before, Document("-", "let x"), "-", tokenizer, print)[1].language == "Python"
+    alone = prompted([], Document("-", "let x"), "-", tokenizer, print)[1]
+    assert (alone.language, alone.document_starts) == ("any", (0,))

@@ -145,3 +145,6 @@ def test_a_text_beyond_the_context_is_refused(tiny: Backbone) -> None:
 def test_a_prompt_without_tokens_is_refused(tiny: Backbone) -> None:
     with pytest.raises(PonderTTTError, match="a prompt has no tokens"):
         Generator(tiny).continuations([], [], 4)
+    # A beginning-of-sequence token alone is no prompt.
+    with pytest.raises(PonderTTTError, match="a prompt has no tokens"):
+        Generator(tiny).continuations([[]], [GREEDY], 4)

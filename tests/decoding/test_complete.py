@@ -87,6 +87,9 @@ def test_the_text_ends_before_a_stop_string(complete: Callable[..., Result]) -> 
         (("prompt.py", "--max-tokens", "0"), "max_tokens is 0"),
         (("prompt.py", "--fast-weights", "none", "--max-tokens", "300"), "the model's context of 256"),
         (("prompt.py", "--context-chunks", "9"), "lower chunk_size or context_chunks"),
+        (("prompt.py", "--fast-weights", "suffix", "--context-chunks", "1"), "see one chunk at a time"),
+        (("prompt.py", "--slow-weights", "nowhere"), "'nowhere' does not exist"),
+        (("prompt.py", "--slow-weights", "prompt.py"), "prompt.py: damaged"),
         (("prompt.py", "--repository", "nowhere"), "'nowhere' does not exist"),
     ],
 )

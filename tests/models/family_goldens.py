@@ -1,4 +1,4 @@
-"""Tiny models whose logits and gradients PyTorch and transformers computed once: the cases and how to read them."""
+"""Tiny models that PyTorch and transformers ran once, module by module and whole: the cases and how to read them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ponderttt.models import tensors
-from ponderttt.models.decoder import Decoder
+from ponderttt.models import blocks, tensors
+from ponderttt.models.decoder import Decoder, embedded
+from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
 from ponderttt.models.families.gemma3 import Gemma3Config
 from ponderttt.models.families.gpt2 import GPT2Config
@@ -20,6 +21,8 @@ from ponderttt.models.families.llama import LlamaConfig
 FOLDER = Path(__file__).parent / "goldens"
 LOGITS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
+#: Of what one module gives, relative to its largest value.
+MODULE_TOLERANCE = 1e-5
 
 #: Grouped queries, tied and untied, a head size that is not width / heads, lengths around the attention block; windows
 #: shorter and longer than that block, and positions of global blocks with and without a factor.
@@ -133,32 +136,42 @@ CASES: dict[str, tuple[Shape, tuple[int, int]]] = {
 
 @dataclass(frozen=True)
 class Golden:
-    """Weights, tokens and what the reference makes of them; gradients are of the mean next-token loss."""
+    """Weights, tokens and what the reference makes of them; gradients are of the mean next-token loss.
+
+    ``modules`` are what its modules give, by the names of :func:`own_modules`.
+    """
 
     config: Shape
     weights: dict[str, np.ndarray]
     tokens: np.ndarray
     logits: np.ndarray
     gradients: dict[str, np.ndarray]
+    modules: dict[str, np.ndarray]
 
 
 def save(path: Path, golden: Golden) -> None:
     """Write a golden as one compressed archive."""
     arrays = {f"weight/{name}": array for name, array in golden.weights.items()}
     arrays |= {f"gradient/{name}": array for name, array in golden.gradients.items()}
+    arrays |= {f"module/{name}": array for name, array in golden.modules.items()}
     np.savez_compressed(path, tokens=golden.tokens, logits=golden.logits, **arrays)
 
 
 def read(name: str) -> Golden:
     """Read the committed golden of a case."""
     with np.load(FOLDER / f"{name}.npz") as archive:
-        parts: dict[str, dict[str, np.ndarray]] = {"weight": {}, "gradient": {}}
+        parts: dict[str, dict[str, np.ndarray]] = {"weight": {}, "gradient": {}, "module": {}}
         for key in archive.files:
             if "/" in key:
                 kind, tensor = key.split("/")
                 parts[kind][tensor] = archive[key]
         return Golden(
-            CASES[name][0], parts["weight"], archive["tokens"], archive["logits"], parts["gradient"]
+            CASES[name][0],
+            parts["weight"],
+            archive["tokens"],
+            archive["logits"],
+            parts["gradient"],
+            parts["module"],
         )
 
 
@@ -180,6 +193,37 @@ def own_results(golden: Golden) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
     gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(params)
     return np.asarray(logits), tensors.disassemble(nnx.merge(graph, gradients))
+
+
+def own_modules(golden: Golden) -> dict[str, np.ndarray]:
+    """What each module of this package's model gives, fed with what the reference's modules in front of it gave.
+
+    ``embedding`` [B, T, D]; of each block ``N.attention``, the residual stream behind attention [B, T, D],
+    ``N.inner``, what the down-projection reads [B, T, F], and ``N.block``, what the block gives; ``final_norm``.
+    """
+    shape, given, model = golden.config, golden.modules, model_of(golden)
+    family, outer = family_of(shape), model.outer.arrays()
+    places = family.places(shape, jnp.arange(golden.tokens.shape[1]))
+    unmasked = jnp.ones(golden.tokens.shape[1], dtype=bool)
+    found = {"embedding": embedded(shape, outer, jnp.asarray(golden.tokens))}
+    stream = jnp.asarray(given["embedding"])
+    stacks = [model.blocks_before.arrays(), model.blocks_after.arrays()]
+    for layer, kind in enumerate(family.kinds(shape)):
+        stack, row = (
+            (stacks[0], layer) if layer < model.split_layer else (stacks[1], layer - model.split_layer)
+        )
+        block, place = {name: array[row] for name, array in stack.items()}, places.of(kind)
+        found[f"{layer}.attention"], found[f"{layer}.inner"] = jax.vmap(
+            lambda rows, block=block, place=place: blocks.before_down_projection(
+                shape, block, rows, place, unmasked
+            )
+        )(stream)
+        found[f"{layer}.block"] = jax.vmap(
+            lambda residual, inner, block=block: blocks.finish_block(shape, block, residual, inner)
+        )(jnp.asarray(given[f"{layer}.attention"]), jnp.asarray(given[f"{layer}.inner"]))
+        stream = jnp.asarray(given[f"{layer}.block"])
+    found["final_norm"] = family.final_norm(shape, outer, stream)
+    return {name: np.asarray(array) for name, array in found.items()}
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:

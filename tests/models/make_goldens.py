@@ -54,12 +54,41 @@ def make(name: str) -> goldens.Golden:
     seed = list(goldens.CASES).index(name)
     arrays = tensors.random_tensors(shape, jax.random.key(seed))
     tokens = np.random.default_rng(seed).integers(0, shape.vocab_size, (batch, length))
-    return refer(goldens.Golden(shape, arrays, tokens.astype(np.int32), np.empty(0), {}))
+    return refer(goldens.Golden(shape, arrays, tokens.astype(np.int32), np.empty(0), {}, {}))
+
+
+def watch(model: transformers.PreTrainedModel, modules: dict[str, np.ndarray]) -> None:
+    """Keep what the modules of a model read and give, by the names of :func:`family_goldens.own_modules`."""
+
+    def keep(name: str, tensor: object) -> None:
+        modules[name] = (tensor[0] if isinstance(tensor, tuple) else tensor).detach().numpy()
+
+    def read_by(module: torch.nn.Module, name: str) -> None:
+        module.register_forward_pre_hook(lambda _, inputs: keep(name, inputs[0]))
+
+    def given_by(module: torch.nn.Module, name: str) -> None:
+        module.register_forward_hook(lambda _, inputs, output: keep(name, output))
+
+    body = model.base_model
+    layers, final_norm = (body.h, body.ln_f) if hasattr(body, "h") else (body.layers, body.norm)
+    read_by(layers[0], "embedding")
+    for number, layer in enumerate(layers):
+        # The norm in front of the MLP is the first thing behind attention in every family.
+        for norm in ("pre_feedforward_layernorm", "ln_2", "post_attention_layernorm"):
+            if hasattr(layer, norm):
+                read_by(getattr(layer, norm), f"{number}.attention")
+                break
+        down = layer.mlp.c_proj if hasattr(layer.mlp, "c_proj") else layer.mlp.down_proj
+        read_by(down, f"{number}.inner")
+        given_by(layer, f"{number}.block")
+    given_by(final_norm, "final_norm")
 
 
 def refer(golden: goldens.Golden) -> goldens.Golden:
-    """The same weights and tokens with logits and gradients by the reference."""
+    """The same weights and tokens with what the reference's modules give, and its logits and gradients."""
     model = reference_model(golden.config, golden.weights)
+    modules: dict[str, np.ndarray] = {}
+    watch(model, modules)
     tokens = torch.from_numpy(golden.tokens).long()
     logits = model(tokens).logits
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
@@ -70,7 +99,7 @@ def refer(golden: goldens.Golden) -> goldens.Golden:
         if name in golden.weights and parameter.grad is not None
     }
     assert gradients.keys() == golden.weights.keys()
-    return goldens.Golden(golden.config, golden.weights, golden.tokens, logits.detach().numpy(), gradients)
+    return replace(golden, logits=logits.detach().numpy(), gradients=gradients, modules=modules)
 
 
 def check(name: str) -> bool:
@@ -78,19 +107,32 @@ def check(name: str) -> bool:
     committed = goldens.read(name)
     fresh = refer(committed)
     own_logits, own_gradients = goldens.own_results(committed)
+    own_modules = goldens.own_modules(replace(committed, modules=fresh.modules))
     passed = True
-    for label, logits, gradients in (
-        ("committed", committed.logits, committed.gradients),
-        ("ponderttt", own_logits, own_gradients),
+    for label, logits, gradients, modules in (
+        ("committed", committed.logits, committed.gradients, committed.modules),
+        ("ponderttt", own_logits, own_gradients, own_modules),
     ):
         off = float(np.abs(logits - fresh.logits).max())
-        worst = max(goldens.largest_difference(gradients[key], fresh.gradients[key]) for key in gradients)
-        good = off <= goldens.LOGITS_TOLERANCE and worst <= goldens.GRADIENT_TOLERANCE
+        worst = largest(gradients, fresh.gradients)
+        module = largest(modules, fresh.modules)
+        good = (
+            off <= goldens.LOGITS_TOLERANCE
+            and worst <= goldens.GRADIENT_TOLERANCE
+            and module <= goldens.MODULE_TOLERANCE
+        )
         passed &= good
         print(
-            f"{name:12s} {label:10s} logits {off:.1e}  gradients {worst:.1e}  {'ok' if good else 'DIFFERS'}"
+            f"{name:14s} {label:10s} logits {off:.1e}  gradients {worst:.1e}  modules {module:.1e}  {'ok' if good else 'DIFFERS'}"
         )
     return passed
+
+
+def largest(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """The largest relative difference of any of them; infinite where one is missing."""
+    if found.keys() != expected.keys():
+        return float("inf")
+    return max(goldens.largest_difference(found[name], expected[name]) for name in expected)
 
 
 def check_real(model: config.ModelConfig, name: str, cache_dir: Path) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 from safetensors.numpy import save_file
 from tokenizers import pre_tokenizers
@@ -35,6 +37,11 @@ SHAPE = LlamaConfig(
     max_context=128,
     tied=True,
 )
+
+#: Widths are multiples of 256, the block of the K types.
+K_SHAPE = replace(SHAPE, width=256, head_dim=64, mlp_width=256)
+#: Where the half-precision scales of a block lie, in bytes; they decide whether its values are numbers of any use.
+K_SCALES = {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
 
 _NAMES = {
     "input_layernorm": "attn_norm",
@@ -74,15 +81,28 @@ def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows[order]
 
 
+def quantised(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
+    """Bytes of a matrix in one of GGUF's types; for the K types, which gguf only reads, blocks of other random values."""
+    if kind.name not in K_SCALES:
+        return quantize(array, kind)
+    values, size = GGML_QUANT_SIZES[kind]
+    random = np.random.default_rng(zlib.crc32(array.tobytes()))
+    blocks = random.integers(0, 256, (array.size // values, size), np.uint8)
+    for start in K_SCALES[kind.name]:
+        scales = random.uniform(1e-3, 1e-2, (len(blocks), 1)).astype(np.float16)
+        blocks[:, start : start + 2] = scales.view(np.uint8)
+    return blocks.reshape(len(array), -1)
+
+
 def write_gguf(
     path: Path,
     config: LlamaConfig,
     arrays: Mapping[str, np.ndarray],
-    quantised: GGMLQuantizationType | None = None,
+    kind: GGMLQuantizationType | None = None,
     splitter: str = "smollm",
     architecture: str = "llama",
 ) -> None:
-    """Write a model as llama.cpp's converter does; matrices in ``quantised`` where given."""
+    """Write a model as llama.cpp's converter does; matrices in type ``kind`` where given."""
     writer = begin_gguf(path, architecture, config, splitter)
     writer.add_head_count_kv(config.kv_heads)
     writer.add_rope_freq_base(config.rope_base)
@@ -90,8 +110,8 @@ def write_gguf(
     for name, array in arrays.items():
         heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2])
         stored = interleave(array, heads) if heads else array
-        if quantised is not None and array.ndim == 2:
-            writer.add_tensor(gguf_name(name), quantize(stored, quantised), raw_dtype=quantised)
+        if kind is not None and array.ndim == 2:
+            writer.add_tensor(gguf_name(name), quantised(stored, kind), raw_dtype=kind)
         else:
             writer.add_tensor(gguf_name(name), np.ascontiguousarray(stored))
     finish_gguf(writer)
@@ -107,6 +127,7 @@ def begin_gguf(path: Path, architecture: str, config: Shape, splitter: str) -> G
     writer.add_head_count(config.heads)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(splitter)
+    writer.add_eos_token_id(SPECIAL.index("<|im_start|>"))
     writer.add_token_list(TOKENS)
     writer.add_token_types(KINDS)
     writer.add_token_merges(MERGES)

@@ -2,7 +2,7 @@
 
 Losses by the blocked projection, of exact and of quantised models, and the digests of these; and, with one process, the
 losses and features of the frozen pass, which is what the workflow runs when a configuration gives a model several devices,
-and how a quantised model continues a text.
+and how a quantised model continues a text, is scored under fast weights, and goes on under them.
 
 It checks on its way what can only be seen here: that a device has of a parameter what one device alone has there, and that no
 copy of a parameter stays on the host.
@@ -17,15 +17,22 @@ from dataclasses import replace
 import jax
 import numpy as np
 
+from ponderttt.config import RulesConfig
 from ponderttt.corpus.streams import Tokens, cut_chunks
+from ponderttt.decoding.adaptive import AdaptiveText
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
+from ponderttt.fast_weights.build import build
 from ponderttt.frozen import FrozenModel
+from ponderttt.loop.methods import Spending
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.losses import linear_cross_entropy
 from ponderttt.models.quantised import EXACT, Precision
 from ponderttt.models.sharding import batch_sharding, make_mesh, parse_mesh
+from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.scoring import score_stream
 from tiny_families import TINY
+from tiny_streams import TINY as FAST_WEIGHTS
 
 if len(sys.argv) > 2:
     jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[3]))
@@ -33,6 +40,8 @@ mesh = make_mesh(parse_mesh(sys.argv[1]))
 tokens = np.random.default_rng(0).integers(3, 60, (8, 130)).astype(np.int32)
 text = Tokens(tokens.reshape(-1), np.ones(tokens.size, np.int32), np.zeros(1, np.int32), ("a.py",), ())
 stream = cut_chunks(text, 64, 64, "text", "Python")
+few = Tokens(tokens[0], text.n_bytes[:130], text.document_starts, ("a.py",), ())
+short = cut_chunks(few, 64, 64, "few", "Python")
 precisions = {"": EXACT, " in int8": Precision(kind="int8"), " in int4": Precision("bfloat16", "int4")}
 
 
@@ -64,4 +73,14 @@ for family, how in [*((family, "") for family in TINY), ("gemma3", " in int8"), 
     if len(sys.argv) == 2 and "int8" in how:
         written = Generator(backbone).continuations([tokens[0, :9].tolist()], [Sampling()], 4)
         found[f"{family}{how} goes on"] = [float(token) for token in written[0]]
+        module = build("lora", shape.width, FAST_WEIGHTS, 0)
+        spending = Spending(3.0, NOMINAL_COSTS, RulesConfig())
+        model = FrozenModel(backbone)
+        scored = score_stream(model, short, module, "update_1", spending)
+        found[f"{family}{how} scored"] = [step.loss for step in scored]
+        adapted = AdaptiveText(
+            model, module, "update_1", spending, chunk_size=64, context_chunks=0, max_tokens=90
+        )
+        list(adapted.read(tokens[0, :70].tolist()))
+        found[f"{family}{how} adapted"] = np.asarray(adapted.next_token()).tolist()
 print(json.dumps(found))

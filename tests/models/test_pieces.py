@@ -10,7 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ponderttt.corpus.streams import Document
 from ponderttt.errors import PonderTTTError
+from ponderttt.jobs.complete import prompted
+from ponderttt.jobs.score import NOT_GIVEN_BACK
 from ponderttt.models import tokenizer
 from ponderttt.models.tokenizer_tables import from_pieces
 
@@ -96,3 +99,14 @@ def test_what_changes_the_text_or_can_not_be_used_is_refused() -> None:
         from_pieces([*TOKENS, "he"], [*KINDS, 1], [*SCORES, 0.0])
     with pytest.raises(PonderTTTError, match="no <unk>"):
         from_pieces(TOKENS[4:], KINDS[4:], SCORES[4:])
+
+
+def test_a_text_with_the_sign_for_a_space_is_named_and_never_continued() -> None:
+    """Of a repository it is left out."""
+    notices: list[str] = []
+    strange = Document("s.py", "x = '\u2581'\n")
+    ids, source = prompted([strange], Document("z.py", "he"), "z.py", READER, notices.append)
+    assert source.document_paths == ("z.py",) and ids == READER.encode("he")
+    assert notices == [f"s.py: left out, {NOT_GIVEN_BACK}"]
+    with pytest.raises(PonderTTTError, match=r"s\.py: the model's tokenizer does not give its text back"):
+        prompted([], strange, "s.py", READER, notices.append)

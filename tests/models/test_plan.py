@@ -45,10 +45,13 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_bytes_of_weights_are_those_of_the_model(family: str) -> None:
     shape = TINY[family]
     found = plan(shape, ONE, Precision(), chunk_size=64)
-    leaves = jax.tree.leaves(random_backbone(shape, jax.random.key(0)).params)
+    params = random_backbone(shape, jax.random.key(0)).params
+    leaves = jax.tree.leaves(params)
     assert found.weight_bytes == found.device_weight_bytes == sum(leaf.nbytes for leaf in leaves)
     assert found.parameters == parameter_count(shape) == sum(leaf.size for leaf in leaves)
     assert found.activation_bytes > 0
+    blocks = jax.tree.leaves((params["blocks_before"], params["blocks_after"]))
+    assert found.unstacked_bytes == sum(leaf.nbytes for leaf in blocks)
     half = plan(shape, ONE, Precision("bfloat16"), chunk_size=64)
     assert half.weight_bytes == found.weight_bytes / 2
 
@@ -131,7 +134,7 @@ def test_a_plan_beyond_the_memory_is_one_line() -> None:
 
 
 def test_a_plan_that_does_not_fit_says_what_would() -> None:
-    found = Plan(10, 24 * GIB, 24 * GIB, 1 * GIB, 0, 0, 0)
+    found = Plan(10, 24 * GIB, 24 * GIB, 1 * GIB, 0, 0, 0, 0)
     with pytest.raises(PonderTTTError) as error:
         check_memory(found, 9 * GIB, "big", "in bfloat16 on 1 device")
     said = str(error.value)
@@ -149,7 +152,7 @@ def refusal(found: Plan, gib: float) -> str:
 
 def test_a_plan_says_which_quantisation_would_fit() -> None:
     """The one of most bits, and none where weights are not what is too much."""
-    found = Plan(10, 24 * GIB, 24 * GIB, 1 * GIB, 0, 0, 0, 1, {"int8": 12 * GIB, "int4": 7 * GIB})
+    found = Plan(10, 24 * GIB, 24 * GIB, 1 * GIB, 0, 0, 0, 0, 1, {"int8": 12 * GIB, "int4": 7 * GIB})
     assert "it fits with --quantize int8" in refusal(found, 14)
     assert "it fits with --quantize int4" in refusal(found, 9)
     assert "--quantize" not in refusal(found, 7)
@@ -157,7 +160,7 @@ def test_a_plan_says_which_quantisation_would_fit() -> None:
 
 
 def test_a_plan_offers_fewer_streams_only_where_there_are_several() -> None:
-    found = Plan(10, 1 * GIB, 1 * GIB, 8 * GIB, 0, 0, 0, 1)
+    found = Plan(10, 1 * GIB, 1 * GIB, 8 * GIB, 0, 0, 0, 0, 1)
     assert refusal(found, 4).endswith("8.0 GiB of that are not weights: read shorter chunks")
     assert "read fewer streams at once" in refusal(replace(found, device_streams=2), 4)
 

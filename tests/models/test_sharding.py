@@ -108,7 +108,13 @@ def test_a_mesh_is_read(text: str, sizes: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("model=2", "unknown 'model'"), ("tensor=0", "'0' is not a number"), ("x", "'x' is not")],
+    [
+        ("model=2", "unknown 'model'"),
+        ("tensor=0", "'0' is not a number"),
+        ("x", "'x' is not"),
+        ("\u00b2", "'\u00b2' is not"),
+        ("tensor=2,tensor=4", "tensor is named twice"),
+    ],
 )
 def test_what_is_no_mesh_is_one_line(text: str, says: str) -> None:
     with pytest.raises(PonderTTTError) as error:

@@ -69,6 +69,21 @@ def test_rows_of_the_embedding_without_a_token_come_before_the_pad() -> None:
         tokenizer.from_json(READER.json, vocab_size=len(files.TOKENS) - 1)
 
 
+def test_special_tokens_without_a_row_are_left_out() -> None:
+    """Published text models of Gemma 3 name a token of images behind their last row."""
+    padded = json.loads(READER.json)
+    own = [token for token in padded["added_tokens"] if token["content"] != tokenizer.PAD]
+    behind = {**own[0], "id": len(files.TOKENS), "content": "<image_soft_token>"}
+    padded["added_tokens"] = [*own, behind]
+    text = json.dumps(padded)
+    found = tokenizer.from_json(text, vocab_size=len(files.TOKENS))
+    assert (found.pad_id, found.vocab_size) == (len(files.TOKENS), len(files.TOKENS))
+    assert found.encode(CODE + "<image_soft_token>") == READER.encode(CODE + "<image_soft_token>")
+    assert tokenizer.from_json(found.json).digest == found.digest
+    # With a row of its own it stays, and the pad comes behind it.
+    assert tokenizer.from_json(text, vocab_size=len(files.TOKENS) + 1).pad_id == len(files.TOKENS) + 1
+
+
 def test_the_digest_sees_one_merge() -> None:
     fewer = from_vocabulary(files.TOKENS, files.KINDS, files.MERGES[:-1], "smollm")
     whole = from_vocabulary(files.TOKENS, files.KINDS, files.MERGES, "gpt-2")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from gguf import GGMLQuantizationType
-from gguf.quants import dequantize, quantize
+from gguf.quants import dequantize
 from safetensors.numpy import load_file, save_file
 
 import model_files as files
@@ -32,6 +32,7 @@ from tiny_families import TINY
 
 Arrays = dict[str, np.ndarray]
 QUERY = "model.layers.1.self_attn.q_proj.weight"
+TOKENS = files.TOKENS
 TOKENIZER_JSON = from_vocabulary(files.TOKENS, files.KINDS, files.MERGES, "smollm").json
 
 
@@ -81,17 +82,29 @@ def test_a_float32_gguf_gives_back_every_tensor_bit_for_bit(arrays: Arrays, gguf
     assert not np.array_equal(files.interleave(arrays[QUERY], files.SHAPE.heads), arrays[QUERY])
 
 
-@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
-def test_a_quantised_gguf_gives_the_values_that_were_stored(
-    kind: str, arrays: Arrays, tmp_path: Path
-) -> None:
-    quantised = GGMLQuantizationType[kind]
-    files.write_gguf(tmp_path / "tiny.gguf", files.SHAPE, arrays, quantised)
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", *files.K_SCALES])
+def test_a_quantised_gguf_gives_the_values_that_were_stored(kind: str, tmp_path: Path) -> None:
+    quantised, shape = GGMLQuantizationType[kind], files.K_SHAPE if kind in files.K_SCALES else files.SHAPE
+    arrays = tensors.random_tensors(shape, jax.random.key(0))
+    files.write_gguf(tmp_path / "tiny.gguf", shape, arrays, quantised)
     found = loaded(tmp_path / "tiny.gguf")
+    assert found.keys() == arrays.keys()
     for name, array in arrays.items():
-        stored = dequantize(quantize(array, quantised), quantised) if array.ndim == 2 else array
+        stored = array
+        if array.ndim == 2:
+            heads = {"q_proj": shape.heads, "k_proj": shape.kv_heads}.get(name.split(".")[-2])
+            rows = files.interleave(array, heads) if heads else array
+            stored = dequantize(files.quantised(rows, quantised), quantised)
+            if heads:
+                stored = undone(stored, heads)
         np.testing.assert_array_equal(found[name], stored, err_msg=name)
         assert (array.ndim == 1) == np.array_equal(stored, array)
+
+
+def undone(rows: np.ndarray, heads: int) -> np.ndarray:
+    """The order of rows before :func:`model_files.interleave`."""
+    order = files.interleave(np.arange(len(rows)), heads)
+    return rows[np.argsort(order)]
 
 
 def test_one_model_has_one_digest_whatever_file_it_came_from(
@@ -111,6 +124,34 @@ def test_one_model_has_one_digest_whatever_file_it_came_from(
     tokens = jnp.asarray([[5, 9, 33, 7, 200]])
     np.testing.assert_array_equal(first.hidden(tokens), third.hidden(tokens))
     np.testing.assert_allclose(split.suffix(split.prefix(tokens)), third.hidden(tokens), atol=1e-6)
+
+
+def test_what_ends_a_text_is_what_the_files_say(
+    arrays: Arrays, gguf_path: Path, converted: Path, tmp_path: Path
+) -> None:
+    """And what is known by its name: the end of a text, and of a turn."""
+    known = {TOKENS.index("<|endoftext|>"), TOKENS.index("<|im_end|>")}
+    stated = known | {TOKENS.index("<|im_start|>")}
+    for backbone in (
+        weights.load_backbone(config_for(gguf_path), tmp_path),
+        weights.open_backbone(converted),
+    ):
+        assert backbone.tokenizer is not None and backbone.tokenizer.end_ids == stated
+    folder = tmp_path / "hf"
+    files.write_hugging_face_folder(folder, files.SHAPE, arrays, TOKENIZER_JSON)
+
+    def ends(config: object, generation: object) -> set[int]:
+        settings = json.loads((folder / "config.json").read_text())
+        write_json(folder / "config.json", {**settings, "eos_token_id": config})
+        write_json(folder / "generation_config.json", {"eos_token_id": generation})
+        reader = weights.load_backbone(config_for(folder), tmp_path).tokenizer
+        assert reader is not None
+        return set(reader.end_ids)
+
+    assert ends(None, None) == known
+    assert ends(7, [9, 11, len(TOKENS) + 3]) == known | {7, 9, 11}
+    with pytest.raises(PonderTTTError, match=r"generation_config\.json: eos_token_id \['<eos>'\] is not"):
+        ends(None, "<eos>")
 
 
 def test_the_unembedding_alone_is_the_backbones(converted: Path) -> None:

@@ -8,14 +8,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ponderttt.models.families.family import Shape
 from tiny_llama import tiny_llama
 
+LLAMA = tiny_llama()
 ROOT = Path(__file__).resolve().parents[2]
 #: What a checkout needs for the workflow to run.
 PARTS = ("Snakefile", "rules", "workflow_scripts", "schemas", "report", "profiles", "ponderttt")
@@ -52,8 +54,8 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def write_model(folder: Path, seed: int = 0) -> None:
-    """A random model of the Llama family with a byte-level tokenizer, as a folder of safetensors."""
+def write_model(folder: Path, seed: int = 0, shape: Shape = LLAMA) -> None:
+    """A tiny random model with a byte-level tokenizer, as a folder of safetensors."""
     import jax
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -65,7 +67,7 @@ def write_model(folder: Path, seed: int = 0) -> None:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
-    config = tiny_llama(vocab_size=len(alphabet) + 1, mlp_width=64, max_context=256)
+    config = replace(shape, vocab_size=len(alphabet) + 1, mlp_width=64, max_context=256)
     folder.mkdir(parents=True)
     arrays = random_tensors(config, jax.random.key(seed))
     write_folder(folder, config, arrays.__getitem__, core.to_str())

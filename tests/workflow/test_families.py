@@ -1,0 +1,48 @@
+"""The default grid on backbones of other families: another configuration, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+from ponderttt.config import load
+from study import ROOT, Study, write_model
+from tiny_families import TINY
+
+FAMILIES = ("gemma3", "gpt2")
+GRID = load(ROOT / "config.yaml").grid
+
+
+@pytest.mark.slow
+def test_the_default_grid_runs_on_other_families_by_configuration_alone(tmp_path: Path) -> None:
+    study = Study.create(tmp_path)
+    for family in FAMILIES:
+        write_model(study.folder / family, shape=TINY[family])
+    study.configure(
+        models={
+            family: {"family": family, "source": {"kind": "path", "path": family, "accept_terms": True}}
+            for family in FAMILIES
+        },
+        grid__models=[*FAMILIES],
+        grid__fast_weights=[*GRID.fast_weights],
+        grid__methods=[*GRID.methods],
+        grid__context_chunks=[*GRID.context_chunks],
+        grid__seeds=[0],
+    )
+    ran = study.run()
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    with (study.folder / "results/paper_table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    arms = {
+        (kind, method)
+        for kind in GRID.fast_weights
+        for method in GRID.methods
+        if method not in ("in_chunk", "transductive")
+    }
+    for family in FAMILIES:
+        own = [row for row in rows if row["model"] == family]
+        assert arms <= {(row["fast_weights"], row["method"]) for row in own}
+        assert all(math.isfinite(float(row["loss"])) for row in own)
