@@ -155,12 +155,40 @@ def test_columns_that_drifted_are_named(change: str, says: str, tmp_path: Path) 
 def test_an_opt_out_list_names_repositories_and_owners_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "out.txt"
     corpus = CorpusConfig("stack_v2", "Python", "train", hub=HubConfig(path="x", opt_out=str(file)))
-    file.write_text("# whoever asked\nowner/name\nOther/\n\n")
-    assert Selection.of(corpus).opted_out == {"owner/name", "other/"}
-    for line in ("owner", "https://github.com/owner/name", "a b/c"):
-        file.write_text(f"owner/name\n{line}\n")
-        with pytest.raises(PonderTTTError, match="names neither a repository"):
-            Selection.of(corpus)
+    names = ["owner/name", "Other/", "  # and later", "name_company/some.js.", "a-b/.github", "a/b.gitignore"]
+    # As some editors save it, with a mark at its head.
+    file.write_text("\n".join([*names, "# whoever asked", ""]), encoding="utf-8-sig")
+    known = {"owner/name", "other/", "name_company/some.js.", "a-b/.github", "a/b.gitignore"}
+    assert Selection.of(corpus).opted_out == known
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "owner",
+        "https://github.com/owner/name",
+        "github.com/owner",
+        "a b/c",
+        "owner/*",
+        "owner/name.git",
+        "owner/name/",
+        "owner/name # asked in May",
+        "\N{KELVIN SIGN}elvin/name",
+        "owner/na\N{ZERO WIDTH SPACE}me",
+    ],
+)
+def test_a_line_that_could_opt_nobody_out_is_refused_by_its_number(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "out.txt"
+    corpus = CorpusConfig("stack_v2", "Python", "train", hub=HubConfig(path="x", opt_out=str(file)))
+    file.write_text(f"# whoever asked\nowner/name\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(PonderTTTError) as error:
+        Selection.of(corpus)
+    said = str(error.value)
+    assert (
+        f"{file}, line 4: {line!r} names neither a repository nor an owner; write owner/name or owner/"
+        in said
+    )
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(

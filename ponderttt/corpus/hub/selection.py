@@ -12,7 +12,8 @@ from ponderttt.corpus.filters import license_allowed, path_reason, size_reason
 from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.errors import PonderTTTError
 
-_NAME = re.compile(r"[^/\s:]+/[^/\s:]*")
+#: As GitHub names owners (those of companies have an underscore) and repositories.
+_NAME = re.compile(r"[A-Za-z0-9_-]+/(?!.*\.(?i:git)$)[A-Za-z0-9._-]*")
 
 
 def stable_hash(name: str) -> float:
@@ -78,16 +79,21 @@ def _opted_out(path: str | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = Path(path).expanduser().read_text().splitlines()
+        # Some editors put a mark at the head of a file, which belongs to no name.
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise PonderTTTError(
             f"{path}: not a readable opt-out list; check the key 'hub.opt_out' of the corpus"
         ) from None
-    names = [line.strip().lower() for line in lines if line.strip() and not line.startswith("#")]
-    for name in names:
+    names = []
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
         # Anything else would never match, and whoever wrote it would stay in.
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(line):
             raise PonderTTTError(
-                f"{path}: '{name}' names neither a repository (owner/name) nor an owner (owner/); correct this line"
+                f"{path}, line {number}: {line!r} names neither a repository nor an owner; write owner/name or owner/, with "
+                "letters, digits, - _ and . alone, without the address of a server, * or .git at the end"
             )
+        names.append(line.lower())
     return names
