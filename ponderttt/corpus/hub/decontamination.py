@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -108,17 +109,18 @@ def _records(path: Path) -> list[dict[str, Any]]:
             rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
             return rows
         raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
+        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
         found = (
             json.loads(text)
             if text.lstrip().startswith("[")
-            else [json.loads(line) for line in text.splitlines() if line.strip()]
+            # Not of splitlines, which ends lines inside of strings too, where they have a separator of Unicode.
+            else [json.loads(line) for line in text.split("\n") if line.strip()]
         )
     except FileNotFoundError:
         raise PonderTTTError(
             f"{path}: no such file of benchmark problems; check the key 'hub.decontaminate' of the corpus"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise PonderTTTError(
             f"{path}: not readable as JSON, JSON Lines or Parquet ({' '.join(str(error).split())[:100]}); fetch it again"
         ) from None
