@@ -48,7 +48,12 @@ _GENERATED_TEXT = re.compile(
 )
 _HEADER_CHARACTERS = 1_200
 
-_SPDX_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() -]+)")
+_SPDX_TAG = re.compile(r"SPDX-License-Identifier[ \t]*:", re.IGNORECASE)
+_LINE = re.compile(r"[^\r\n]*")
+#: What ends the comment that a tag stands in, wherever the line goes on behind it.
+_COMMENT_END = re.compile(r"\*/|-->|#\}|%>|\*\)")
+#: Quotes, dashes and the like around an expression; a plus and a parenthesis belong to it.
+_AROUND = re.compile(r"^[^\w(]+|[^\w+)]+$")
 _ASCII_ALPHANUMERIC = (string.ascii_letters + string.digits).encode()
 
 
@@ -119,8 +124,21 @@ def _alphanumeric_share(text: str) -> float:
 
 
 def stated_licenses(text: str) -> tuple[str, ...]:
-    """The SPDX expressions in the head of a file, as ``SPDX-License-Identifier`` tags state them."""
-    return tuple(match.strip() for match in _SPDX_TAG.findall(text[:_HEADER_CHARACTERS]))
+    """What the ``SPDX-License-Identifier`` tags in the head of a file state, each up to the end of its line or comment.
+
+    Nothing is taken for an expression that is none: ``MIT/GPL-3.0-only`` stays as it is, and no list of licenses has it.  The
+    same goes for a tag that code in the head only mentions, in a pattern or a template, and for one with nothing behind it.
+    """
+    found = []
+    for tag in _SPDX_TAG.finditer(text, 0, _HEADER_CHARACTERS):
+        # A line that begins in the head counts whole.
+        line = _LINE.match(text, tag.end())
+        assert line is not None
+        stated = _AROUND.sub("", _COMMENT_END.split(line.group(), maxsplit=1)[0])
+        while stated.endswith(")") and stated.count("(") < stated.count(")"):
+            stated = _AROUND.sub("", stated[:-1])
+        found.append(stated)
+    return tuple(found)
 
 
 def license_allowed(expression: str, allowed: Iterable[str]) -> bool:

@@ -169,6 +169,60 @@ def test_licenses_that_a_file_states_are_recorded() -> None:
     assert file.detected_licenses == ("MIT", "Apache-2.0")
 
 
+@pytest.mark.parametrize(
+    ("line", "stated"),
+    [
+        ("# SPDX-License-Identifier: MIT/GPL-3.0-only", "MIT/GPL-3.0-only"),
+        ("# SPDX-License-Identifier: MIT, GPL-3.0", "MIT, GPL-3.0"),
+        ("# SPDX-License-Identifier: MIT; GPL-3.0", "MIT; GPL-3.0"),
+        ('# SPDX-License-Identifier: "GPL-3.0"', "GPL-3.0"),
+        ("# spdx-license-identifier : GPL-2.0+", "GPL-2.0+"),
+        ("# SPDX-License-Identifier:", ""),
+        ("# SPDX-License-Identifier: MIT or anything else", "MIT or anything else"),
+        # Code that only mentions the tag, where the files of other repositories have it.
+        ('PATTERN = "SPDX-License-Identifier: (.*)"', ""),
+        ('HEADER = f"SPDX-License-Identifier: {name}"', "name"),
+        ('if "SPDX-License-Identifier:" in line:', "in line"),
+        ("KNOWN = ['SPDX-License-Identifier: MIT', 'SPDX-License-Identifier: ISC']", None),
+    ],
+)
+def test_a_tag_that_states_no_allowed_license_drops_the_file(line: str, stated: str | None) -> None:
+    content = f"{line}\n".encode() + GOOD
+    if stated is not None:
+        assert stated_licenses(content.decode()) == (stated,)
+    kept, drops = run("a.py", content)
+    assert (kept, reasons(drops)) == ([], {"license": 1})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# SPDX-License-Identifier: MIT",
+        "/* SPDX-License-Identifier: MIT */ var a = 1, b = 2; /* GPL-3.0 */",
+        "<!-- SPDX-License-Identifier: MIT -->",
+        "{# SPDX-License-Identifier: MIT #}",
+        "(* SPDX-License-Identifier: MIT *)",
+        "# (SPDX-License-Identifier: MIT)",
+        "# SPDX-License-Identifier: 'MIT'.",
+        '__license__ = "SPDX-License-Identifier: MIT"',
+        "# SPDX-License-Identifier: MIT\r",
+    ],
+)
+def test_what_stands_around_a_stated_license_is_no_part_of_it(line: str) -> None:
+    assert stated_licenses(f"{line}\n{GOOD.decode()}") == ("MIT",)
+    (file,), _ = run("a.py", f"{line}\n".encode() + GOOD)
+    assert file.detected_licenses == ("MIT",)
+
+
+def test_a_statement_that_begins_in_the_head_is_read_to_its_end() -> None:
+    tag = "# SPDX-License-Identifier: MIT AND GPL-3.0-only"
+    before = "# a line of words\n" * 70
+    for cut in range(1, len("MIT AND GPL-3.0-only") + 1):
+        start = 1_200 + cut - len(tag)
+        text = f"{before[: start - 1]}\n{tag}\n"
+        assert stated_licenses(text) == ("MIT AND GPL-3.0-only",)
+
+
 @given(st.lists(st.tuples(st.sampled_from(["a.py", "b.js", "vendor/c.py"]), st.binary(max_size=300))))
 def test_every_file_is_either_kept_or_counted_once(entries: list[tuple[str, bytes]]) -> None:
     drops = Drops()
