@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,11 @@ from typing import Any
 from ponderttt.config import CorpusConfig
 from ponderttt.corpus.files import blob_id, content_id
 from ponderttt.corpus.filters import license_allowed
+from ponderttt.errors import PonderTTTError
 
 NEWLINE = "\n"
+#: What a table of rows says of itself: its file, and the rows of it that lie before.
+_FILE, _ROW = b"file", b"row"
 
 
 @dataclass(frozen=True)
@@ -38,27 +40,65 @@ class Candidate:
     content: str | None
 
 
+def placed(table: Any, file: str, row: int) -> Any:
+    """A table of rows that says which file it is from, and how many rows of it lie before."""
+    return table.replace_schema_metadata({_FILE: file, _ROW: str(row)})
+
+
 def candidates_of(corpus: CorpusConfig, table: Any, part: int, first_row: int) -> Iterator[Candidate | None]:
-    """The files of an Arrow table of rows; ``None`` for one that lacks its name, or what names its content.
+    """The files of an Arrow table of rows; ``None`` for one that lacks its name, its size, or what names its content.
 
     Args:
         corpus: its settings.
-        table: rows whose columns were checked.
+        table: rows whose columns were checked, as :func:`placed` gives them.
         part: which part of the dataset they are of.
         first_row: number of the first of them in its part.
+
+    Raises:
+        PonderTTTError: a row has a value that cannot be read.
     """
+    columns = {name: table.column(name) for name in table.column_names}
+    if "revision_date" in columns:
+        columns["revision_date"] = _seconds(columns["revision_date"])
+    for number in range(len(table)):
+        # One row at a time becomes objects: it can be a repository with the contents of all its files.
+        try:
+            row = {name: column[number].as_py() for name, column in columns.items()}
+            found = list(_files_of(corpus, row, part, first_row + number))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _unreadable(table, number, error) from error
+        yield from found
+
+
+def _unreadable(table: Any, number: int, error: Exception) -> PonderTTTError:
+    place = table.schema.metadata or {}
+    file, before = place.get(_FILE, b"the dataset").decode(), int(place.get(_ROW, b"0"))
+    return PonderTTTError(
+        f"{file}, row {before + number + 1}: a value that cannot be read ({type(error).__name__}: "
+        f"{' '.join(str(error).split())[:200]}); correct the file, or take another dataset"
+    )
+
+
+def _files_of(
+    corpus: CorpusConfig, row: Mapping[str, Any], part: int, number: int
+) -> Iterator[Candidate | None]:
+    """The files of a row: one, or those of a repository."""
     if corpus.kind == "text":
-        yield from _texts(corpus, table, part, first_row)
+        yield _text(corpus, row, part, number)
         return
     read, needed = (
         (_stack_v3, ("file_path",))
         if corpus.kind == "stack_v3"
         else (_stack_v2, ("path", "blob_id", "content_id"))
     )
-    for row in table.to_pylist():
-        for entry in row["files"] or () if "files" in row else (row,):
-            known = entry is not None and row["repo_name"] and all(entry[name] for name in needed)
-            yield read(row, entry) if known else None
+    entries = row.get("files", [row])
+    # Nobody knows how many files a repository has that has no list of them; it counts as one.
+    for entry in [None] if entries is None else entries:
+        # A path of nothing but slashes names nothing.
+        if entry is None or not row["repo_name"] or not all((entry[n] or "").strip("/") for n in needed):
+            yield None
+        else:
+            yield read(row, entry)
 
 
 def text_columns(corpus: CorpusConfig) -> dict[str, str]:
@@ -70,7 +110,10 @@ def text_columns(corpus: CorpusConfig) -> dict[str, str]:
     return {column: "string" for column in named if column is not None} | generated
 
 
-def _stack_v2(row: Mapping[str, Any], entry: Mapping[str, Any]) -> Candidate:
+def _stack_v2(row: Mapping[str, Any], entry: Mapping[str, Any]) -> Candidate | None:
+    size = entry["length_bytes"]
+    if size is None or size < 0:
+        return None
     return Candidate(
         repo_name=row["repo_name"],
         path=entry["path"].lstrip("/"),
@@ -80,12 +123,12 @@ def _stack_v2(row: Mapping[str, Any], entry: Mapping[str, Any]) -> Candidate:
         license_type=entry["license_type"] or "no_license",
         detected_licenses=_licenses(entry["detected_licenses"]),
         src_encoding=entry["src_encoding"] or "UTF-8",
-        length_bytes=entry["length_bytes"] or 0,
+        length_bytes=_bounded(size),
         is_vendor=bool(entry["is_vendor"]),
         is_generated=bool(entry["is_generated"]),
-        stars=row.get("star_events_count") or 0,
-        forks=row.get("fork_events_count") or 0,
-        changed=_seconds(row.get("revision_date")),
+        stars=_count(row.get("star_events_count")),
+        forks=_count(row.get("fork_events_count")),
+        changed=_bounded(row.get("revision_date") or 0),
         content=None,
     )
 
@@ -102,50 +145,68 @@ def _stack_v3(row: Mapping[str, Any], entry: Mapping[str, Any]) -> Candidate:
         license_type=entry["license_type"] or "no_license",
         detected_licenses=_licenses(entry["detected_licenses"]),
         src_encoding="UTF-8",
-        length_bytes=len(raw) if content is not None else (entry["size_bytes"] or 0),
+        length_bytes=len(raw) if content is not None else _count(entry["size_bytes"]),
         is_vendor=bool(entry["is_vendor"]),
         is_generated=False,
-        stars=row.get("star_events_count") or 0,
-        forks=row.get("fork_events_count") or 0,
-        changed=entry.get("file_timestamp") or 0,
+        stars=_count(row.get("star_events_count")),
+        forks=_count(row.get("fork_events_count")),
+        changed=_bounded(entry.get("file_timestamp") or 0),
         content=content,
     )
+
+
+def _count(number: int | None) -> int:
+    """How many there are of something; nobody has fewer than none."""
+    return max(0, _bounded(number or 0))
+
+
+def _bounded(number: int) -> int:
+    """What a column of 64 bits can hold; some datasets have columns without a sign."""
+    return min(number, 2**63 - 1)
+
+
+def _seconds(moments: Any) -> Any:
+    """Whole seconds since 1970 of a column of timestamps, of any unit and zone, and of any year."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    units = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+    unit = units[moments.type.unit] if pa.types.is_timestamp(moments.type) else 1
+    return pc.divide(moments.cast(pa.int64()), pa.scalar(unit, pa.int64()))
 
 
 def _licenses(found: Sequence[str | None] | None) -> tuple[str, ...]:
     return tuple(name or "unknown" for name in found or ())
 
 
-def _texts(corpus: CorpusConfig, table: Any, part: int, first_row: int) -> Iterator[Candidate | None]:
+def _text(corpus: CorpusConfig, row: Mapping[str, Any], part: int, number: int) -> Candidate | None:
     hub = corpus.hub
     assert hub is not None
-    for number, row in enumerate(table.to_pylist(), first_row):
-        text = row[hub.text_column] or ""
-        raw = text.encode("utf-8", "surrogatepass")
-        repository = row[hub.repository_column] if hub.repository_column else corpus.split
-        # Numbers of a width, so that their order is that of the rows, of one part after the other.
-        path = row[hub.path_column] if hub.path_column else f"{part:05d}-{number:09d}"
-        if not repository or not path:
-            yield None
-            continue
-        licenses, license_type = _license_of_text(corpus, row)
-        yield Candidate(
-            repo_name=repository,
-            path=path,
-            blob_id=blob_id(raw),
-            content_id=content_id(raw),
-            language=corpus.language,
-            license_type=license_type,
-            detected_licenses=licenses,
-            src_encoding="UTF-8",
-            length_bytes=len(raw),
-            is_vendor=False,
-            is_generated=bool(hub.generated_column and row[hub.generated_column]),
-            stars=0,
-            forks=0,
-            changed=0,
-            content=text,
-        )
+    text = row[hub.text_column]
+    raw = (text or "").encode("utf-8", "surrogatepass")
+    repository = row[hub.repository_column] if hub.repository_column else corpus.split
+    # Numbers of a width, so that their order is that of the rows, of one part after the other.
+    path = row[hub.path_column] if hub.path_column else f"{part:05d}-{number:09d}"
+    if not repository or not path:
+        return None
+    licenses, license_type = _license_of_text(corpus, row)
+    return Candidate(
+        repo_name=repository,
+        path=path,
+        blob_id=blob_id(raw),
+        content_id=content_id(raw),
+        language=corpus.language,
+        license_type=license_type,
+        detected_licenses=licenses,
+        src_encoding="UTF-8",
+        length_bytes=len(raw),
+        is_vendor=False,
+        is_generated=bool(hub.generated_column and row[hub.generated_column]),
+        stars=0,
+        forks=0,
+        changed=0,
+        content=text,
+    )
 
 
 def _license_of_text(corpus: CorpusConfig, row: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
@@ -179,13 +240,12 @@ def joined_documents(lines: Iterator[Candidate], start: str) -> Iterator[Candida
         )
 
     for line in lines:
-        if waiting and (begins.search(line.content or "") or line.repo_name != waiting[0].repo_name):
+        if line.content is None:  # no line at all, and counted as such
+            yield line
+            continue
+        if waiting and (begins.search(line.content) or line.repo_name != waiting[0].repo_name):
             yield document()
             waiting.clear()
         waiting.append(line)
     if waiting:
         yield document()
-
-
-def _seconds(moment: datetime.datetime | None) -> int:
-    return 0 if moment is None else int(moment.replace(tzinfo=datetime.UTC).timestamp())
