@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -56,6 +57,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     files = planted_files(count=30, copies=1).files
     write_stack_v2(root / REPOSITORY, files, ["Python"], parts=1)
     write_stack_v2(root / "group/open", files, ["Python"], parts=1)
+    lines = (json.dumps({"text": f"text {n}", "repo": f"o/{n}"}) for n in range(40))
+    (root / "group/lines").mkdir()
+    (root / "group/lines/train.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     with HubServer(root, gated=[REPOSITORY]) as server:
         yield server
 
@@ -70,7 +74,10 @@ CASES: list[tuple[str | None, dict[str, object], str]] = [
     ("hf_accepted", {"language": "Klingon"}, "no configuration 'Klingon'; check the corpus' language"),
     ("hf_accepted", {"dataset_split": "test"}, "no split 'test', only train; check hub.dataset_split"),
     ("hf_accepted", {"parts": 4}, "it has 1 files, fewer than hub.parts 4; set hub.parts to 1 or less"),
+    (None, {"kind": "text", "repository": "group/lines", "repository_column": "repo"}, ""),
 ]
+#: Of them those that are refused.
+REFUSED = [number for number, (_, _, says) in enumerate(CASES) if says]
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +87,9 @@ def answers(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> list[di
     for token, settings, _ in CASES:
         commit = commit_of(str(settings.get("repository", REPOSITORY)))
         wanted = {"revision": commit, "accept_terms": True, **settings}
-        language = wanted.pop("language", "Python")
-        asked.append((token, {"kind": "stack_v2", "language": language, "split": "train", "hub": wanted}))
+        own = {"kind": "stack_v2", "language": "Python", "split": "train"}
+        own = {key: wanted.pop(key, usual) for key, usual in own.items()}
+        asked.append((token, {**own, "hub": wanted}))
     environment = hub.environment(home) | {"PYTHONPATH": ":".join(p for p in sys.path if p)}
     ran = subprocess.run(
         [sys.executable, "-c", _SELECT, json.dumps(asked), str(home / "out")],
@@ -98,10 +106,11 @@ def test_with_an_accepted_token_rows_come_from_the_hub(
     hub: HubServer, answers: list[dict[str, object]]
 ) -> None:
     assert int(str(answers[0]["files"])) > 5
+    assert answers[-1] == {"files": 40}
     assert hub.leaked == 0
 
 
-@pytest.mark.parametrize("case", range(1, len(CASES)), ids=lambda case: CASES[case][2][:30])
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: CASES[case][2][:30])
 def test_a_refusal_of_the_hub_names_the_remedy(case: int, answers: list[dict[str, object]]) -> None:
     message = str(answers[case]["error"])
     assert CASES[case][2] in message and "\n" not in message

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ponderttt.config import CorpusConfig
-from ponderttt.corpus.hub.candidates import text_columns
-from ponderttt.corpus.hub.schemas import check_columns, columns_of
+from ponderttt.corpus.hub.candidates import placed, text_columns
+from ponderttt.corpus.hub.tables import SUFFIXES, tables_of
 from ponderttt.errors import PonderTTTError
 from ponderttt.settings.hub import DATASETS
 
-#: Rows that are in memory at once; a row of a repository can hold hundreds of files.
-BATCH = 32
 #: Where the terms of a gated dataset are accepted, and what else a bulk download of contents is bound by.
 PAGE = "https://huggingface.co/datasets/{}"
 AGREEMENT = (
@@ -22,7 +20,6 @@ AGREEMENT = (
     "Software Heritage and INRIA (datasets@softwareheritage.org) and follows the principles for models of code "
     "(https://www.softwareheritage.org/2023/10/19/swh-statement-on-llm-for-code/). Every file keeps its own license."
 )
-_SUFFIXES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".gz": "json", ".txt": "text"}
 
 
 def dataset_name(corpus: CorpusConfig) -> str:
@@ -55,7 +52,7 @@ def check_terms(corpus: CorpusConfig, name: str) -> None:
 
 
 def open_rows(corpus: CorpusConfig, part: int) -> Iterator[Any]:
-    """Arrow tables of the rows of one part, file by file; the columns of every file are checked before its rows are given.
+    """Arrow tables of a few rows of one part, file by file, of columns that were checked; their metadata say where they are from.
 
     Files of The Stack come in the order of a stable hash of their names, since some datasets are sorted by repository; with
     ``hub.rows_per_part`` each file of a part gives its share.  Files of kind ``text`` keep their order.
@@ -65,47 +62,45 @@ def open_rows(corpus: CorpusConfig, part: int) -> Iterator[Any]:
         part: its number, below ``hub.parts``.
 
     Raises:
-        PonderTTTError: no network, no such dataset, commit, configuration or split, no access, fewer files than parts, or a
-            column that is missing or of another type.
+        PonderTTTError: no network, no such dataset, commit, configuration or split, no access, fewer files than parts, a file
+            that is damaged, or a column that is missing or of another type.
     """
     assert corpus.hub is not None
     try:
         files = _files_of_part(corpus, part)
-        left = corpus.hub.rows_per_part
-        for number, file in enumerate(files):
-            share = left
-            if left is not None and corpus.kind != "text":
-                share = -(-left // (len(files) - number))
-            for table in _rows_of(corpus, file, share):
-                yield table
-                if left is not None:
-                    left -= len(table)
-            if left == 0:
-                return
     except PonderTTTError:
         raise
     except Exception as error:
         raise _refusal(corpus, error) from error
+    left = corpus.hub.rows_per_part
+    for number, file in enumerate(files):
+        share = left
+        if left is not None and corpus.kind != "text":
+            share = -(-left // (len(files) - number))
+        for table in _rows_of(corpus, file, share):
+            yield table
+            if left is not None:
+                left -= len(table)
+        if left == 0:
+            return
 
 
 def _rows_of(corpus: CorpusConfig, file: str, most: int | None) -> Iterator[Any]:
     """Tables of the first rows of one file."""
-    from datasets import load_dataset
-
-    kind = _kind_of(file)
-    more = {"keep_linebreaks": True} if kind == "text" else {}
-    data = load_dataset(kind, data_files={"rows": [file]}, split="rows", streaming=True, **more)
-    given = 0
-    for table in data.with_format("arrow").iter(batch_size=BATCH):
-        if not given:
-            columns = columns_of(corpus.kind, table.schema, text_columns(corpus))
-            check_columns(columns, table.schema, f"{dataset_name(corpus)}: {file.rpartition('/')[2]}")
-        kept = table if most is None else table.slice(0, most - given)
-        if len(kept):
-            yield kept
-        given += len(kept)
-        if given == most:
-            return
+    short = file.rpartition("/")[2]
+    name, given = f"{dataset_name(corpus)}: {short}", 0
+    try:
+        for table in tables_of(file, corpus.kind, text_columns(corpus), name):
+            kept = table if most is None else table.slice(0, most - given)
+            if len(kept):
+                yield placed(kept, name, given)
+            given += len(kept)
+            if given == most:
+                return
+    except PonderTTTError:
+        raise
+    except Exception as error:
+        raise _refusal(corpus, error, f"{short}, behind row {given}") from error
 
 
 def _files_of_part(corpus: CorpusConfig, part: int) -> list[str]:
@@ -154,8 +149,8 @@ def _data_files(corpus: CorpusConfig) -> list[str]:
 
 
 def _files_under(path: Path) -> list[str]:
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
-    kinds = {_SUFFIXES[p.suffix] for p in files if p.suffix in _SUFFIXES}
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
+    kinds = {SUFFIXES[p.suffix] for p in files if p.suffix in SUFFIXES}
     if len(kinds) != 1:
         raise PonderTTTError(
             f"{path}: holds {'files of several kinds' if kinds else 'no data files'}; known are Parquet, JSON and text, one "
@@ -164,17 +159,8 @@ def _files_under(path: Path) -> list[str]:
     return [str(file) for file in files]
 
 
-def _kind_of(file: str) -> str:
-    suffix = Path(file).suffix
-    if suffix not in _SUFFIXES:
-        raise PonderTTTError(
-            f"{file}: a file of no known kind; known are {', '.join(sorted(_SUFFIXES))}: check hub.config and hub.dataset_split"
-        )
-    return _SUFFIXES[suffix]
-
-
-def _refusal(corpus: CorpusConfig, error: Exception) -> PonderTTTError:
-    """What the dataset's client found wrong, as one line with a remedy."""
+def _refusal(corpus: CorpusConfig, error: Exception, place: str | None = None) -> PonderTTTError:
+    """What is wrong with a dataset, or with a file of it, as one line with a remedy."""
     from huggingface_hub import get_token
 
     assert corpus.hub is not None
@@ -219,6 +205,9 @@ def _refusal(corpus: CorpusConfig, error: Exception) -> PonderTTTError:
         return PonderTTTError(
             f"{name}: the hub cannot be reached; check the network, or put a snapshot on this disk and name it in hub.path"
         )
+    what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if place is None:
+        return PonderTTTError(f"{name}: cannot be read ({what})")
     return PonderTTTError(
-        f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        f"{name}: {place}: cannot be read ({what}); check the file, and fetch it again where it lies on this disk"
     )

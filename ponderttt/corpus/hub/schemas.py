@@ -1,8 +1,8 @@
-"""The columns that we read of each kind of dataset, checked on the data before the first row counts."""
+"""The columns that we read of each kind of dataset, checked on the data before a row counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ponderttt.errors import PonderTTTError
@@ -46,27 +46,68 @@ STACK_V3 = {
 Columns = Mapping[str, Any]
 
 
-def columns_of(kind: str, schema: Any, text: Columns) -> Columns:
-    """What is read of a dataset with this Arrow schema; ``text`` are the columns of a corpus of kind ``text``."""
+def columns_of(kind: str, by_repository: bool, text: Columns) -> Columns:
+    """What is read of a dataset.
+
+    Args:
+        kind: of the corpus.
+        by_repository: whether a row has a column ``files``.
+        text: the columns of a corpus of kind ``text``.
+    """
     if kind == "text":
         return text
     if kind == "stack_v3":
         return STACK_V3
-    return STACK_V2_IDS if "files" in schema.names else STACK_V2
+    return STACK_V2_IDS if by_repository else STACK_V2
 
 
 def check_columns(columns: Columns, schema: Any, name: str) -> None:
-    """Compare the schema of a dataset with the columns that are read of it.
+    """Compare the schema of a file with the columns that are read of it.
 
     Raises:
         PonderTTTError: a column is missing or of another type; the message says all that differs.
     """
-    wrong = list(_differences(columns, {field.name: field.type for field in schema}, ""))
+    check_differences(_differences(columns, {field.name: field.type for field in schema}, ""), name)
+
+
+def check_differences(found: Iterable[str], name: str) -> None:
+    """Raise PonderTTTError if a file, or a part of one, has columns that differ; the message says all of them."""
+    wrong = list(found)
     if wrong:
         raise PonderTTTError(
             f"{name}: its columns are not those that are known: {'; '.join(wrong)}. Check hub.revision and hub.config, or "
             "take another dataset"
         )
+
+
+def is_optional(wanted: Any) -> bool:
+    """Whether a column that must be of this type may be missing."""
+    return isinstance(wanted, str) and wanted.endswith("?")
+
+
+def arrow_schema(columns: Columns) -> Any:
+    """The Arrow schema of columns, for files whose values have no types of their own."""
+    import pyarrow as pa
+
+    return pa.schema(_fields(columns))
+
+
+def _fields(columns: Columns) -> list[Any]:
+    import pyarrow as pa
+
+    kinds = {
+        "string": pa.string(),
+        "bool": pa.bool_(),
+        "integer": pa.int64(),
+        "timestamp": pa.timestamp("us"),
+        "list<string>": pa.list_(pa.string()),
+    }
+    return [
+        pa.field(name, kinds[wanted.rstrip("?")])
+        if isinstance(wanted, str)
+        else pa.field(name, pa.list_(pa.struct(_fields(wanted))))
+        for name, wanted in columns.items()
+    ]
 
 
 def _differences(columns: Columns, found: Mapping[str, Any], inside: str) -> Any:
@@ -75,9 +116,8 @@ def _differences(columns: Columns, found: Mapping[str, Any], inside: str) -> Any
     for column, wanted in columns.items():
         title = inside + column
         if column not in found:
-            if isinstance(wanted, str) and wanted.endswith("?"):
-                continue
-            yield f"{title} is missing"
+            if not is_optional(wanted):
+                yield f"{title} is missing"
             continue
         kind = found[column]
         if isinstance(wanted, str):
