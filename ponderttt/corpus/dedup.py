@@ -25,14 +25,24 @@ _WORD = re.compile(r"\w+")
 #: Shingles per step: keeps the table of permuted hashes (250 × 4 bytes each) in the processor's cache.
 _BATCH = 512
 _GOLDEN = 0x9E3779B97F4A7C15
+#: Words whose hashes are remembered, and the longest of them in letters: 130 bytes each where a word has about ten letters,
+#: 35 MB in all.
+CACHED_WORDS, _CACHED_LENGTH = 1 << 18, 64
 
 
 class _WordHashes(dict[str, int]):
-    """Word → 64-bit hash, computed once per distinct word and the same in every process."""
+    """Word → 64-bit hash, the same in every process, and for most words computed once.
+
+    A corpus has new words (numbers, names) for as long as it goes on, so it begins anew when it is full; those that are
+    frequent are soon there again.
+    """
 
     def __missing__(self, word: str) -> int:
         value = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-        self[word] = value
+        if len(word) <= _CACHED_LENGTH:
+            if len(self) >= CACHED_WORDS:
+                self.clear()
+            self[word] = value
         return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ponderttt.config import FilterConfig
+from ponderttt.corpus import dedup
 from ponderttt.corpus.archives import RawFile
 from ponderttt.corpus.dedup import NearDuplicates, deduplicate, drop_overlap, overlap
 from ponderttt.corpus.drops import Drops
@@ -106,6 +108,23 @@ def test_signatures_are_the_same_in_every_process() -> None:
         [sys.executable, "-c", code], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )
     assert there.stdout.strip() == str(here)
+
+
+def test_words_that_are_remembered_have_an_end_and_signatures_do_not_depend_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = random.Random(0)
+    texts = [" ".join(f"w{draw.randrange(2_000)}" for _ in range(60)) for _ in range(50)]
+    texts.append(" ".join(letter * 10_000 for letter in "abcdefgh"))
+    whole, bounded = NearDuplicates(THRESHOLD, PERMUTATIONS), NearDuplicates(THRESHOLD, PERMUTATIONS)
+    wanted = [whole.signature(text).hashvalues.tolist() for text in texts]
+    monkeypatch.setattr(dedup, "CACHED_WORDS", 100)
+    for text, signature in zip(texts, wanted, strict=True):
+        assert bounded.signature(text).hashvalues.tolist() == signature
+        assert len(bounded._words) <= 100
+    assert len(whole._words) > 1_000
+    # A word can be as long as a file.
+    assert max(map(len, whole._words)) < 100
 
 
 def test_overlap_finds_equal_files_near_files_and_shared_repositories(library: list[SourceFile]) -> None:
