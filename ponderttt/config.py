@@ -20,6 +20,7 @@ from ponderttt.names import (
 )
 from ponderttt.seeds import SEEDS
 from ponderttt.settings.fast_weights import FastWeightsSettings
+from ponderttt.settings.held_out import shared_rows
 from ponderttt.settings.hub import HubConfig
 from ponderttt.settings.learning import LearnedConfig
 
@@ -370,6 +371,10 @@ class Experiment:
             raise ConfigError(
                 f"grid.train_corpus {self.grid.train_corpus} is also in grid.eval_corpora: nothing would be held out"
             )
+        for name in self.grid.eval_corpora:
+            wrong = shared_rows(self.corpora[self.grid.train_corpus], self.corpora[name])
+            if wrong is not None:
+                raise ConfigError(f"corpora.{name} {wrong}")
 
 
 def load(path: Path | str) -> Experiment:

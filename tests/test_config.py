@@ -185,6 +185,54 @@ def test_a_training_corpus_is_never_evaluated():
     assert "nothing would be held out" in refusal(changed("grid.eval_corpora", ["theirs", "ours"]))
 
 
+def of_datasets(train: dict[str, Any], held_out: dict[str, Any], **both: Any) -> dict[str, Any]:
+    """SMALL with two corpora of datasets that have these settings in ``hub``."""
+    mapping = copy.deepcopy(SMALL)
+    shared = {"kind": "stack_v3", "language": "Python", **both}
+    mapping["corpora"] = {
+        "ours": {**shared, "split": "train", "hub": train},
+        "theirs": {**shared, "split": "heldout", "hub": held_out},
+    }
+    return mapping
+
+
+COMMIT = {"revision": "0" * 40}
+
+
+def test_repositories_of_a_dataset_are_held_out_by_ranges_that_do_not_meet():
+    low, high = {**COMMIT, "hash_to": 0.5}, {**COMMIT, "hash_from": 0.5}
+    from_mapping(Experiment, of_datasets(low, high))
+    message = refusal(of_datasets(low, {**high, "hash_from": 0.4}))
+    assert message.startswith("config: corpora.theirs reads the same rows as the training corpus")
+    assert "hashes from 0 to 0.5 and 0.4 to 1" in message and "ranges of hub.hash_from" in message
+    # The dataset that a kind has by default is the same by its name, in any case.
+    named = {**COMMIT, "repository": "huggingfacecode/stack-v3-train"}
+    assert "reads the same rows" in refusal(of_datasets(COMMIT, named))
+    for other in (
+        {"dataset_split": "test"},
+        {"config": "other"},
+        {"revision": "1" * 40},
+        {"repository": "a/b"},
+    ):
+        from_mapping(Experiment, of_datasets(COMMIT, {**COMMIT, **other}))
+
+
+def test_a_running_text_is_held_out_by_its_split_and_by_no_hash(tmp_path):
+    hub = {**COMMIT, "repository": "a/text", "hash_to": 0.5}
+    rest = {**hub, "hash_from": 0.5, "hash_to": 1.0}
+    message = refusal(of_datasets(hub, rest, kind="text"))
+    assert "nothing would be held out: name another hub.dataset_split" in message
+    from_mapping(Experiment, of_datasets(hub, {**rest, "dataset_split": "test"}, kind="text"))
+    # A folder without a card of a dataset has no splits: all of its files are read.
+    (tmp_path / "rows.txt").write_text("one line\n")
+    folder = {"path": str(tmp_path)}
+    assert "reads the same rows" in refusal(
+        of_datasets(folder, {**folder, "dataset_split": "test"}, kind="text")
+    )
+    (tmp_path / "README.md").write_text("---\n---\n")
+    from_mapping(Experiment, of_datasets(folder, {**folder, "dataset_split": "test"}, kind="text"))
+
+
 @pytest.mark.parametrize("size", [1, 0, -512])
 def test_a_chunk_without_two_tokens_is_refused(size):
     assert f"chunk_size is {size}" in refusal(changed("chunk_size", size))

@@ -1,0 +1,55 @@
+"""Whether a corpus that is held out reads rows of a dataset that the training corpus reads too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ponderttt.settings.hub import DATASETS
+
+if TYPE_CHECKING:
+    from ponderttt.config import CorpusConfig
+
+
+def shared_rows(train: CorpusConfig, held_out: CorpusConfig) -> str | None:
+    """What is wrong with two corpora that read the same rows, and the remedy; ``None`` where they do not.
+
+    Rows are split by the hash of their repository, and those of a running text by nothing: all of it is one stream.
+    """
+    if train.hub is None or held_out.hub is None:
+        return None
+    rows = rows_in_words(train)
+    if rows != rows_in_words(held_out):
+        return None
+    if train.is_running_text or held_out.is_running_text:
+        return (
+            f"reads the same rows as the training corpus ({rows}), so nothing would be held out: name another "
+            "hub.dataset_split, or another hub.path or hub.repository"
+        )
+    ranges = [(hub.hash_from, hub.hash_to) for hub in (train.hub, held_out.hub)]
+    if max(low for low, _ in ranges) >= min(high for _, high in ranges):
+        return None
+    told = " and ".join(f"{low:g} to {high:g}" for low, high in ranges)
+    return (
+        f"reads the same rows as the training corpus ({rows}), with hashes from {told}, so its repositories would not be held "
+        "out: give the two ranges of hub.hash_from and hub.hash_to that do not meet, or name another hub.dataset_split"
+    )
+
+
+def rows_in_words(corpus: CorpusConfig) -> str:
+    """Which rows a corpus reads: where they are, and the configuration and split of a dataset that has some."""
+    hub = corpus.hub
+    assert hub is not None
+    if hub.path is not None:
+        path = Path(hub.path).expanduser().absolute()
+        if path.is_file() or (path.is_dir() and not (path / "README.md").exists()):
+            # Without a card of the dataset all of its files are read.
+            return str(path)
+        where = str(path)
+    else:
+        # The hub's names mean the same in any case.
+        where = f"{(hub.repository or DATASETS[corpus.kind]).lower()}@{hub.revision}"
+    config = hub.config
+    if config is None and corpus.kind == "stack_v2" and hub.repository is None:
+        config = corpus.language
+    return ", ".join(filter(None, [where, config, f"split {hub.dataset_split}"]))
