@@ -146,7 +146,7 @@ def duplicates(files: int) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     from ponderttt.corpus.dedup import NearDuplicates
-    from ponderttt.corpus.hub.duplicates import find_duplicates
+    from ponderttt.corpus.hub.duplicates import open_duplicates
     from ponderttt.corpus.hub.segments import segment_schema
     from ponderttt.corpus.hub.signatures import signature_row, signature_schema
 
@@ -183,9 +183,9 @@ def duplicates(files: int) -> list[dict[str, Any]]:
         pq.write_table(pa.Table.from_pylist(rows, schema=segment_schema()), folder / "segment.parquet")
         pq.write_table(pa.Table.from_pylist(signed, schema=signature_schema()), folder / "signatures.parquet")
         begin = time.perf_counter()
-        reasons = find_duplicates(
-            [folder / "segment.parquet"], [folder / "signatures.parquet"], 0.7, folder / "scratch"
-        )
+        files = [folder / "segment.parquet"], [folder / "signatures.parquet"]
+        with open_duplicates(*files, 0.7, folder / "scratch") as duplicates:
+            reasons = duplicates.copies().reasons
         taken = time.perf_counter() - begin
     # A copy of a file that was itself dropped as another one's copy says nothing of this pair.
     stays = [n for n in range(len(pairs)) if 2 * n not in reasons]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +16,7 @@ from ponderttt.corpus.dedup import NearDuplicates, deduplicate
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile, blob_id, content_id
 from ponderttt.corpus.hub.decontamination import Decontamination, shingles
-from ponderttt.corpus.hub.duplicates import find_duplicates
+from ponderttt.corpus.hub.duplicates import COMPARED, Copies, open_duplicates
 from ponderttt.corpus.hub.segments import segment_schema
 from ponderttt.corpus.hub.signatures import signature_row, signature_schema
 from ponderttt.errors import PonderTTTError
@@ -73,6 +75,13 @@ def written(folder: Path, rows: list[dict[str, Any]], parts: int) -> tuple[list[
     return segments, signatures
 
 
+def copies(
+    segments: list[Path], signatures: list[Path], scratch: Path, training: Sequence[Path] = ()
+) -> Copies:
+    with open_duplicates(segments, signatures, THRESHOLD, scratch, training) as duplicates:
+        return duplicates.copies()
+
+
 def order(row: dict[str, Any]) -> tuple[object, ...]:
     """In which files are kept: by license, stars, forks, the newest, and name."""
     counts = (-int(str(row[name])) for name in ("stars", "forks", "changed"))
@@ -91,7 +100,7 @@ def test_what_stays_is_what_stays_in_memory(seed: int, tmp_path: Path) -> None:
     draw = random.Random(seed)
     rows = rows_of(draw)
     segments, signatures = written(tmp_path, rows, parts=3)
-    dropped = find_duplicates(segments, signatures, THRESHOLD, tmp_path / "scratch")
+    dropped = copies(segments, signatures, tmp_path / "scratch").reasons
     assert set(dropped.values()) == {"exact_duplicate", "near_duplicate"}
     kept = {f"{row['repo_name']}/{row['path']}" for n, row in enumerate(rows) if n not in dropped}
     assert kept == in_memory(rows)
@@ -100,7 +109,7 @@ def test_what_stays_is_what_stays_in_memory(seed: int, tmp_path: Path) -> None:
 def test_copies_of_training_files_are_dropped_by_their_own_reasons(tmp_path: Path) -> None:
     rows = rows_of(random.Random(7))
     segments, signatures = written(tmp_path, rows, parts=2)
-    alone = find_duplicates(segments, signatures, THRESHOLD, tmp_path / "one")
+    alone = copies(segments, signatures, tmp_path / "one").reasons
     near = NearDuplicates(THRESHOLD, PERMUTATIONS)
     stays = next(n for n in range(len(rows)) if n not in alone)
     text = str(rows[stays]["content"])
@@ -108,11 +117,65 @@ def test_copies_of_training_files_are_dropped_by_their_own_reasons(tmp_path: Pat
     for name, copy in (("exact_copy_of_training", text), ("near_copy_of_training", other)):
         signed = [signature_row(near, blob_id(copy.encode()), copy)]
         pq.write_table(pa.Table.from_pylist(signed, schema=signature_schema()), tmp_path / "training.parquet")
-        found = find_duplicates(
-            segments, signatures, THRESHOLD, tmp_path / name, [tmp_path / "training.parquet"]
-        )
+        found = copies(segments, signatures, tmp_path / name, [tmp_path / "training.parquet"]).reasons
         assert found[stays] == name
         assert {n for n, reason in found.items() if not reason.endswith("training")} == set(alone)
+
+
+CROWDED = 7
+
+
+def crowd(draw: np.random.Generator, count: int) -> list[dict[str, Any]]:
+    """Signatures of files that have one band in common and are alike in nothing else."""
+    values = draw.integers(0, 2**32, (count, PERMUTATIONS), dtype=np.uint32)
+    return [
+        {"blob_id": f"{n:040x}", "bands": [CROWDED, 2 * n + 100], "signature": row.tobytes()}
+        for n, row in enumerate(values)
+    ]
+
+
+def nearly(file: dict[str, Any], blob: str) -> dict[str, Any]:
+    """The signature of a copy in which a tenth was changed, and that has only the common band still."""
+    values = np.frombuffer(file["signature"], np.uint32).copy()
+    values[::10] += 1
+    return {"blob_id": blob, "bands": [CROWDED, 1], "signature": values.tobytes()}
+
+
+def with_signatures(folder: Path, signed: list[dict[str, Any]], name: str) -> tuple[Path, Path]:
+    """A segment of files of which nothing is known but their signatures, in the order of their names, and these."""
+    blank: dict[pa.DataType, Any] = {pa.string(): "", pa.int64(): 0, pa.float64(): 0.0}
+    rows = [
+        {field.name: blank.get(field.type, []) for field in segment_schema()}
+        | {"blob_id": row["blob_id"], "license_type": "permissive", "path": f"{number:05d}"}
+        for number, row in enumerate(signed)
+    ]
+    segment, signatures = folder / f"{name}.parquet", folder / f"{name}-signatures.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=segment_schema()), segment)
+    pq.write_table(pa.Table.from_pylist(signed, schema=signature_schema()), signatures)
+    return segment, signatures
+
+
+def test_a_held_out_copy_of_any_training_file_of_a_crowded_band_is_found(tmp_path: Path) -> None:
+    training = crowd(np.random.default_rng(0), 200)
+    own = crowd(np.random.default_rng(1), 3)
+    for number, file in enumerate(own):
+        file["blob_id"] = f"{number + 1_000:040x}"
+    _, trained = with_signatures(tmp_path, training, "training")
+    held_out = [own[0], nearly(training[99], "a" * 40), own[1], nearly(training[100], "b" * 40), own[2]]
+    segment, signatures = with_signatures(tmp_path, held_out, "held-out")
+    found = copies([segment], [signatures], tmp_path / "scratch", [trained])
+    assert found == Copies(dict.fromkeys((1, 3), "near_copy_of_training"), truncated_bands=0)
+
+
+def test_a_band_that_more_files_share_than_are_compared_is_counted(tmp_path: Path) -> None:
+    """Within a corpus a copy of a file behind them may stay; what the first ones drop counts for nothing."""
+    files = crowd(np.random.default_rng(0), COMPARED)
+    for name, more, dropped, truncated in (
+        ("first", nearly(files[3], "a" * 40), {COMPARED: "near_duplicate"}, 0),
+        ("other", crowd(np.random.default_rng(1), COMPARED + 1)[-1], {}, 1),
+    ):
+        segment, signatures = with_signatures(tmp_path, [*files, more], name)
+        assert copies([segment], [signatures], tmp_path / name) == Copies(dropped, truncated)
 
 
 PROBLEM = "def has_close_elements(numbers, threshold):\n    for idx, elem in enumerate(numbers):\n        for idx2, elem2 in enumerate(numbers):\n            if idx != idx2 and abs(elem - elem2) < threshold:\n                return True\n    return False\n"

@@ -2,133 +2,201 @@
 
 Of the files that repeat each other the one stays that comes first: permissive before unknown before other licenses, then more
 stars, more forks, the newest, and by name.  A file is dropped if one that stays repeats it, exactly (sha1) or nearly
-(estimated Jaccard similarity of word 5-grams, as in :mod:`ponderttt.corpus.dedup`).
+(estimated Jaccard similarity of word 5-grams, as in :mod:`ponderttt.corpus.dedup`).  What is left of a held-out corpus is
+dropped if a file of the training corpus repeats it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ponderttt.corpus.hub.database import database
+import numpy as np
+
+from ponderttt.corpus.hub.database import NUMBERED, database, numbered, row_counts, rows_of
 from ponderttt.corpus.hub.signatures import SignatureFile, similarity
 
-#: Of files with a band in common, each is compared with so many of the first ones; thousands that share a band are copies
-#: of one another, and the first of them drops the rest.
+#: Of the files of a corpus that have a band in common, each is compared with so many of the first ones: most bands that
+#: thousands share are of copies, which the first of them drop.  Where that is not so it is counted.  There is no such limit to
+#: training files: none of them is a copy of another, so none stands for the others.
 COMPARED = 64
-_BATCH = 1_024
 
-#: Rows of many files, numbered through.
-_NUMBERED = """
-FROM read_parquet($files, filename = true, file_row_number = true)
-JOIN (SELECT unnest($files) AS filename, unnest($starts) AS start) USING (filename)
-"""
 _FILES = f"""
 CREATE TABLE files AS
 SELECT start + file_row_number AS id, blob_id, license_type, stars, forks, changed, repo_name, path
-{_NUMBERED}
+{NUMBERED}
 """
-#: Signatures themselves are no business of the database: sorted or joined they would be most of what it holds.
+#: Those of the corpus have the numbers of their files, those of the training corpus follow.  Signatures themselves are no
+#: business of the database: sorted or joined they would be most of what it holds.
 _SIGNED = f"""
-CREATE TABLE signed AS SELECT start + file_row_number AS item, blob_id, bands {_NUMBERED}
+CREATE TABLE signed AS SELECT start + file_row_number AS id, blob_id, bands {NUMBERED}
+"""
+_TRAINING = """
+CREATE TABLE training AS SELECT blob_id, min(id) AS id FROM signed WHERE id >= $own GROUP BY blob_id
 """
 _RANKED = """
-CREATE TABLE ranked AS
+CREATE OR REPLACE TABLE ranked AS
 SELECT id, blob_id,
        row_number() OVER (ORDER BY CASE license_type WHEN 'permissive' THEN 0 WHEN 'no_license' THEN 1 ELSE 2 END,
                           stars DESC, forks DESC, changed DESC, repo_name, path, id) AS place
 FROM files
 """
-_EXACT = "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY blob_id ORDER BY place) AS n FROM ranked) WHERE n > 1 ORDER BY id"
-#: Candidates: place 0 and below are training files, which are nobody's duplicates.
-_CANDIDATES = """
-CREATE TABLE candidates AS
-SELECT r.id, r.place, s.item
-FROM (SELECT blob_id, min(place) AS place, arg_min(id, place) AS id FROM ranked GROUP BY blob_id) r
-JOIN (SELECT blob_id, min(item) AS item FROM signed WHERE item < $own GROUP BY blob_id) s USING (blob_id)
+_THESE = "SEMI JOIN numbers USING (id)"
+_EXACT = """
+SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY blob_id ORDER BY place) AS n FROM ranked)
+WHERE n > 1 ORDER BY id
 """
-_TRAINING = """
-INSERT INTO candidates
-SELECT -1, 1 - row_number() OVER (ORDER BY blob_id), min(item) FROM signed WHERE item >= $own GROUP BY blob_id
+_STAYS = """
+CREATE OR REPLACE TABLE stays AS
+SELECT arg_min(id, place) AS id, min(place) AS place, blob_id FROM ranked GROUP BY blob_id
 """
-_KNOWN = "SELECT r.id FROM ranked r SEMI JOIN (SELECT blob_id FROM signed WHERE item >= $own) t ON r.blob_id = t.blob_id"
+_BANDS = "unnest(bands) AS band, generate_subscripts(bands, 1) AS slot"
+_SHARED = f"""
+CREATE OR REPLACE TABLE shared AS
+SELECT place, slot, band, row_number() OVER same AS n
+FROM (SELECT place, {_BANDS} FROM stays JOIN signed USING (id))
+WINDOW same AS (PARTITION BY slot, band ORDER BY place)
+QUALIFY row_number() OVER same > 1 OR lead(place) OVER same IS NOT NULL
+"""
 _PAIRS = """
-CREATE TABLE pairs AS
-WITH bands AS (SELECT place, unnest(bands) AS band, generate_subscripts(bands, 1) AS slot
-               FROM candidates JOIN signed USING (item)),
-     numbered AS (SELECT *, row_number() OVER (PARTITION BY slot, band, place > 0 ORDER BY place) AS n FROM bands),
-     first AS (SELECT * FROM numbered WHERE n <= $compared)
+CREATE OR REPLACE TABLE pairs AS
 SELECT DISTINCT f.place AS earlier, b.place AS later
-FROM first f JOIN numbered b ON f.slot = b.slot AND f.band = b.band AND f.place < b.place AND b.place > 0
+FROM shared f JOIN shared b ON f.slot = b.slot AND f.band = b.band AND f.place < b.place
+WHERE f.n <= $compared
 """
 _COMPARED = """
-SELECT p.earlier, p.later, l.id, e.item, l.item
-FROM pairs p JOIN candidates e ON e.place = p.earlier JOIN candidates l ON l.place = p.later
+SELECT e.id, l.id FROM pairs p JOIN stays e ON e.place = p.earlier JOIN stays l ON l.place = p.later
 ORDER BY p.later, p.earlier
+"""
+_TRUNCATED = """
+SELECT count(*) FROM (SELECT DISTINCT slot, band FROM shared SEMI JOIN stays USING (place) WHERE n > $compared)
+"""
+_KNOWN = "SELECT id FROM stays SEMI JOIN training USING (blob_id) ORDER BY id"
+_SOUGHT = f"""
+CREATE OR REPLACE TABLE sought AS SELECT id, {_BANDS} FROM stays JOIN signed USING (id)
+"""
+_MET = f"""
+CREATE OR REPLACE TABLE met AS
+SELECT id, slot, band FROM (SELECT id, {_BANDS} FROM signed SEMI JOIN training USING (id))
+SEMI JOIN (SELECT DISTINCT slot, band FROM sought) USING (slot, band)
+"""
+#: In no order, so that the first pairs are there before the last are known: there may be far more of them than files.
+_MEETING = """
+SELECT s.id, m.id FROM (SELECT * FROM sought WHERE slot = $slot) s JOIN (SELECT * FROM met WHERE slot = $slot) m
+ON s.band = m.band
 """
 
 
-def find_duplicates(
+class Copies(NamedTuple):
+    """Which of some files are copies."""
+
+    #: Number of a file, counted over the segments in their order → the reason to drop it.
+    reasons: dict[int, str]
+    #: Bands in which a file stays that was not compared with all that come before it.
+    truncated_bands: int
+
+
+class Duplicates:
+    """The files of a corpus, beside those of its training corpus, to be asked which are copies."""
+
+    def __init__(self, connection: Any, signatures: SignatureFile, threshold: float, held_out: bool) -> None:
+        self._connection, self._signatures = connection, signatures
+        self._threshold, self._held_out = threshold, held_out
+
+    def repositories(self) -> np.ndarray:
+        """Number of the first file of each repository, ascending; where the files of each follow one another."""
+        found = rows_of(self._connection, "SELECT min(id) FROM files GROUP BY repo_name ORDER BY 1")
+        return np.fromiter((number for (number,) in found), np.int64)
+
+    def copies(self, numbers: np.ndarray | None = None) -> Copies:
+        """The copies among the files of these numbers, or among all; of the others nobody is a copy."""
+        if numbers is None:
+            self._connection.execute(_RANKED)
+        else:
+            with self._listed(numbers):
+                self._connection.execute(f"{_RANKED} {_THESE}")
+        reasons = {number: "exact_duplicate" for (number,) in rows_of(self._connection, _EXACT)}
+        self._connection.execute(_STAYS)
+        near, truncated = self._near_duplicates()
+        reasons |= dict.fromkeys(near, "near_duplicate")
+        if self._held_out:
+            known = [number for (number,) in rows_of(self._connection, _KNOWN)]
+            reasons |= dict.fromkeys(known, "exact_copy_of_training")
+            self._forget("stays", known)
+            reasons |= dict.fromkeys(self._near_training(), "near_copy_of_training")
+        return Copies(reasons, truncated)
+
+    def _near_duplicates(self) -> tuple[list[int], int]:
+        """Files that an earlier one repeats, which stay no longer, and how many bands were truncated."""
+        self._connection.execute(_SHARED)
+        self._connection.execute(_PAIRS, {"compared": COMPARED})
+        dropped: set[int] = set()
+        for earlier, later in rows_of(self._connection, _COMPARED):
+            if earlier not in dropped and later not in dropped and self._similar(earlier, later):
+                dropped.add(later)
+        found = sorted(dropped)
+        self._forget("stays", found)
+        (truncated,) = self._connection.execute(_TRUNCATED, {"compared": COMPARED}).fetchone()
+        self._connection.execute("DROP TABLE pairs; DROP TABLE shared")
+        return found, truncated
+
+    def _near_training(self) -> list[int]:
+        """Files that stay and that a training file repeats, found band by band; what is found is not sought any more."""
+        self._connection.execute(_SOUGHT)
+        self._connection.execute(_MET)
+        (slots,) = self._connection.execute("SELECT coalesce(max(slot), 0) FROM met").fetchone()
+        found: list[int] = []
+        for slot in range(1, slots + 1):
+            near: set[int] = set()
+            for number, training in rows_of(self._connection, _MEETING, {"slot": slot}):
+                if number not in near and self._similar(number, training):
+                    near.add(number)
+            self._forget("sought", sorted(near))
+            found += sorted(near)
+        self._connection.execute("DROP TABLE met; DROP TABLE sought")
+        return found
+
+    def _similar(self, first: int, second: int) -> bool:
+        return similarity(self._signatures[first], self._signatures[second]) >= self._threshold
+
+    def _forget(self, table: str, numbers: Sequence[int]) -> None:
+        with self._listed(numbers):
+            self._connection.execute(f"DELETE FROM {table} WHERE id IN (SELECT id FROM numbers)")
+
+    @contextlib.contextmanager
+    def _listed(self, numbers: Iterable[int]) -> Iterator[None]:
+        """The table ``numbers``, as long as it is needed."""
+        import pyarrow as pa
+
+        self._connection.register("numbers", pa.table({"id": pa.array(numbers, pa.int64())}))
+        try:
+            yield
+        finally:
+            self._connection.unregister("numbers")
+
+
+@contextlib.contextmanager
+def open_duplicates(
     segments: Sequence[Path],
     signatures: Sequence[Path],
     threshold: float,
     scratch: Path,
     training: Sequence[Path] = (),
-) -> dict[int, str]:
-    """Number of a file, counted over the segments in their order → the reason to drop it.
+) -> Iterator[Duplicates]:
+    """The files of a corpus, to be asked which are copies.
 
     Args:
-        segments: Parquet files with a row for each file of the corpus.
-        signatures: of :mod:`ponderttt.corpus.hub.signatures`, of the same files.
+        segments: Parquet files with a row for each file of the corpus; at least one.
+        signatures: of :mod:`ponderttt.corpus.hub.signatures`, of the same files in the same order.
         threshold: similarity from which on two files are near duplicates.
         scratch: folder for what does not fit into memory.
-        training: signatures of the training corpus; what repeats one of its files is dropped too.
+        training: signatures of the training corpus; what repeats one of its files is a copy too.
     """
-    reasons: dict[int, str] = {}
     signed = [*signatures, *training]
-    own = sum(_lengths(signatures))
     with database(scratch) as connection, SignatureFile(scratch / "signatures.bin", signed) as found:
-        connection.execute(_FILES, _numbered(segments))
-        connection.execute(_RANKED)
-        for (number,) in _rows(connection, _EXACT):
-            reasons[number] = "exact_duplicate"
-        connection.execute(_SIGNED, _numbered(signed))
-        connection.execute(_CANDIDATES, {"own": own})
-        copied: dict[int, str] = {}
-        if training:
-            connection.execute(_TRAINING, {"own": own})
-            for (number,) in _rows(connection, _KNOWN, {"own": own}):
-                copied[number] = "exact_copy_of_training"
-        connection.execute(_PAIRS, {"compared": COMPARED})
-        dropped: set[int] = set()
-        for earlier, later, number, first, second in _rows(connection, _COMPARED):
-            if later in dropped or earlier in dropped:
-                continue
-            if similarity(found[first], found[second]) < threshold:
-                continue
-            if earlier <= 0:
-                copied.setdefault(number, "near_copy_of_training")
-            else:
-                dropped.add(later)
-                reasons[number] = "near_duplicate"
-    return copied | reasons
-
-
-def _lengths(files: Sequence[Path]) -> list[int]:
-    import pyarrow.parquet as pq
-
-    return [pq.read_metadata(file).num_rows for file in files]
-
-
-def _numbered(files: Sequence[Path]) -> dict[str, Any]:
-    """Parameters of a query over files whose rows are numbered through."""
-    starts = [0, *accumulate(_lengths(files))][:-1]
-    return {"files": [str(path) for path in files], "starts": starts}
-
-
-def _rows(connection: Any, query: str, parameters: dict[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
-    found = connection.execute(query, parameters or {})
-    while rows := found.fetchmany(_BATCH):
-        yield from rows
+        connection.execute(_FILES, numbered(segments))
+        connection.execute(_SIGNED, numbered(signed))
+        connection.execute(_TRAINING, {"own": sum(row_counts(signatures))})
+        yield Duplicates(connection, found, threshold, bool(training))

@@ -11,9 +11,16 @@ from typing import Any, NamedTuple
 from ponderttt.config import CorpusConfig
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import COLUMNS, shard_schema
-from ponderttt.corpus.hub.duplicates import find_duplicates
+from ponderttt.corpus.hub.chosen import Choice, choose
+from ponderttt.corpus.hub.database import row_counts
+from ponderttt.corpus.hub.duplicates import open_duplicates
 from ponderttt.corpus.hub.signatures import signature_schema
-from ponderttt.corpus.hub.training import SIGNATURES, shared_repository, signature_facts, training_signatures
+from ponderttt.corpus.hub.training import (
+    SIGNATURES,
+    shared_repository,
+    signature_facts,
+    training_signatures,
+)
 from ponderttt.corpus.shards import SHARD_BYTES
 from ponderttt.corpus.staging import staged_folder
 from ponderttt.errors import PonderTTTError
@@ -50,7 +57,7 @@ def merge(
         segments: Parquet files of :mod:`ponderttt.corpus.hub.segments`, in order.
         signatures: of the same files in the same order, one file for each segment.
         output_dir: folder of the shards.
-        facts: of the manifest, besides ``kept``, ``licenses`` and ``drops``.
+        facts: of the manifest, besides ``kept``, ``licenses``, ``drops`` and ``truncated_bands``.
         drops: what earlier stages dropped; duplicates are added.
         train_shards: shards of the training corpus; files that repeat one of its files are dropped.
         rebuild_train: the command that makes them again.
@@ -59,25 +66,11 @@ def merge(
     Raises:
         PonderTTTError: nothing is left, or a repository is also in the training corpus, or the disk is full.
     """
-    filters = corpus.filters
     with staged_folder(output_dir, "*.parquet") as staged:
         scratch = staged / "scratch"
         scratch.mkdir()
-        training = []
-        if train_shards is not None:
-            shared = shared_repository(segments, train_shards, scratch, rebuild_train)
-            if shared is not None:
-                raise PonderTTTError(
-                    f"corpus {name}: the repository {shared} is also in the training corpus, so it is not held out. "
-                    "Give the two ranges of hub.hash_from and hub.hash_to that do not meet."
-                )
-            training = [training_signatures(train_shards, filters, scratch, rebuild_train)]
-        reasons = (
-            {}
-            if corpus.is_running_text
-            else find_duplicates(segments, signatures, filters.near_duplicate_threshold, scratch, training)
-        )
-        kept = _write(corpus, segments, signatures, reasons, staged, drops, shard_bytes)
+        choice = _without_copies(corpus, name, segments, signatures, scratch, train_shards, rebuild_train)
+        kept = _write(segments, signatures, choice, staged, drops, shard_bytes)
         shutil.rmtree(scratch)
         if not kept.files:
             raise PonderTTTError(
@@ -90,17 +83,42 @@ def merge(
             "kept": {"files": kept.files, "bytes": kept.bytes},
             "repositories_kept": kept.repositories,
             "drops": drops.as_facts(),
-            "signatures": signature_facts(staged, filters),
+            "truncated_bands": choice.truncated_bands,
+            "signatures": signature_facts(staged, corpus.filters),
         }
         write_manifest(staged, "shards", kept.rows, whole)
     return whole
 
 
-def _write(
+def _without_copies(
     corpus: CorpusConfig,
+    name: str,
     segments: Sequence[Path],
     signatures: Sequence[Path],
-    reasons: dict[int, str],
+    scratch: Path,
+    train_shards: Path | str | None,
+    rebuild_train: str,
+) -> Choice:
+    training = []
+    if train_shards is not None:
+        shared = shared_repository(segments, train_shards, scratch, rebuild_train)
+        if shared is not None:
+            raise PonderTTTError(
+                f"corpus {name}: the repository {shared} is also in the training corpus, so it is not held out. "
+                "Give the two ranges of hub.hash_from and hub.hash_to that do not meet."
+            )
+        training = [training_signatures(train_shards, corpus.filters, scratch, rebuild_train)]
+    if corpus.is_running_text:
+        return Choice({}, None, 0)
+    threshold = corpus.filters.near_duplicate_threshold
+    with open_duplicates(segments, signatures, threshold, scratch, training) as duplicates:
+        return choose(duplicates, sum(row_counts(segments)), corpus.max_streams)
+
+
+def _write(
+    segments: Sequence[Path],
+    signatures: Sequence[Path],
+    choice: Choice,
     folder: Path,
     drops: Drops,
     shard_bytes: int,
@@ -109,9 +127,9 @@ def _write(
 
     rows: dict[str, int | None] = {}
     licenses: Counter[str] = Counter()
-    repositories = 0
-    files = size = in_shard = 0
-    last, number = "", -1
+    repositories = files = size = in_shard = 0
+    # Repositories come one after the other, so a count tells which one a file is of.
+    last, place, counted, number = "", -1, -1, -1
     writer: Any = None
     beside = pq.ParquetWriter(folder / SIGNATURES, signature_schema(), compression="zstd")
     try:
@@ -124,17 +142,16 @@ def _write(
                 strict=True,
             ):
                 number += 1
-                reason = reasons.get(number)
-                if reason is None and repository != last:
-                    # Repositories come one after the other, so a count tells whether this one is wanted.
-                    if repositories == corpus.max_streams:
-                        reason = "beyond_max_streams"
-                    else:
-                        repositories, last = repositories + 1, repository
+                if repository != last:
+                    last, place = repository, place + 1
+                reason = choice.reasons.get(number)
+                if reason is None and choice.repositories is not None and place not in choice.repositories:
+                    reason = "beyond_max_streams"
                 keep.append(reason is None)
                 if reason is not None:
                     drops.add(reason, length)
                     continue
+                repositories, counted = repositories + (place != counted), place
                 files, size = files + 1, size + length
                 licenses[detected[0] if detected else "none"] += 1
             kept = table.filter(keep).select(list(COLUMNS))

@@ -1,7 +1,8 @@
 """MinHash signatures on disk, cut into bands: two files that have a band in common may be near duplicates.
 
-The bands are those of ``datasketch.MinHashLSH`` for the same threshold, so that looking for duplicates on disk and in memory
-(:mod:`ponderttt.corpus.dedup`) compares the same pairs.
+The bands are those of ``datasketch.MinHashLSH`` for the same threshold, so that on disk and in memory
+(:mod:`ponderttt.corpus.dedup`) the same pairs may be near duplicates.  All of them are compared in memory, and on disk those of a
+file with a training file; within a corpus see :data:`ponderttt.corpus.hub.duplicates.COMPARED`.
 """
 
 from __future__ import annotations
