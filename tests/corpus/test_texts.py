@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ponderttt.config import CorpusConfig
-from ponderttt.errors import ConfigError
+from ponderttt.errors import ConfigError, PonderTTTError
 from ponderttt.settings.hub import HubConfig
 from stack_builds import build, facts_of, files_of
 
@@ -98,3 +98,16 @@ def test_of_files_that_are_copies_one_stays(tmp_path: Path) -> None:
     rows = [{"repo": f"o/{n}", "text": "the same words in the same order\n" * 9} for n in range(3)]
     corpus = text_corpus(write_rows(tmp_path / "rows", rows), repository_column="repo")
     assert len(files_of(build(corpus, tmp_path / "out"))) == 1
+
+
+def test_a_repository_that_is_held_out_is_not_the_training_corpus_s_in_other_letters(tmp_path: Path) -> None:
+    names = ("Owner/Name", "owner/name")
+    train, held_out = (
+        text_corpus(
+            write_rows(tmp_path / str(n), [{"repo": name, "text": f"text {n} of its own\n" * 9}]),
+            repository_column="repo",
+        )
+        for n, name in enumerate(names)
+    )
+    with pytest.raises(PonderTTTError, match="the repository owner/name is also in the training corpus"):
+        build(held_out, tmp_path / "held-out", "test", build(train, tmp_path / "train", "train"))

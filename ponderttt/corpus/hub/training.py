@@ -68,20 +68,21 @@ def _sign(shards: Path | str, filters: FilterConfig, target: Path, rebuild: str)
 def shared_repository(
     segments: Sequence[Path], shards: Path | str, scratch: Path, rebuild: str
 ) -> str | None:
-    """The first repository by name that has files in the segments and in the shards of a finished corpus.
+    """The first repository by name, in any case, that has files in the segments and in the shards of a finished corpus.
 
     Raises:
         CorruptFileError: the shards are missing or differ from their manifest.
     """
-    names = read_manifest(shards, "shards", rebuild)["files"]
     query = """
-        SELECT min(repo_name) FROM (SELECT DISTINCT repo_name FROM read_parquet($segments)) s
-        SEMI JOIN (SELECT DISTINCT repo_name FROM read_parquet($shards)) t USING (repo_name)
+        SELECT min(repo_name) FROM (SELECT DISTINCT repo_name, lower(repo_name) AS name FROM read_parquet($segments)) s
+        SEMI JOIN (SELECT DISTINCT lower(repo_name) AS name FROM read_parquet($shards)) t USING (name)
     """
-    files = {
-        "segments": [str(path) for path in segments],
-        "shards": [str(Path(shards) / name) for name in names],
-    }
+    files = {"segments": [str(path) for path in segments], "shards": _shard_files(shards, rebuild)}
     with database(scratch) as connection:
         found: str | None = connection.execute(query, files).fetchone()[0]
     return found
+
+
+def _shard_files(shards: Path | str, rebuild: str) -> list[str]:
+    names = read_manifest(shards, "shards", rebuild)["files"]
+    return [str(Path(shards) / name) for name in names]
