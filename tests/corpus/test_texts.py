@@ -100,6 +100,20 @@ def test_of_files_that_are_copies_one_stays(tmp_path: Path) -> None:
     assert len(files_of(build(corpus, tmp_path / "out"))) == 1
 
 
+@pytest.mark.parametrize("columns", [{}, {"repository_column": "repo"}])
+def test_rows_of_which_nothing_is_left_are_one_line(columns: dict[str, str], tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows", [{"repo": "o/r", "text": ""}] * 3)
+    other = write_rows(tmp_path / "other", [{"repo": "o/s", "text": "a text with some words in it"}])
+    train = build(text_corpus(other, **columns), tmp_path / "train", "train")
+    for number, against in enumerate((None, train)):
+        with pytest.raises(PonderTTTError) as error:
+            build(text_corpus(rows, **columns), tmp_path / f"{number}", "mine", against)
+        assert str(error.value) == (
+            "corpus mine: no file is left after the filters (empty 3). Check corpora.mine: its language, licenses, hub and "
+            "filters."
+        )
+
+
 def test_a_repository_that_is_held_out_is_not_the_training_corpus_s_in_other_letters(tmp_path: Path) -> None:
     names = ("Owner/Name", "owner/name")
     train, held_out = (

@@ -15,7 +15,7 @@ from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.corpus.hub.signatures import signature_row
 from ponderttt.corpus.hub.training import SIGNATURES
 from ponderttt.corpus.shards import write_shards
-from ponderttt.errors import CorruptFileError
+from ponderttt.errors import CorruptFileError, PonderTTTError
 from stack_builds import build, facts_of, files_of, stack_corpus
 from stack_data import Planted, write_stack_v3
 
@@ -88,3 +88,10 @@ def test_damaged_signatures_are_told_and_not_used(split: Split, tmp_path: Path) 
             build(split.held_out, tmp_path, "heldout", split.train)
     finally:
         path.write_bytes(whole)
+
+
+def test_a_held_out_language_of_which_there_is_nothing_is_one_line(split: Split, tmp_path: Path) -> None:
+    corpus = replace(split.held_out, language="COBOL")
+    with pytest.raises(PonderTTTError, match=r"^corpus heldout: no file is left after the filters \(other_"):
+        build(corpus, tmp_path, "heldout", split.train)
+    assert not (tmp_path / "shards").exists()

@@ -69,7 +69,12 @@ def merge(
     with staged_folder(output_dir, "*.parquet") as staged:
         scratch = staged / "scratch"
         scratch.mkdir()
-        choice = _without_copies(corpus, name, segments, signatures, scratch, train_shards, rebuild_train)
+        # Of a bucket in which nothing is left there is no segment.
+        choice = (
+            _without_copies(corpus, name, segments, signatures, scratch, train_shards, rebuild_train)
+            if segments
+            else Choice({}, None, 0)
+        )
         kept = _write(segments, signatures, choice, staged, drops, shard_bytes)
         shutil.rmtree(scratch)
         if not kept.files:
