@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ponderttt.config import CorpusConfig
+from ponderttt.corpus.hub.training import SIGNATURES
 from ponderttt.errors import ConfigError, PonderTTTError
 from ponderttt.settings.hub import HubConfig
 from stack_builds import build, facts_of, files_of
@@ -98,6 +99,34 @@ def test_of_files_that_are_copies_one_stays(tmp_path: Path) -> None:
     rows = [{"repo": f"o/{n}", "text": "the same words in the same order\n" * 9} for n in range(3)]
     corpus = text_corpus(write_rows(tmp_path / "rows", rows), repository_column="repo")
     assert len(files_of(build(corpus, tmp_path / "out"))) == 1
+
+
+ARTICLES = r"^ = [^=]+ = $"
+
+
+def article(name: str) -> str:
+    return f" = {name} = \n\nOf {name} nothing is known .\n"
+
+
+def test_documents_of_the_training_text_are_not_in_the_held_out_text(tmp_path: Path) -> None:
+    def corpus(folder: str, *articles: str) -> CorpusConfig:
+        text = "".join(map(article, articles))
+        return text_corpus(write_lines(tmp_path / folder, text), document_start=ARTICLES)
+
+    train = build(corpus("train", "Tower", "Valkyria"), tmp_path / "learned", "train")
+    # Signatures are there for files that are compared nearly, which is nobody here.
+    (train / SIGNATURES).unlink()
+    held_out = build(corpus("test", "War", "Tower", "Peace", "War"), tmp_path / "held-out", "test", train)
+    # What the text says twice it still says twice.
+    assert [file.content for file in files_of(held_out)] == [
+        article(name) for name in ("War", "Peace", "War")
+    ]
+    assert facts_of(held_out)["drops"] == {
+        "exact_copy_of_training": {"files": 1, "bytes": len(article("Tower"))}
+    }
+    with pytest.raises(PonderTTTError, match=r"no file is left after .*\(exact_copy_of_training 2\)"):
+        build(corpus("same", "Valkyria", "Tower"), tmp_path / "nothing", "test", train)
+    assert not (tmp_path / "nothing" / "shards").exists()
 
 
 @pytest.mark.parametrize("columns", [{}, {"repository_column": "repo"}])

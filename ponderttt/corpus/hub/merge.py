@@ -17,6 +17,7 @@ from ponderttt.corpus.hub.duplicates import open_duplicates
 from ponderttt.corpus.hub.signatures import signature_schema
 from ponderttt.corpus.hub.training import (
     SIGNATURES,
+    shared_documents,
     shared_repository,
     signature_facts,
     training_signatures,
@@ -59,7 +60,8 @@ def merge(
         output_dir: folder of the shards.
         facts: of the manifest, besides ``kept``, ``licenses``, ``drops`` and ``truncated_bands``.
         drops: what earlier stages dropped; duplicates are added.
-        train_shards: shards of the training corpus; files that repeat one of its files are dropped.
+        train_shards: shards of the training corpus; files that repeat one of its files are dropped, documents of a running
+            text if they are equal.
         rebuild_train: the command that makes them again.
         shard_bytes: of content after which a new shard begins.
 
@@ -104,6 +106,12 @@ def _without_copies(
     train_shards: Path | str | None,
     rebuild_train: str,
 ) -> Choice:
+    if corpus.is_running_text:
+        # It may say a thing twice, and its only repository is named after its split, whatever it is a split of.
+        known = (
+            [] if train_shards is None else shared_documents(segments, train_shards, scratch, rebuild_train)
+        )
+        return Choice(dict.fromkeys(known, "exact_copy_of_training"), None, 0)
     training = []
     if train_shards is not None:
         shared = shared_repository(segments, train_shards, scratch, rebuild_train)
@@ -113,8 +121,6 @@ def _without_copies(
                 "Give the two ranges of hub.hash_from and hub.hash_to that do not meet."
             )
         training = [training_signatures(train_shards, corpus.filters, scratch, rebuild_train)]
-    if corpus.is_running_text:
-        return Choice({}, None, 0)
     threshold = corpus.filters.near_duplicate_threshold
     with open_duplicates(segments, signatures, threshold, scratch, training) as duplicates:
         return choose(duplicates, sum(row_counts(segments)), corpus.max_streams)

@@ -1,4 +1,4 @@
-"""What a held-out corpus must know of the training corpus: the signatures of its files, and the names of its repositories.
+"""What a held-out corpus must know of the training corpus: its files, their signatures, and the names of its repositories.
 
 A training corpus that comes out of a dataset has its signatures beside its shards; those of any other corpus are computed.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from ponderttt.corpus.dedup import NearDuplicates
 from ponderttt.corpus.filters import FilterConfig
-from ponderttt.corpus.hub.database import database
+from ponderttt.corpus.hub.database import NUMBERED, database, numbered, rows_of
 from ponderttt.corpus.hub.signatures import signature_row, signature_schema
 from ponderttt.corpus.shards import iterate_shards
 from ponderttt.provenance import read_manifest, sha256_file, verify_file
@@ -81,6 +81,21 @@ def shared_repository(
     with database(scratch) as connection:
         found: str | None = connection.execute(query, files).fetchone()[0]
     return found
+
+
+def shared_documents(segments: Sequence[Path], shards: Path | str, scratch: Path, rebuild: str) -> list[int]:
+    """Numbers of the files, counted over the segments in their order, that have the bytes of a file of a finished corpus.
+
+    Raises:
+        CorruptFileError: the shards are missing or differ from their manifest.
+    """
+    query = f"""
+        SELECT id FROM (SELECT start + file_row_number AS id, blob_id {NUMBERED})
+        SEMI JOIN (SELECT blob_id FROM read_parquet($shards)) USING (blob_id) ORDER BY id
+    """
+    files = {**numbered(segments), "shards": _shard_files(shards, rebuild)}
+    with database(scratch) as connection:
+        return [number for (number,) in rows_of(connection, query, files)]
 
 
 def _shard_files(shards: Path | str, rebuild: str) -> list[str]:
