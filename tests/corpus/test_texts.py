@@ -129,6 +129,16 @@ def test_documents_of_the_training_text_are_not_in_the_held_out_text(tmp_path: P
     assert not (tmp_path / "nothing" / "shards").exists()
 
 
+def test_lines_that_are_no_documents_stay_in_the_held_out_text(tmp_path: Path) -> None:
+    """A heading that both texts have is part of either."""
+    train = build(
+        text_corpus(write_lines(tmp_path / "train", article("Tower"))), tmp_path / "learned", "train"
+    )
+    corpus = text_corpus(write_lines(tmp_path / "test", article("Tower")))
+    held_out = build(corpus, tmp_path / "held-out", "test", train)
+    assert "".join(file.content for file in files_of(held_out)) == article("Tower")
+
+
 @pytest.mark.parametrize("columns", [{}, {"repository_column": "repo"}])
 def test_rows_of_which_nothing_is_left_are_one_line(columns: dict[str, str], tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows", [{"repo": "o/r", "text": ""}] * 3)

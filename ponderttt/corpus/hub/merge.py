@@ -61,7 +61,7 @@ def merge(
         facts: of the manifest, besides ``kept``, ``licenses``, ``drops`` and ``truncated_bands``.
         drops: what earlier stages dropped; duplicates are added.
         train_shards: shards of the training corpus; files that repeat one of its files are dropped, documents of a running
-            text if they are equal.
+            text (where the configuration says how one begins) if they are equal.
         rebuild_train: the command that makes them again.
         shard_bytes: of content after which a new shard begins.
 
@@ -108,9 +108,10 @@ def _without_copies(
 ) -> Choice:
     if corpus.is_running_text:
         # It may say a thing twice, and its only repository is named after its split, whatever it is a split of.
-        known = (
-            [] if train_shards is None else shared_documents(segments, train_shards, scratch, rebuild_train)
-        )
+        # A row that is a line, and no document, may well be in any other text.
+        known: list[int] = []
+        if train_shards is not None and corpus.hub is not None and corpus.hub.document_start is not None:
+            known = shared_documents(segments, train_shards, scratch, rebuild_train)
         return Choice(dict.fromkeys(known, "exact_copy_of_training"), None, 0)
     training = []
     if train_shards is not None:
