@@ -176,10 +176,11 @@ def stage(what: str, split: str, job: int, parts: int, folder: Path) -> dict[str
     import duckdb
     import pyarrow.parquet
 
-    from ponderttt.config import CorpusConfig
+    from ponderttt.jobs.contents import fetch
     from ponderttt.jobs.entry import Progress
-    from ponderttt.jobs.hub import fetch, merge_buckets
-    from ponderttt.jobs.hub import select as select_part
+    from ponderttt.jobs.merge import merge_buckets
+    from ponderttt.jobs.select import select as select_part
+    from ponderttt.settings.corpus import CorpusConfig
     from ponderttt.settings.hub import HubConfig
 
     assert datasets and duckdb and pyarrow.parquet

@@ -1,14 +1,12 @@
-"""Where every stage puts its files, and the commands that make them; one place for rules, jobs and messages.
+"""Where every stage puts its files; one place for rules, jobs and messages.
 
 Called without arguments, a path keeps its wildcards (``{model}``), which is what a Snakemake rule wants.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ponderttt.config import Experiment, GridConfig
 from ponderttt.names import (
@@ -23,10 +21,6 @@ from ponderttt.names import (
 )
 from ponderttt.provenance import MANIFEST
 from ponderttt.records import RECORDS
-
-#: Name in the environment of the command that runs this study, set by the Snakefile for its jobs.
-COMMAND_VARIABLE = "PONDERTTT_COMMAND"
-DEFAULT_CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -194,13 +188,3 @@ def figure_names(methods: Sequence[str]) -> list[str]:
         "policy_curves": any(split_method(method)[0] == "ppo" for method in methods),
     }
     return [name for name, wants in wanted.items() if wants]
-
-
-def command_of(config_path: Path | str) -> str:
-    """``snakemake``, with the configuration named unless it is the default one."""
-    return "snakemake" if str(config_path) == DEFAULT_CONFIG else f"snakemake --configfile {config_path}"
-
-
-def rebuild(path: Path | str) -> str:
-    """The command that makes a file of the workflow again, though it may look up to date."""
-    return f"{os.environ.get(COMMAND_VARIABLE, 'snakemake')} --force {path}"

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ponderttt.commands import command_of
 from ponderttt.config import Experiment, load
 from ponderttt.errors import PonderTTTError
 from ponderttt.jobs.stages import records_code
-from ponderttt.layout import Layout, Run, command_of, grid_runs
+from ponderttt.layout import Layout, Run, grid_runs
 from ponderttt.provenance import MANIFEST, read_manifest
 from ponderttt.records import KIND, RECORDS
 

@@ -21,11 +21,9 @@ from ponderttt.corpus.packages import select_packages
 from ponderttt.provenance import sha256_file
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective
+from ponderttt.commands import COMMAND_VARIABLE, DEFAULT_CONFIG, command_of
 from ponderttt.layout import (
-    COMMAND_VARIABLE,
-    DEFAULT_CONFIG,
     Layout,
-    command_of,
     fast_weights_on,
     figure_names,
     grid_runs,

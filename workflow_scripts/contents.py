@@ -8,10 +8,10 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import CorpusConfig
-    from ponderttt.jobs.hub import fetch
+    from ponderttt.jobs.contents import fetch
     from ponderttt.mapping import from_mapping
     from ponderttt.provenance import digest
+    from ponderttt.settings.corpus import CorpusConfig
 
     name = snakemake.wildcards.corpus
     fetch(

@@ -8,8 +8,8 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
+    from ponderttt.commands import rebuild
     from ponderttt.corpus.drops import format_drop_report, write_drop_report
-    from ponderttt.layout import rebuild
 
     folders = [Path(path).parent for path in snakemake.input.shards]
     print(

@@ -8,9 +8,9 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import CorpusConfig
-    from ponderttt.jobs.hub import merge_buckets
+    from ponderttt.jobs.merge import merge_buckets
     from ponderttt.mapping import from_mapping
+    from ponderttt.settings.corpus import CorpusConfig
 
     name, train = snakemake.wildcards.corpus, snakemake.input.get("train")
     merge_buckets(

@@ -8,9 +8,9 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import CorpusConfig
-    from ponderttt.jobs.hub import select
+    from ponderttt.jobs.select import select
     from ponderttt.mapping import from_mapping
+    from ponderttt.settings.corpus import CorpusConfig
 
     name = snakemake.wildcards.corpus
     select(

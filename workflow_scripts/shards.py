@@ -8,9 +8,9 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import CorpusConfig
     from ponderttt.jobs.shards import make_shards
     from ponderttt.mapping import from_mapping
+    from ponderttt.settings.corpus import CorpusConfig
 
     train = snakemake.input.get("train")
     make_shards(

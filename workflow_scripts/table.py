@@ -9,9 +9,9 @@ from ponderttt.jobs.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
+    from ponderttt.commands import COMMAND_VARIABLE
     from ponderttt.config import StatisticsConfig
     from ponderttt.jobs.table import make_table
-    from ponderttt.layout import COMMAND_VARIABLE
     from ponderttt.mapping import from_mapping
 
     make_table(

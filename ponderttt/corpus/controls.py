@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int32
 
+from ponderttt.commands import rebuild
 from ponderttt.corpus.chunks import chunk_facts, read_chunks, write_chunks
 from ponderttt.corpus.streams import Stream, Tokenizer, Tokens, cut_chunks
 from ponderttt.errors import PonderTTTError
-from ponderttt.layout import rebuild
 from ponderttt.provenance import MANIFEST
 
 #: Of the generator of random tokens; the streams' names are folded in.

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ponderttt.config import CorpusConfig
 from ponderttt.errors import ConfigError
+from ponderttt.settings.corpus import CorpusConfig
 
 REGISTRY_KINDS = ("wheel", "npm", "debian")
 

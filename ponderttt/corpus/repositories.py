@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.archives import RawFile, read_archive
 from ponderttt.corpus.filters import Origin, path_reason
 from ponderttt.corpus.folders import git_commit, read_folder
 from ponderttt.corpus.packages import select_packages
 from ponderttt.corpus.sources import Progress, fetch_packages, silent
 from ponderttt.errors import PonderTTTError
+from ponderttt.settings.corpus import CorpusConfig
 
 
 @dataclass(frozen=True)

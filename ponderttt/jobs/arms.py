@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ponderttt.commands import rebuild
 from ponderttt.config import ModelConfig
 from ponderttt.features.table import index
 from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, inputs_digest, open_inputs
 from ponderttt.jobs.modules import ArmSettings, open_module
-from ponderttt.layout import plain_method, rebuild
+from ponderttt.layout import plain_method
 from ponderttt.loop.methods import protocol_of
 from ponderttt.loop.running import run_arms
 from ponderttt.mapping import as_mapping

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ponderttt.commands import rebuild
 from ponderttt.corpus.chunks import build_chunks
 from ponderttt.jobs.entry import Progress
-from ponderttt.layout import rebuild
 from ponderttt.models import tokenizer
 from ponderttt.models.safetensors_file import TOKENIZER
 from ponderttt.models.tokenizer import Tokenizer

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ponderttt.commands import rebuild
 from ponderttt.config import ModelConfig
 from ponderttt.corpus.chunks import read_chunks
 from ponderttt.frozen import run_frozen_pass
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, inputs_digest
-from ponderttt.layout import rebuild
 from ponderttt.models.weights import open_configured
 from ponderttt.provenance import MANIFEST, finished
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ponderttt.commands import rebuild
 from ponderttt.config import ModelConfig
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.frozen import FrozenModel, open_frozen_pass
-from ponderttt.layout import rebuild
 from ponderttt.models.weights import open_configured, open_unembedding, precision_of
 from ponderttt.provenance import MANIFEST, digest, read_manifest
 

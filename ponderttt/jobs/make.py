@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+from ponderttt.commands import DEFAULT_CONFIG, command_of
 from ponderttt.config import Experiment, load
 from ponderttt.corpus.hub.rows import AGREEMENT
 from ponderttt.errors import PonderTTTError
-from ponderttt.layout import DEFAULT_CONFIG, command_of, figure_names
+from ponderttt.layout import figure_names
 from ponderttt.progress import in_words
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ponderttt.commands import rebuild
 from ponderttt.config import RulesConfig
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build, load_slow_weights
 from ponderttt.jobs.inputs import SLOW_WEIGHTS, TRAINING, FrozenInputs
-from ponderttt.layout import rebuild
 from ponderttt.loop.running import Budget
 from ponderttt.mapping import as_mapping
 from ponderttt.names import kind_and_context

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ponderttt.commands import rebuild
 from ponderttt.config import ModelConfig
 from ponderttt.features import normalise
 from ponderttt.features.table import FEATURES
@@ -17,7 +18,6 @@ from ponderttt.jobs.checkpointing import checkpoints_of
 from ponderttt.jobs.entry import Progress, compilation_cache
 from ponderttt.jobs.inputs import CACHE_FOLDER, FrozenInputs, inputs_digest, open_inputs
 from ponderttt.jobs.modules import ArmSettings, open_module
-from ponderttt.layout import rebuild
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.running import action_costs
 from ponderttt.mapping import as_mapping

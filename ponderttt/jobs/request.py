@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ponderttt import config
+from ponderttt.commands import rebuild
 from ponderttt.config import RulesConfig
 from ponderttt.errors import PonderTTTError
-from ponderttt.layout import Layout, rebuild
+from ponderttt.layout import Layout
 from ponderttt.names import (
     BUDGETED_METHODS,
     CALIBRATED_METHODS,

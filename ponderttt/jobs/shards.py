@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.drops import drop_rows, format_drop_report
 from ponderttt.corpus.shards import build_shards
 from ponderttt.jobs.entry import Progress
+from ponderttt.settings.corpus import CorpusConfig
 
 
 def make_shards(

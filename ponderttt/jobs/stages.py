@@ -12,9 +12,9 @@ from ponderttt.provenance import digest, stage_digest
 ENTRY_MODULES: dict[str, tuple[str, ...]] = {
     "model": ("ponderttt.jobs.model",),
     "shards": ("ponderttt.jobs.shards",),
-    "select": ("ponderttt.jobs.hub",),
-    "contents": ("ponderttt.jobs.hub",),
-    "merge": ("ponderttt.jobs.hub",),
+    "select": ("ponderttt.jobs.select",),
+    "contents": ("ponderttt.jobs.contents",),
+    "merge": ("ponderttt.jobs.merge",),
     "chunks": ("ponderttt.jobs.chunks",),
     "control_chunks": ("ponderttt.jobs.control_chunks",),
     "hidden": ("ponderttt.jobs.hidden",),

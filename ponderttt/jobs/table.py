@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ponderttt.commands import rebuild
 from ponderttt.config import StatisticsConfig
-from ponderttt.layout import rebuild
 from ponderttt.provenance import MANIFEST, read_manifest
 from ponderttt.reporting.reading import write_reading_guide
 from ponderttt.reporting.tables import write_table

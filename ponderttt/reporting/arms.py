@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ponderttt.actions import Action
+from ponderttt.commands import rebuild
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.layout import rebuild
 from ponderttt.names import BUDGETED_METHODS, split_method, stated_budget
 from ponderttt.provenance import MANIFEST, digest
 from ponderttt.records import RECORDS, read_records

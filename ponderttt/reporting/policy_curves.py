@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ponderttt.actions import Action
+from ponderttt.commands import rebuild
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.layout import rebuild
 from ponderttt.reporting.methods import rank_of_fast_weights
 from ponderttt.reporting.style import (
     ACTION_COLOURS,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ponderttt.commands import rebuild
 from ponderttt.errors import CorruptFileError
-from ponderttt.layout import rebuild
 from ponderttt.provenance import MANIFEST, atomic_path, read_manifest, write_manifest
 
 KIND = "table"

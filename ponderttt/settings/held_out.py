@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ponderttt.settings.hub import DATASETS
 
 if TYPE_CHECKING:
-    from ponderttt.config import CorpusConfig
+    from ponderttt.settings.corpus import CorpusConfig
 
 
 def shared_rows(train: CorpusConfig, held_out: CorpusConfig) -> str | None:

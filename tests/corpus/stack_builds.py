@@ -9,9 +9,11 @@ from typing import Any
 
 from ponderttt.config import CorpusConfig
 from ponderttt.corpus.files import SourceFile
-from ponderttt.corpus.shards import read_shards
+from ponderttt.corpus.shard_files import read_shards
+from ponderttt.jobs.contents import fetch
 from ponderttt.jobs.entry import Progress
-from ponderttt.jobs.hub import fetch, merge_buckets, select
+from ponderttt.jobs.merge import merge_buckets
+from ponderttt.jobs.select import select
 from ponderttt.provenance import read_manifest
 from ponderttt.settings.hub import ContentsConfig, HubConfig
 
@@ -31,8 +33,10 @@ def stack_corpus(snapshot: Path, endpoint: str | None = None, **changes: Any) ->
     return CorpusConfig(**{"kind": "stack_v2", "language": "Python", "split": "train", "hub": hub, **own})
 
 
-def build(corpus: CorpusConfig, folder: Path, name: str = "stack", train: Path | None = None) -> Path:
-    """The folder of its shards."""
+def build(
+    corpus: CorpusConfig, folder: Path, name: str = "stack", train: Path | None = None, code: str = "code"
+) -> Path:
+    """The folder of its shards; ``code`` stands for the digest of code and settings that contents depend on."""
     assert corpus.hub is not None
     parts = range(corpus.hub.parts)
     selected = [folder / "selected" / f"part-{part}" for part in parts]
@@ -40,7 +44,7 @@ def build(corpus: CorpusConfig, folder: Path, name: str = "stack", train: Path |
     for part in parts:
         select(corpus, name, part, selected[part], quiet(folder))
     for bucket in parts:
-        fetch(corpus, name, bucket, selected, contents[bucket], "code", quiet(folder))
+        fetch(corpus, name, bucket, selected, contents[bucket], code, quiet(folder))
     merge_buckets(corpus, name, selected, contents, folder / "shards", train)
     return folder / "shards"
 

@@ -17,7 +17,7 @@ from ponderttt.config import CorpusConfig
 from ponderttt.corpus.hub import tables
 from ponderttt.corpus.hub.rows import open_rows
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.hub import select
+from ponderttt.jobs.select import select
 from ponderttt.settings.hub import HubConfig
 from stack_builds import quiet
 

@@ -17,7 +17,8 @@ from archive_makers import make_wheel
 from ponderttt.config import CorpusConfig, FilterConfig
 from ponderttt.corpus.drops import write_drop_report
 from ponderttt.corpus.files import COLUMNS
-from ponderttt.corpus.shards import build_shards, read_shards, shards_digest, write_shards
+from ponderttt.corpus.shard_files import read_shards, shards_digest, write_shards
+from ponderttt.corpus.shards import build_shards
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.provenance import write_manifest
 
@@ -226,7 +227,7 @@ def test_shards_of_another_version_are_refused(tmp_path: Path) -> None:
 FILL_THE_DISK = """
 import os, sys
 from ponderttt.corpus.files import COLUMNS, SourceFile
-from ponderttt.corpus.shards import read_shards, write_shards
+from ponderttt.corpus.shard_files import read_shards, write_shards
 from ponderttt.errors import PonderTTTError
 
 def files(count, length):

@@ -18,7 +18,7 @@ from ponderttt.corpus.filters import licenses_stated_in, path_reason
 from ponderttt.corpus.hub.rows import open_rows
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.hub import fetch
+from ponderttt.jobs.contents import fetch
 from ponderttt.settings.hub import HubConfig
 from stack_builds import build, bytes_of, facts_of, files_of, quiet, stack_corpus
 from stack_data import Planted, write_stack_v2, write_stack_v2_ids, write_stack_v3

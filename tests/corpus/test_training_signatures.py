@@ -14,7 +14,7 @@ from ponderttt.corpus.dedup import NearDuplicates
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.corpus.hub.signatures import signature_row
 from ponderttt.corpus.hub.training import SIGNATURES
-from ponderttt.corpus.shards import write_shards
+from ponderttt.corpus.shard_files import write_shards
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from stack_builds import build, facts_of, files_of, stack_corpus
 from stack_data import Planted, write_stack_v3

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.files import blob_id, content_id
 from ponderttt.corpus.filters import license_allowed
 from ponderttt.errors import PonderTTTError
+from ponderttt.settings.corpus import CorpusConfig
 
 NEWLINE = "\n"
 #: What a table of rows says of itself: its file, and the rows of it that lie before.

@@ -11,7 +11,7 @@ import os
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -66,7 +66,7 @@ class Failed(Exception):
 
 
 class Content(NamedTuple):
-    """What became of one file: its raw bytes and text, or the reason why not."""
+    """What became of one file: its raw bytes and text, or the reason why not; bytes that are no text are there as well."""
 
     raw: bytes | None
     text: str | None
@@ -140,9 +140,9 @@ class ContentClient:
             raw = retrying(self._verified, file)
             self._retries.give_back()
             self._came.set()
-            return Content(raw, decoded(raw, file.src_encoding), None)
         except Failed as failure:
             return Content(None, None, failure.reason)
+        return as_text(raw, file)
 
     def _verified(self, file: Candidate) -> bytes:
         raw = unzipped(self._fetch(file.blob_id))
@@ -260,6 +260,16 @@ def unzipped(body: bytes) -> bytes:
     return raw
 
 
+def as_text(raw: bytes, file: Candidate) -> Content:
+    """The true bytes of a file with the text that they are in its encoding, or the reason why they are none."""
+    if not is_encoding(file.src_encoding):
+        return Content(raw, None, "unknown_encoding")
+    try:
+        return Content(raw, decoded(raw, file.src_encoding), None)
+    except Failed as failure:
+        return Content(raw, None, failure.reason)
+
+
 def is_encoding(name: str) -> bool:
     """Whether bytes can become text by an encoding of that name."""
     try:
@@ -288,7 +298,7 @@ def decoded(raw: bytes, encoding: str) -> str:
 
 def in_order(
     function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int | None = None
-) -> Iterator[tuple[T, R]]:
+) -> Generator[tuple[T, R], None, None]:
     """``function`` of every item, ``workers`` at a time, in the order of the items whatever the order of arrival.
 
     No more than ``ahead`` results wait for their turn (four for each worker by default).

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import COLUMNS, shard_schema
 from ponderttt.corpus.hub.chosen import Choice, choose
@@ -22,10 +21,11 @@ from ponderttt.corpus.hub.training import (
     signature_facts,
     training_signatures,
 )
-from ponderttt.corpus.shards import SHARD_BYTES
+from ponderttt.corpus.shard_files import SHARD_BYTES
 from ponderttt.corpus.staging import staged_folder
 from ponderttt.errors import PonderTTTError
 from ponderttt.provenance import write_manifest
+from ponderttt.settings.corpus import CorpusConfig
 
 
 class Kept(NamedTuple):

@@ -7,10 +7,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.hub.candidates import placed, text_columns
 from ponderttt.corpus.hub.tables import SUFFIXES, tables_of
 from ponderttt.errors import PonderTTTError
+from ponderttt.settings.corpus import CorpusConfig
 from ponderttt.settings.hub import DATASETS
 
 #: Where the terms of a gated dataset are accepted, and what else a bulk download of contents is bound by.

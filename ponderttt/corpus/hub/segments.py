@@ -14,18 +14,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.dedup import NearDuplicates
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile, shard_schema
 from ponderttt.corpus.filters import licenses_stated_in
 from ponderttt.corpus.hub.candidates import Candidate
-from ponderttt.corpus.hub.contents import NOT_ASKED, UNREADABLE, Content, in_order
+from ponderttt.corpus.hub.contents import NOT_ASKED, UNREADABLE, Content
 from ponderttt.corpus.hub.decontamination import Decontamination
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.corpus.hub.signatures import signature_row, signature_schema
 from ponderttt.errors import PonderTTTError
 from ponderttt.provenance import atomic_path, start_or_continue
+from ponderttt.settings.corpus import CorpusConfig
 
 _FACTS = b"ponderttt"
 #: Rows of a group of a Parquet file: what a reader has in memory at once (``benchmarks/stack.py``).
@@ -59,7 +59,7 @@ def build_segments(
     corpus: CorpusConfig,
     name: str,
     files: Iterable[Candidate],
-    content_of: Callable[[Candidate], Content],
+    contents_of: Callable[[list[Candidate]], Iterable[tuple[Candidate, Content]]],
     folder: Path,
     source: str,
     settings: str,
@@ -71,7 +71,7 @@ def build_segments(
         corpus: its settings.
         name: what the configuration calls it.
         files: of the bucket, in order.
-        content_of: gives the content of one; called by many threads.
+        contents_of: gives the files of a segment with their contents, in their order.
         folder: gets ``segment-*.parquet`` and ``signatures-*.parquet``; finished ones of the same settings are kept.
         source: where the files come from, for the column of that name.
         settings: digest of all that the result depends on.
@@ -84,7 +84,7 @@ def build_segments(
     assert corpus.hub is not None
     folder.mkdir(parents=True, exist_ok=True)
     start_or_continue(folder, settings, "*-*.parquet")
-    maker = _SegmentMaker(corpus, content_of, source)
+    maker = _SegmentMaker(corpus, contents_of, source)
     failures_file = folder / "failures.json"
     failures_file.unlink(missing_ok=True)
     segments: list[Segment] = []
@@ -92,11 +92,15 @@ def build_segments(
     done = 0
     for number, group in enumerate(_groups(files, corpus.hub.contents.segment_files)):
         path, signatures = (folder / f"{kind}-{number:05d}.parquet" for kind in ("segment", "signatures"))
-        # A segment appears after its signatures.
-        facts = read_facts(path) if path.exists() else maker.write(group, path, signatures)
+        allowed = corpus.hub.contents.max_failures * len(group)
+        facts = read_facts(path) if path.exists() else None
+        # A segment appears after its signatures.  One that misses more than is allowed by now is made again.
+        if facts is None or len(facts["failures"]) > allowed:
+            path.unlink(missing_ok=True)
+            facts = maker.write(group, path, signatures)
         failed = facts["failures"]
         stopped = any(failure["reason"] == NOT_ASKED for failure in failed)
-        if stopped or len(failed) > corpus.hub.contents.max_failures * len(group):
+        if stopped or len(failed) > allowed:
             failures += failed
             path.unlink(missing_ok=True)
             if stopped or (len(failed) == len(group) and len(group) >= _NAMED):
@@ -134,9 +138,14 @@ def _missing(failures: list[dict[str, str]], file: Path, name: str) -> str:
 class _SegmentMaker:
     """Fetches, filters and signs the files of one segment after the other."""
 
-    def __init__(self, corpus: CorpusConfig, content_of: Callable[[Candidate], Content], source: str) -> None:
+    def __init__(
+        self,
+        corpus: CorpusConfig,
+        contents_of: Callable[[list[Candidate]], Iterable[tuple[Candidate, Content]]],
+        source: str,
+    ) -> None:
         assert corpus.hub is not None
-        self._corpus, self._hub, self._content_of, self._source = corpus, corpus.hub, content_of, source
+        self._corpus, self._contents_of, self._source = corpus, contents_of, source
         filters = corpus.filters
         self._near = NearDuplicates(filters.near_duplicate_threshold, filters.near_duplicate_permutations)
         self._decontamination = Decontamination.of(corpus.hub.decontaminate)
@@ -148,7 +157,7 @@ class _SegmentMaker:
 
         drops, kept, signed = Drops(), list[dict[str, Any]](), list[dict[str, Any]]()
         failures: list[dict[str, str]] = []
-        for file, content in in_order(self._content_of, group, self._hub.contents.connections):
+        for file, content in self._contents_of(group):
             if content.failure in UNREADABLE:
                 drops.add(content.failure, file.length_bytes)
                 continue

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.filters import license_allowed, path_reason, size_reason
 from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.errors import PonderTTTError
+from ponderttt.settings.corpus import CorpusConfig
 
 #: As GitHub names owners (those of companies have an underscore) and repositories.
 _NAME = re.compile(r"[A-Za-z0-9_-]+/(?!.*\.(?i:git)$)[A-Za-z0-9._-]*")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ponderttt.corpus.dedup import NearDuplicates
-from ponderttt.corpus.filters import FilterConfig
 from ponderttt.corpus.hub.database import NUMBERED, database, numbered, rows_of
 from ponderttt.corpus.hub.signatures import signature_row, signature_schema
-from ponderttt.corpus.shards import iterate_shards
+from ponderttt.corpus.shard_files import iterate_shards
 from ponderttt.provenance import read_manifest, sha256_file, verify_file
+from ponderttt.settings.corpus import FilterConfig
 
 SIGNATURES = "signatures.parquet"
 

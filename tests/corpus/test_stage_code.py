@@ -1,0 +1,28 @@
+"""An edited module runs those stages of a dataset again that compute with it, and no others."""
+
+from __future__ import annotations
+
+import pytest
+
+from ponderttt.jobs.stages import ENTRY_MODULES
+from ponderttt.provenance import stage_modules
+
+STAGES = {
+    "select": {"rows", "schemas", "selection", "candidates", "buckets"},
+    "contents": {"contents", "fetched", "segments", "signatures", "decontamination"},
+    "merge": {"merge", "duplicates", "signatures", "training"},
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_of_a_dataset_depends_on_what_it_computes_with(stage: str) -> None:
+    modules = set(stage_modules(*ENTRY_MODULES[stage]))
+    own = {name.removeprefix("ponderttt.corpus.hub.") for name in modules if ".hub." in name}
+    assert STAGES[stage] <= own
+    others = set.union(*STAGES.values()) - STAGES[stage]
+    # Buckets are written and read by the same module, and say what a candidate is.
+    shared = {"selection", "candidates", "buckets"} if stage == "contents" else set()
+    assert not own & (others - shared)
+    # Nor on models, policies and their settings, nor on registries of packages.
+    rest = {name.removeprefix("ponderttt.") for name in modules}
+    assert not rest & {"config", "layout", "settings.learning", "features.table", "wheels", "corpus.debian"}
