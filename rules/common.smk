@@ -19,6 +19,7 @@ from ponderttt.names import (
 )
 from ponderttt.corpus.packages import select_packages
 from ponderttt.provenance import sha256_file
+from ponderttt.settings.hub import ACCESS
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective
 from ponderttt.commands import COMMAND_VARIABLE, DEFAULT_CONFIG, command_of
@@ -153,22 +154,41 @@ def without(settings, *keys):
     return {key: value for key, value in settings.items() if key not in keys}
 
 
+def dataset_settings(wildcards):
+    """What a corpus out of a dataset depends on: neither who may read it nor how, from where and how fast contents are fetched."""
+    settings = corpus_settings(wildcards)
+    return {**settings, "hub": without(settings["hub"], *ACCESS)}
+
+
 def contents_settings(wildcards):
-    """What contents depend on: not how many streams are kept in the end, nor how fast or from where they are fetched."""
-    settings = without(
-        CONFIG["corpora"][wildcards.corpus], "chunks_per_stream", "max_streams"
-    )
-    hub = settings["hub"]
-    contents = {"segment_files": hub["contents"]["segment_files"]}
-    named = file_digests([hub["opt_out"], *hub["decontaminate"]])
-    return {**settings, "hub": {**hub, "contents": contents}, "files": named}
+    """What contents depend on: not how many streams are kept in the end; who opted out is no longer among the files."""
+    settings = without(dataset_settings(wildcards), "max_streams")
+    hub = EXPERIMENT.corpora[wildcards.corpus].hub
+    return {
+        **settings,
+        "hub": without(settings["hub"], "opt_out"),
+        "segment_files": hub.contents.segment_files,
+        "files": file_digests(hub.decontaminate),
+    }
+
+
+def failures_allowed(wildcards):
+    """Fewer failures are allowed: buckets ask once more for what they miss.  It says nothing of what is there."""
+    return EXPERIMENT.corpora[wildcards.corpus].hub.contents.max_failures
 
 
 def selection_settings(wildcards):
-    """What a selection depends on: nothing of contents."""
-    settings = contents_settings(wildcards)
-    hub = without(settings["hub"], "contents", "decontaminate")
-    return {**settings, "hub": hub, "files": file_digests([hub["opt_out"]])}
+    """What a selection depends on: of the filters those that need no content."""
+    settings = without(dataset_settings(wildcards), "max_streams")
+    hub, filters = settings["hub"], settings["filters"]
+    return {
+        **settings,
+        "filters": {
+            key: filters[key] for key in ("licenses", "min_bytes", "max_bytes")
+        },
+        "hub": without(hub, "decontaminate"),
+        "files": file_digests([hub["opt_out"]]),
+    }
 
 
 def file_digests(paths):

@@ -65,6 +65,7 @@ rule contents:
         code=code("contents"),
         # How they are fetched changes nothing of what they are, so it is not among them.
         settings=contents_settings,
+        max_failures=failures_allowed,
     script:
         "../workflow_scripts/contents.py"
 
@@ -88,7 +89,7 @@ rule merge:
         runtime=lambda wildcards: minutes(3 * 3600),
     params:
         code=code("merge"),
-        settings=corpus_settings,
+        settings=dataset_settings,
     script:
         "../workflow_scripts/merge.py"
 

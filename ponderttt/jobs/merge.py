@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ponderttt.commands import rebuild
 from ponderttt.corpus.drops import Drops, drop_rows, format_drop_report
@@ -14,6 +15,7 @@ from ponderttt.corpus.shard_files import shards_digest
 from ponderttt.mapping import as_mapping
 from ponderttt.provenance import MANIFEST, read_manifest
 from ponderttt.settings.corpus import CorpusConfig
+from ponderttt.settings.hub import ACCESS
 
 
 def merge_buckets(
@@ -56,7 +58,7 @@ def merge_buckets(
         output_dir,
         {
             "corpus": name,
-            "config": as_mapping(corpus),
+            "config": _config(corpus),
             "dataset": dataset,
             "failures": dict(sorted(failures.items())),
             "train_shards": None if train_shards is None else shards_digest(train_shards, again),
@@ -66,3 +68,9 @@ def merge_buckets(
         again,
     )
     print(format_drop_report(drop_rows(name, facts)))
+
+
+def _config(corpus: CorpusConfig) -> dict[str, Any]:
+    """The settings of a corpus without those that change nothing of it."""
+    config = as_mapping(corpus)
+    return {**config, "hub": {key: value for key, value in config["hub"].items() if key not in ACCESS}}

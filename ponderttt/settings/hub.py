@@ -11,6 +11,8 @@ from ponderttt.errors import ConfigError
 
 #: Dataset of each kind of corpus, unless the configuration names another.
 DATASETS = {"stack_v2": "bigcode/the-stack-v2-dedup", "stack_v3": "HuggingFaceCode/stack-v3-train"}
+#: Keys of ``hub`` that say who may read and how contents are fetched: whatever they are, a corpus has the same files.
+ACCESS = ("accept_terms", "contents")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Name of a bucket, or of an access point to one.
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:\S+")
@@ -39,7 +41,7 @@ class ContentsConfig:
     retries: int = 500
     #: Share of a segment's files that may be missing in the end; beyond it the job fails with a list.
     max_failures: float = 0.0
-    #: Files that are fetched, written and, after an interruption, not fetched again together.
+    #: Files that are fetched and written together; an interruption loses no more.
     segment_files: int = 2_000
 
     def __post_init__(self) -> None:

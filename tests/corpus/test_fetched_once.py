@@ -129,6 +129,15 @@ def test_bytes_that_are_no_text_are_not_asked_for_again(
     assert proxy.requests - asked == 2
 
 
+def test_speed_and_place_of_a_server_are_no_part_of_a_corpus(
+    snapshot: Path, endpoint: str, finished: Path, tmp_path: Path
+) -> None:
+    contents = replace(PATIENT, endpoint=endpoint, connections=2, max_failures=0.5)
+    shards = build(stack_corpus(snapshot, parts=2, contents=contents), tmp_path)
+    assert bytes_of(shards) == bytes_of(finished / "shards")
+    assert facts_of(shards) == facts_of(finished / "shards")
+
+
 def test_a_segment_that_misses_more_than_is_allowed_by_now_asks_for_it_again(
     snapshot: Path, endpoint: str, tmp_path: Path
 ) -> None:

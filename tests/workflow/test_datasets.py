@@ -75,16 +75,35 @@ def test_from_snapshot_and_server_to_the_table(snapshot: Path, proxy: FaultProxy
     assert "update_1" in table and ",test," in table
     asked = proxy.requests
     assert study.plan() == {}
-    # More streams are chosen from what is there, and a faster connection changes nothing.
-    for corpus in settings.values():
-        corpus["max_streams"] = 2
-        corpus["hub"]["contents"]["connections"] = 16
-    study.configure(corpora=settings, grid__seeds=[0])
-    jobs = study.plan()
-    assert "select" not in jobs and "contents" not in jobs and jobs["merge"] == 2
-    assert proxy.requests == asked
     rows = (study.folder / "results/drops.csv").read_text()
     assert "learn,kept," in rows and "test,license," in rows
+
+    def plan(**contents: Any) -> dict[str, int]:
+        for corpus in settings.values():
+            corpus["hub"]["contents"].update(contents)
+        study.configure(corpora=settings, grid__seeds=[0])
+        return study.plan()
+
+    def change(**changes: Any) -> dict[str, int]:
+        for corpus in settings.values():
+            corpus.update(changes)
+        return plan()
+
+    # A faster connection to another server changes nothing but the record of all settings.
+    faster = {"connections": 16, "timeout": 30.0, "retries": 90, "attempts": 9, "region": "eu-west-1"}
+    assert plan(**faster) == {"effective_config": 1}
+    # Fewer streams are chosen from what is there.
+    jobs = change(max_streams=2)
+    assert "select" not in jobs and "contents" not in jobs and jobs["merge"] == 2
+    # Whoever allows fewer failures wants what is missing.
+    jobs = plan(max_failures=0.01)
+    assert "select" not in jobs and jobs["contents"] == 2 * PARTS
+    # Other filters look at what was fetched, and ask for nothing.
+    jobs = change(filters={"near_duplicate_threshold": 0.8, "max_line_length": 500})
+    assert "select" not in jobs and jobs["contents"] == 2 * PARTS
+    ran = study.run("--until", "merge")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert proxy.requests == asked
     # Whoever opts out later is left out of the next run.
     opted_out.write_text("somebody/project\n")
     assert study.plan()["select"] == 2 * PARTS
