@@ -49,7 +49,7 @@ def select(corpus: CorpusConfig, name: str, part: int, output_dir: Path | str, p
         files = joined_documents(files, corpus.hub.document_start)
     hub = corpus.hub
     with staged_folder(output_dir, "bucket-*.parquet") as staged:
-        with BucketWriter(staged, hub.parts) as writer:
+        with BucketWriter(staged, hub.parts, hub.hash_from, hub.hash_to) as writer:
             for file in files:
                 reason = selection.reason(file)
                 if reason is None:

@@ -72,6 +72,17 @@ def test_files_without_contents_come_back_as_they_were(tmp_path: Path) -> None:
     assert list(read_bucket([part], 0, tmp_path / "scratch", inline=False)) == in_order(files)
 
 
+def test_buckets_share_the_range_of_a_corpus_and_keep_the_order_of_hashes(tmp_path: Path) -> None:
+    """Cut over all hashes, a sample such as the last fiftieth would be one bucket."""
+    files = [f for f in map(candidate, range(0, 30_000, 3)) if stable_hash(f.repo_name) >= 0.98]
+    with BucketWriter(tmp_path, 8, 0.98, 1.0) as writer:
+        for file in files:
+            writer.add(file)
+    assert min(writer.rows) > len(files) / 8 / 2
+    found = [file for b in range(8) for file in read_bucket([tmp_path], b, tmp_path / "scratch", inline=True)]
+    assert found == in_order(files)
+
+
 @pytest.mark.slow
 def test_more_than_waits_in_memory_comes_back_whole(tmp_path: Path) -> None:
     files = [candidate(number, size=100_000) for number in range(2_500)]

@@ -15,10 +15,13 @@ from ponderttt.corpus.dedup import deduplicate
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile
 from ponderttt.corpus.filters import licenses_stated_in, path_reason
+from ponderttt.corpus.hub.buckets import bucket_file
 from ponderttt.corpus.hub.rows import open_rows
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.errors import PonderTTTError
 from ponderttt.jobs.contents import fetch
+from ponderttt.jobs.select import select
+from ponderttt.provenance import read_manifest
 from ponderttt.settings.hub import HubConfig
 from stack_builds import build, bytes_of, facts_of, files_of, quiet, stack_corpus
 from stack_data import Planted, write_stack_v2, write_stack_v2_ids, write_stack_v3
@@ -146,6 +149,18 @@ def test_splits_by_hash_share_no_repository_and_together_are_all(
     ]
     names = [{repository for repository, _ in half} for half in halves]
     assert names[0] and names[1] and not names[0] & names[1]
+
+
+def test_every_job_has_files_of_a_corpus_that_is_a_small_range_of_hashes(
+    snapshot: Path, tmp_path: Path
+) -> None:
+    corpus = stack_corpus(snapshot, hash_from=0.1, hash_to=0.3, parts=2)
+    parts = [tmp_path / str(part) for part in range(2)]
+    for number, part in enumerate(parts):
+        select(corpus, "stack", number, part, quiet(tmp_path))
+    counts = [read_manifest(part, "selected", "again")["files"] for part in parts]
+    for bucket in range(2):
+        assert sum(files[bucket_file(bucket)]["rows"] for files in counts) > 3
 
 
 def test_who_opted_out_is_out_by_name_or_by_owner(

@@ -33,9 +33,10 @@ READ, BATCH, OPEN = 64 << 20, 128, 16
 _ORDER = ("hash", "repo_name", "path", "blob_id")
 
 
-def bucket_of(repository: str, buckets: int) -> int:
-    """The bucket of a repository: a slice of the range of its hash."""
-    return min(int(stable_hash(repository) * buckets), buckets - 1)
+def bucket_of(repository: str, buckets: int, hash_from: float = 0.0, hash_to: float = 1.0) -> int:
+    """The bucket of a repository: one of so many equal slices of a range of hashes, the nearest if it lies outside."""
+    share = (stable_hash(repository) - hash_from) / (hash_to - hash_from)
+    return min(max(int(share * buckets), 0), buckets - 1)
 
 
 def bucket_file(bucket: int) -> str:
@@ -65,10 +66,17 @@ class BucketWriter:
 
     Neither memory nor open files grow with the number of buckets: what waits for all of them together is limited, a bucket
     that gives way is appended to a file of its own, and only one file is open at a time.
+
+    Args:
+        folder: gets a file for each bucket.
+        buckets: how many.
+        hash_from: where the hashes of the repositories begin; buckets are equal slices from there ...
+        hash_to: ... to below here.
     """
 
-    def __init__(self, folder: Path, buckets: int) -> None:
+    def __init__(self, folder: Path, buckets: int, hash_from: float = 0.0, hash_to: float = 1.0) -> None:
         self._folder = folder
+        self._range = (hash_from, hash_to)
         self._spool = folder / "spool"
         self._spool.mkdir()
         self._schema = candidate_schema()
@@ -79,7 +87,7 @@ class BucketWriter:
 
     def add(self, file: Candidate) -> None:
         """Write a file, sooner or later."""
-        bucket = bucket_of(file.repo_name, len(self._waiting))
+        bucket = bucket_of(file.repo_name, len(self._waiting), *self._range)
         # A text with a single rare letter takes up to four bytes for each of its letters.
         size = FILE + sys.getsizeof(file.content)
         self._waiting[bucket].append(file)
