@@ -174,7 +174,8 @@ def contents_settings(wildcards):
 
 def failures_allowed(wildcards):
     """Fewer failures are allowed: buckets ask once more for what they miss.  It says nothing of what is there."""
-    return EXPERIMENT.corpora[wildcards.corpus].hub.contents.max_failures
+    corpus = EXPERIMENT.corpora[wildcards.corpus]
+    return corpus.hub.contents.max_failures if corpus.kind == "stack_v2" else None
 
 
 def selection_settings(wildcards):

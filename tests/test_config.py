@@ -229,6 +229,11 @@ def test_a_running_text_is_held_out_by_its_split_and_by_no_hash(tmp_path):
     assert "reads the same rows" in refusal(
         of_datasets(folder, {**folder, "dataset_split": "test"}, kind="text")
     )
+    # So are those of a folder in which the other text lies, wherever a link to it is.
+    (tmp_path.parent / "link").symlink_to(tmp_path / "rows.txt")
+    for inside in (tmp_path / "rows.txt", tmp_path.parent / "link"):
+        for pair in ((folder, {"path": str(inside)}), ({"path": str(inside)}, folder)):
+            assert "reads the same rows" in refusal(of_datasets(*pair, kind="text"))
     (tmp_path / "README.md").write_text("---\n---\n")
     from_mapping(Experiment, of_datasets(folder, {**folder, "dataset_split": "test"}, kind="text"))
 

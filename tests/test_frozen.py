@@ -221,7 +221,10 @@ def test_nothing_that_runs_moves_the_backbone(model, programs, passed):
     assert model_digest(model.backbone.graph, model.backbone.params) == before
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in ("ttt", "suffix") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS],
+)
 def test_from_text_to_loss_nothing_before_a_changed_token_moves(
     kind, model, programs, passed, corpus, tmp_path
 ):

@@ -72,5 +72,5 @@ def merge_buckets(
 
 def _config(corpus: CorpusConfig) -> dict[str, Any]:
     """The settings of a corpus without those that change nothing of it."""
-    config = as_mapping(corpus)
+    config = {**as_mapping(corpus), "chunks_per_stream": None}
     return {**config, "hub": {key: value for key, value in config["hub"].items() if key not in ACCESS}}

@@ -19,7 +19,7 @@ def shared_rows(train: CorpusConfig, held_out: CorpusConfig) -> str | None:
     if train.hub is None or held_out.hub is None:
         return None
     rows = rows_in_words(train)
-    if rows != rows_in_words(held_out):
+    if rows != rows_in_words(held_out) and not _overlap(_files(train), _files(held_out)):
         return None
     if train.is_running_text or held_out.is_running_text:
         return (
@@ -36,16 +36,37 @@ def shared_rows(train: CorpusConfig, held_out: CorpusConfig) -> str | None:
     )
 
 
+def _place(path: str) -> Path:
+    """Where a path leads, whatever links and detours it has."""
+    return Path(path).expanduser().resolve()
+
+
+def _files(corpus: CorpusConfig) -> Path | None:
+    """The file, or the folder all of whose files are read: one without a card of a dataset, which would name its splits."""
+    if corpus.hub is None or corpus.hub.path is None:
+        return None
+    path = _place(corpus.hub.path)
+    whole = path.is_file() or (path.is_dir() and not (path / "README.md").exists())
+    return path if whole else None
+
+
+def _overlap(first: Path | None, second: Path | None) -> bool:
+    """Whether one of two places lies in the other."""
+    return (
+        first is not None
+        and second is not None
+        and (first.is_relative_to(second) or second.is_relative_to(first))
+    )
+
+
 def rows_in_words(corpus: CorpusConfig) -> str:
     """Which rows a corpus reads: where they are, and the configuration and split of a dataset that has some."""
     hub = corpus.hub
     assert hub is not None
     if hub.path is not None:
-        path = Path(hub.path).expanduser().absolute()
-        if path.is_file() or (path.is_dir() and not (path / "README.md").exists()):
-            # Without a card of the dataset all of its files are read.
-            return str(path)
-        where = str(path)
+        where = str(_place(hub.path))
+        if _files(corpus) is not None:
+            return where
     else:
         # The hub's names mean the same in any case.
         where = f"{(hub.repository or DATASETS[corpus.kind]).lower()}@{hub.revision}"

@@ -235,5 +235,6 @@ def test_one_object_that_is_refused_among_others_is_a_failure_of_its_own(
             build(corpus, tmp_path / "b")
         assert proxy.injected["DENIED"] == 1  # asking again would not help
         allowed = replace(PATIENT, endpoint=proxy.url, connections=4, max_failures=0.5)
-        shards = build(stack_corpus(snapshot, parts=1, contents=allowed), tmp_path / "c")
+        # Also where everything else is on disk by now, and nothing but the refused object is asked for.
+        shards = build(stack_corpus(snapshot, parts=1, contents=allowed), tmp_path / "b")
     assert facts_of(shards)["failures"] == {"forbidden": 1}

@@ -107,6 +107,15 @@ def test_what_was_damaged_on_disk_is_asked_for_again(
         assert proxy.requests - asked == wanted
 
 
+def test_files_of_somebody_else_are_no_contents(snapshot: Path, proxy: FaultProxy, copied: Path) -> None:
+    folder = copied / "contents" / "fetched"
+    first = sorted(folder.iterdir())[0]
+    shutil.copyfile(first, folder / f"{first.stem}-copy.parquet")
+    asked = proxy.requests
+    build(stack_corpus(snapshot, proxy.url, parts=2), copied, code="other code")
+    assert proxy.requests == asked
+
+
 def test_bytes_that_are_no_text_are_not_asked_for_again(
     planted: Planted, proxy: FaultProxy, tmp_path: Path
 ) -> None:

@@ -8,9 +8,9 @@ from ponderttt.jobs.stages import ENTRY_MODULES
 from ponderttt.provenance import stage_modules
 
 STAGES = {
-    "select": {"rows", "schemas", "selection", "candidates", "buckets"},
+    "select": {"rows", "tables", "schemas", "selection", "candidates", "buckets"},
     "contents": {"contents", "fetched", "segments", "signatures", "decontamination"},
-    "merge": {"merge", "duplicates", "signatures", "training"},
+    "merge": {"merge", "chosen", "duplicates", "signatures", "training"},
 }
 
 

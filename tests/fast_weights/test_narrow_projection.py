@@ -95,7 +95,12 @@ def awake(kind: str) -> FastWeights:
     return module
 
 
-@pytest.mark.parametrize("kind", ["ttt", "lora", "memory"])
+@pytest.mark.parametrize(
+    ("kind", "both"),
+    list(zip(("ttt", "lora", "memory"), PRECISIONS, strict=True)),
+    indirect=["both"],
+    ids=["ttt in bfloat16", "lora in int8", "memory in int4"],
+)
 def test_modules_score_learn_and_continue_as_with_the_opened_matrix(
     kind: str, both: tuple[Any, jax.Array]
 ) -> None:

@@ -172,7 +172,7 @@ def test_masked_tokens_teach_nothing(module, chunk, readout):
     assert np.array_equal(clean.weight, other.weight)
 
 
-@pytest.mark.parametrize("length", [1, 5, 16, 17, 31])
+@pytest.mark.parametrize("length", [1, 16, 17])
 def test_any_length_works_whatever_the_mini_batch(module, chunk, unembedding, length):
     short = Chunk(*(field[:length] for field in chunk))
     readout = Readout(unembedding, frozen_logits(short.hidden, unembedding))

@@ -201,29 +201,37 @@ def own_modules(golden: Golden) -> dict[str, np.ndarray]:
     ``embedding`` [B, T, D]; of each block ``N.attention``, the residual stream behind attention [B, T, D],
     ``N.inner``, what the down-projection reads [B, T, F], and ``N.block``, what the block gives; ``final_norm``.
     """
-    shape, given, model = golden.config, golden.modules, model_of(golden)
-    family, outer = family_of(shape), model.outer.arrays()
-    places = family.places(shape, jnp.arange(golden.tokens.shape[1]))
-    unmasked = jnp.ones(golden.tokens.shape[1], dtype=bool)
-    found = {"embedding": embedded(shape, outer, jnp.asarray(golden.tokens))}
-    stream = jnp.asarray(given["embedding"])
-    stacks = [model.blocks_before.arrays(), model.blocks_after.arrays()]
-    for layer, kind in enumerate(family.kinds(shape)):
-        stack, row = (
-            (stacks[0], layer) if layer < model.split_layer else (stacks[1], layer - model.split_layer)
-        )
-        block, place = {name: array[row] for name, array in stack.items()}, places.of(kind)
-        found[f"{layer}.attention"], found[f"{layer}.inner"] = jax.vmap(
-            lambda rows, block=block, place=place: blocks.before_down_projection(
-                shape, block, rows, place, unmasked
-            )
-        )(stream)
-        found[f"{layer}.block"] = jax.vmap(
-            lambda residual, inner, block=block: blocks.finish_block(shape, block, residual, inner)
-        )(jnp.asarray(given[f"{layer}.attention"]), jnp.asarray(given[f"{layer}.inner"]))
-        stream = jnp.asarray(given[f"{layer}.block"])
-    found["final_norm"] = family.final_norm(shape, outer, stream)
+    graph, params = nnx.split(model_of(golden))
+    found = jax.jit(lambda *of: _modules(golden.config, nnx.merge(graph, of[0]), *of[1:]))(
+        params, jnp.asarray(golden.tokens), jax.tree.map(jnp.asarray, golden.modules)
+    )
     return {name: np.asarray(array) for name, array in found.items()}
+
+
+def _modules(
+    shape: Shape, model: Decoder, tokens: jax.Array, given: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    family, outer = family_of(shape), model.outer.arrays()
+    places = family.places(shape, jnp.arange(tokens.shape[1]))
+    unmasked = jnp.ones(tokens.shape[1], dtype=bool)
+    stacks = [model.blocks_before.arrays(), model.blocks_after.arrays()]
+    rows = [(stack, row) for stack in stacks for row in range(len(next(iter(stack.values()))))]
+    found, stream = {"embedding": embedded(shape, outer, tokens)}, given["embedding"]
+    for layer, ((stack, row), kind) in enumerate(zip(rows, family.kinds(shape), strict=True)):
+        block, place = {name: array[row] for name, array in stack.items()}, places.of(kind)
+        before = jax.vmap(
+            lambda hidden, block=block, place=place: blocks.before_down_projection(
+                shape, block, hidden, place, unmasked
+            )
+        )
+        found[f"{layer}.attention"], found[f"{layer}.inner"] = before(stream)
+        finish = jax.vmap(
+            lambda residual, inner, block=block: blocks.finish_block(shape, block, residual, inner)
+        )
+        found[f"{layer}.block"] = finish(given[f"{layer}.attention"], given[f"{layer}.inner"])
+        stream = given[f"{layer}.block"]
+    found["final_norm"] = family.final_norm(shape, outer, stream)
+    return found
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:

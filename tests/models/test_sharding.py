@@ -66,7 +66,7 @@ def on_one_device() -> Answer:
     [
         pytest.param("data=8", marks=pytest.mark.slow),
         pytest.param("fsdp=4,tensor=2", marks=pytest.mark.slow),
-        "data=2,fsdp=2,tensor=2",
+        pytest.param("data=2,fsdp=2,tensor=2", marks=pytest.mark.slow),
     ],
 )
 def test_eight_devices_have_the_losses_and_the_parameters_of_one(mesh: str, on_one_device: Answer) -> None:

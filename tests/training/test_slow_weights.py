@@ -102,7 +102,7 @@ def test_the_projection_of_the_backbone_is_not_touched(split, unembedding, tmp_p
     assert hashlib.sha256(np.asarray(unembedding).tobytes()).hexdigest() == before
 
 
-@pytest.mark.parametrize("stop_after", [1, 4])
+@pytest.mark.parametrize("stop_after", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
     trained, split, unembedding, tmp_path, stop_after
 ):

@@ -23,19 +23,32 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
             {"train": 1, "calibrate": 1, "policy": 1, "arms_lora": 1, **REPORTING},
             id="seed added",
         ),
-        pytest.param({"grid__seeds": [0]}, REPORTING, id="seed removed"),
+        pytest.param({"grid__seeds": [0]}, REPORTING, id="seed removed", marks=pytest.mark.slow),
         pytest.param({"statistics__bootstrap_samples": 200}, REPORTING, id="bootstrap samples"),
-        pytest.param({"training__epochs": 2}, FROM_TRAINING, id="epochs"),
-        pytest.param({"grid__budget": 4.0}, {"policy": 2, "arms_lora": 2, **REPORTING}, id="budget"),
+        pytest.param({"training__epochs": 2}, FROM_TRAINING, id="epochs", marks=pytest.mark.slow),
+        pytest.param(
+            {"grid__budget": 4.0},
+            {"policy": 2, "arms_lora": 2, **REPORTING},
+            id="budget",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"learned": {"regression": {"penalties": [10.0]}}},
             {"policy": 2, "arms_lora": 2, **REPORTING},
             id="the setting of a learned policy",
         ),
         pytest.param(
-            {"learned": {"ppo": {"iterations": 7}}}, {}, id="the setting of a policy that is not in the grid"
+            {"learned": {"ppo": {"iterations": 7}}},
+            {},
+            id="the setting of a policy that is not in the grid",
+            marks=pytest.mark.slow,
         ),
-        pytest.param({"rules__ema_step": 0.2}, {"arms_lora": 2, **REPORTING}, id="a rule's setting"),
+        pytest.param(
+            {"rules__ema_step": 0.2},
+            {"arms_lora": 2, **REPORTING},
+            id="a rule's setting",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"grid__fast_weights": ["lora", "memory+context_1"]},
             {
@@ -56,6 +69,7 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
             },
             {"train": 2, "calibrate": 2, "policy": 2, "arms_lora_narrow": 2, **REPORTING},
             id="a variant of fast weights",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             {
@@ -84,9 +98,13 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
                 **REPORTING,
             },
             id="suffix adaptation",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
-            {"grid__context_chunks": [0, 1]}, {"hidden": 1, "plain": 1, **REPORTING}, id="context arm"
+            {"grid__context_chunks": [0, 1]},
+            {"hidden": 1, "plain": 1, **REPORTING},
+            id="context arm",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -107,9 +125,13 @@ def test_spelling_out_a_default_runs_nothing(study: Study) -> None:
     [
         ("ponderttt/statistics.py", REPORTING),
         ("ponderttt/training/slow_weights.py", FROM_TRAINING),
-        ("ponderttt/training/regression.py", {"policy": 2, "arms_lora": 2, **REPORTING}),
+        pytest.param(
+            "ponderttt/training/regression.py",
+            {"policy": 2, "arms_lora": 2, **REPORTING},
+            marks=pytest.mark.slow,
+        ),
         ("ponderttt/corpus/filters.py", FROM_SHARDS),
-        ("workflow_scripts/table.py", REPORTING),
+        pytest.param("workflow_scripts/table.py", REPORTING, marks=pytest.mark.slow),
     ],
 )
 def test_edited_code_runs_its_stage_and_what_follows(

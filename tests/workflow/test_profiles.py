@@ -32,7 +32,9 @@ def default_plan() -> str:
     return plan()
 
 
-@pytest.mark.parametrize("profile", ["tpu", "gpu", "slurm"])
+@pytest.mark.parametrize(
+    "profile", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("tpu", "gpu")), "slurm"]
+)
 def test_a_profile_plans_the_same_jobs(profile: str, default_plan: str) -> None:
     assert plan("--profile", profile) == default_plan
 
@@ -62,6 +64,7 @@ def test_the_lock_names_no_index_and_no_torch() -> None:
     assert not any(line.startswith("torch==") for line in lock.splitlines())
 
 
+@pytest.mark.slow
 def test_the_workflow_is_formatted_and_has_no_lint() -> None:
     formatted = [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "rules"]
     for command in (formatted, [sys.executable, ".ci/lint_workflow"]):

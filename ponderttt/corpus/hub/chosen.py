@@ -1,7 +1,8 @@
 """Which repositories a corpus of at most so many has: the first ones that have a file left once copies are dropped.
 
-Whether a file is a copy depends on what else is in the corpus.  So only repositories that may be in it are compared: no file is
-dropped because of one that is not there.  Those that are left empty give their place to the next ones, until nothing changes.
+Whether a file is a copy depends on what else is in the corpus.  So only repositories that may be in it are compared.  Those that
+are left empty give their place to the next ones, until nothing changes.  Where a file is near a copy, and the copy near what is in
+the corpus, both are dropped, as without a limit.
 """
 
 from __future__ import annotations

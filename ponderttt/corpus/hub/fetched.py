@@ -8,6 +8,7 @@ grow with the number of files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from ponderttt.provenance import atomic_path, digest
 
 #: Bytes of content of a row group: what is decoded for the sake of one file.
 BYTES = 1 << 20
+_NAME = re.compile(r"([0-9a-f]{16,17})-([0-9a-f]{16,17})-[0-9a-f]{16}")
 
 
 class _Pack(NamedTuple):
@@ -42,7 +44,7 @@ class FetchedContents:
 
     def __init__(self, client: ContentClient, folder: Path, scratch: Path) -> None:
         self._client, self._folder, self._scratch = client, folder, scratch
-        self._packs = sorted(map(_pack, folder.glob("*-*-*.parquet")))
+        self._packs = sorted(filter(None, map(_pack, folder.glob("*.parquet"))))
 
     def contents(self, group: Sequence[Candidate]) -> Iterator[tuple[Candidate, Content]]:
         """The files of a segment with their contents, in their order; what came is on disk when the last one was given.
@@ -57,6 +59,8 @@ class FetchedContents:
                 assert raw is not None
                 yield file, as_text(raw, file)
             return
+        if len(missing) < len(group):
+            self._client.came_before()
         waiting = self._scratch / "fetched.parquet"
         with (
             closing(in_order(self._client.content, missing, self._client.config.connections)) as arriving,
@@ -139,9 +143,10 @@ class _Writer:
         self._writer.close()
 
 
-def _pack(path: Path) -> _Pack:
-    first, last, _ = path.stem.split("-")
-    return _Pack(int(first, 16), int(last, 16), path)
+def _pack(path: Path) -> _Pack | None:
+    """What a file's name says; ``None`` for one that was put there by somebody else."""
+    named = _NAME.fullmatch(path.stem)
+    return _Pack(int(named[1], 16), int(named[2], 16), path) if named else None
 
 
 def _hash(file: Candidate) -> int:
@@ -164,7 +169,10 @@ def _contents_of(path: Path, wanted: set[str]) -> dict[str, bytes] | None:
                 for blob, raw in zip(blobs, raws, strict=True):
                     if blob in wanted and blob_id(raw) == blob:
                         found[blob] = raw
-    except (pa.ArrowException, OSError, ValueError, KeyError):
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        # What the system refuses, as memory or an open file, says nothing of what is in the file.
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise
         print(f"{path}: damaged; its contents are asked for again")
         path.unlink(missing_ok=True)
         return None

@@ -1,6 +1,7 @@
 """Tables of the rows of one data file, a few rows at a time: of Parquet, of JSON, or of the lines of a text.
 
-Only the columns that are read are decoded, so whatever else a file has does no harm, and none is in memory as a whole.
+Only the columns that are read are decoded, so whatever other columns a file has do no harm, and none is in memory as a whole but
+one that is a single JSON array.
 """
 
 from __future__ import annotations
