@@ -31,8 +31,8 @@ from ponderttt.models.quantised import EXACT, Precision
 from ponderttt.models.sharding import batch_sharding, make_mesh, parse_mesh
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.scoring import score_stream
+from ponderttt.settings.fast_weights import FastWeightsConfig, LoRAConfig
 from tiny_families import TINY
-from tiny_streams import TINY as FAST_WEIGHTS
 
 if len(sys.argv) > 2:
     jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[3]))
@@ -42,6 +42,7 @@ text = Tokens(tokens.reshape(-1), np.ones(tokens.size, np.int32), np.zeros(1, np
 stream = cut_chunks(text, 64, 64, "text", "Python")
 few = Tokens(tokens[0], text.n_bytes[:130], text.document_starts, ("a.py",), ())
 short = cut_chunks(few, 64, 64, "few", "Python")
+fast_weights = FastWeightsConfig(lora=LoRAConfig(rank=4, inner_rate=0.02, token_share=0.25))
 precisions = {"": EXACT, " in int8": Precision(kind="int8"), " in int4": Precision("bfloat16", "int4")}
 
 
@@ -73,7 +74,7 @@ for family, how in [*((family, "") for family in TINY), ("gemma3", " in int8"), 
     if len(sys.argv) == 2 and "int8" in how:
         written = Generator(backbone).continuations([tokens[0, :9].tolist()], [Sampling()], 4)
         found[f"{family}{how} goes on"] = [float(token) for token in written[0]]
-        module = build("lora", shape.width, FAST_WEIGHTS, 0)
+        module = build("lora", shape.width, fast_weights, 0)
         spending = Spending(3.0, NOMINAL_COSTS, RulesConfig())
         model = FrozenModel(backbone)
         scored = score_stream(model, short, module, "update_1", spending)
