@@ -11,8 +11,10 @@ from ponderttt.errors import ConfigError
 from ponderttt.mapping import from_mapping, unknown
 from ponderttt.names import (
     BUDGETED_METHODS,
+    NO_CONTEXT,
     check_method,
     kind_and_context,
+    sees_no_context,
     settings_variant,
     split_method,
     stated_budget,
@@ -20,7 +22,6 @@ from ponderttt.names import (
 )
 from ponderttt.seeds import SEEDS
 from ponderttt.settings.corpus import CorpusConfig
-from ponderttt.settings.corpus import FilterConfig as FilterConfig
 from ponderttt.settings.fast_weights import FastWeightsSettings
 from ponderttt.settings.held_out import shared_rows
 from ponderttt.settings.learning import LearnedConfig
@@ -170,10 +171,8 @@ class GridConfig:
         for method in self.methods:
             check_method(method)
         for name in self.fast_weights:
-            if kind_and_context(name)[0] == "suffix" and kind_and_context(name)[1]:
-                raise ConfigError(
-                    f"grid.fast_weights holds {name}: the blocks that suffix adapts see one chunk at a time; use suffix"
-                )
+            if sees_no_context(*kind_and_context(name)):
+                raise ConfigError(f"grid.fast_weights holds {name}: {NO_CONTEXT}; use suffix")
         if "skip" not in self.methods:
             raise ConfigError(
                 "grid.methods lacks 'skip': without the trained adapter at 0 updates no gain can be told from training"

@@ -48,6 +48,15 @@ def kind_and_context(fast_weights: str) -> tuple[str, int]:
     return match[1], int(match[3] or 0)
 
 
+#: Why some fast weights have no context.
+NO_CONTEXT = "the blocks that suffix adapts see one chunk at a time"
+
+
+def sees_no_context(kind: str, context_chunks: int) -> bool:
+    """Whether fast weights of a kind are asked for a context that they cannot see, see :data:`NO_CONTEXT`."""
+    return kind == "suffix" and context_chunks > 0
+
+
 def settings_variant(fast_weights: str) -> str | None:
     """Whose settings a module has instead of the study's: a name of ``fast_weights.variants``."""
     return _matched(fast_weights)[2]

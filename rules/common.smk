@@ -19,7 +19,7 @@ from ponderttt.names import (
 )
 from ponderttt.corpus.packages import select_packages
 from ponderttt.provenance import sha256_file
-from ponderttt.settings.hub import ACCESS
+from ponderttt.settings.corpus import settings_of_files
 from ponderttt.jobs import session, stages
 from ponderttt.jobs.effective import effective
 from ponderttt.commands import COMMAND_VARIABLE, DEFAULT_CONFIG, command_of
@@ -155,9 +155,8 @@ def without(settings, *keys):
 
 
 def dataset_settings(wildcards):
-    """What a corpus out of a dataset depends on: neither who may read it nor how, from where and how fast contents are fetched."""
-    settings = corpus_settings(wildcards)
-    return {**settings, "hub": without(settings["hub"], *ACCESS)}
+    """What the files of a corpus out of a dataset depend on."""
+    return settings_of_files(CONFIG["corpora"][wildcards.corpus])
 
 
 def contents_settings(wildcards):

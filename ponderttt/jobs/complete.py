@@ -132,13 +132,14 @@ def prompted(
     """
     from ponderttt.decoding.adaptive import Source
 
-    if tokenize_documents([last], tokenizer).not_lossless:
+    continued = tokenize_documents([last], tokenizer)
+    if continued.not_lossless:
         raise PonderTTTError(f"{name}: {NOT_GIVEN_BACK}")
     before = tokenized(documents, tokenizer, notice)
     ids = before.ids.tolist()
     ids += [tokenizer.eot_id] if ids else []
     language = language_of([last])
-    return [*ids, *tokenizer.encode(last.text)], Source(
+    return [*ids, *continued.ids.tolist()], Source(
         name,
         language_of(documents) if language == "any" else language,
         (*before.document_starts.tolist(), len(ids)),

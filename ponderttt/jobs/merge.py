@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ponderttt.commands import rebuild
 from ponderttt.corpus.drops import Drops, drop_rows, format_drop_report
@@ -14,8 +13,7 @@ from ponderttt.corpus.hub.merge import merge
 from ponderttt.corpus.shard_files import shards_digest
 from ponderttt.mapping import as_mapping
 from ponderttt.provenance import MANIFEST, read_manifest
-from ponderttt.settings.corpus import CorpusConfig
-from ponderttt.settings.hub import ACCESS
+from ponderttt.settings.corpus import CorpusConfig, settings_of_files
 
 
 def merge_buckets(
@@ -58,7 +56,7 @@ def merge_buckets(
         output_dir,
         {
             "corpus": name,
-            "config": _config(corpus),
+            "config": settings_of_files(as_mapping(corpus)),
             "dataset": dataset,
             "failures": dict(sorted(failures.items())),
             "train_shards": None if train_shards is None else shards_digest(train_shards, again),
@@ -68,9 +66,3 @@ def merge_buckets(
         again,
     )
     print(format_drop_report(drop_rows(name, facts)))
-
-
-def _config(corpus: CorpusConfig) -> dict[str, Any]:
-    """The settings of a corpus without those that change nothing of it."""
-    config = {**as_mapping(corpus), "chunks_per_stream": None}
-    return {**config, "hub": {key: value for key, value in config["hub"].items() if key not in ACCESS}}

@@ -16,7 +16,9 @@ from ponderttt.names import (
     BUDGETED_METHODS,
     CALIBRATED_METHODS,
     NAMED_POLICIES,
+    NO_CONTEXT,
     kind_and_context,
+    sees_no_context,
     settings_variant,
     stated_budget,
 )
@@ -87,10 +89,9 @@ def open_reader(experiment: config.Experiment, request: Request, notice: Callabl
     from ponderttt.jobs.entry import compilation_cache
     from ponderttt.models.suffix import suffix_weights
 
-    if request.kind == "suffix" and request.context_chunks:
+    if sees_no_context(request.kind, request.context_chunks):
         raise PonderTTTError(
-            f"--context-chunks {request.context_chunks}: the blocks that suffix adapts see one chunk at a time; leave it out, "
-            "or use other fast weights"
+            f"--context-chunks {request.context_chunks}: {NO_CONTEXT}; leave it out, or use other fast weights"
         )
     trained = None if request.method in NAMED_POLICIES else _open_trained(request)
     spending = _spending(experiment, request) if trained is None else _learned_spending(request, *trained)

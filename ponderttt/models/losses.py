@@ -20,7 +20,6 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ponderttt.models import quantised, sharding
-from ponderttt.models.projection import project_kept
 from ponderttt.models.quantised import row_block
 from ponderttt.seeds import named_key
 
@@ -72,9 +71,7 @@ def gradient_sketch(unembedding: Any) -> Float[Array, "V S"]:
     """
     width = unembedding.shape[-1]
     projection = jax.random.normal(named_key(0, "gradient sketch"), (width, SKETCH_SIZE)) * SKETCH_SIZE**-0.5
-    if quantised.is_exact(unembedding):
-        return jnp.einsum("VD,DS->VS", unembedding, projection)
-    sketch: Array = jax.jit(project_kept)(projection.T, unembedding).T
+    sketch: Array = jax.jit(vocabulary_product)(unembedding, projection)
     return sketch
 
 

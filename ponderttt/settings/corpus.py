@@ -5,12 +5,13 @@ On its own, so that what a corpus is made with does not depend on the settings o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ponderttt.errors import ConfigError
 from ponderttt.mapping import unknown
-from ponderttt.settings.hub import HubConfig
+from ponderttt.settings.hub import ACCESS, HubConfig
 
 #: Languages whose source files are known by their names.
 LANGUAGES = ("Python", "JavaScript", "Java", "Go")
@@ -41,6 +42,15 @@ class FilterConfig:
     )
     near_duplicate_threshold: float = 0.7
     near_duplicate_permutations: int = 250
+
+
+def settings_of_files(corpus: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings of a corpus out of a dataset those that its files depend on.
+
+    Neither how many chunks are made of them, nor who may read the dataset and how contents are fetched.
+    """
+    hub = {key: value for key, value in corpus["hub"].items() if key not in ACCESS}
+    return {**corpus, "chunks_per_stream": None, "hub": hub}
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,14 @@ class CorpusConfig:
     def is_dataset(self) -> bool:
         """Whether it is made of the rows of a dataset, in many jobs."""
         return self.kind in DATASET_KINDS
+
+    @property
+    def dataset_config(self) -> str | None:
+        """The configuration of the dataset that is read; ``None`` where it is not asked for one."""
+        assert self.hub is not None
+        if self.hub.config is not None:
+            return self.hub.config or None
+        return self.language if self.kind == "stack_v2" and self.hub.repository is None else None
 
     @property
     def is_running_text(self) -> bool:

@@ -70,7 +70,4 @@ def rows_in_words(corpus: CorpusConfig) -> str:
     else:
         # The hub's names mean the same in any case.
         where = f"{(hub.repository or DATASETS[corpus.kind]).lower()}@{hub.revision}"
-    config = hub.config
-    if config is None and corpus.kind == "stack_v2" and hub.repository is None:
-        config = corpus.language
-    return ", ".join(filter(None, [where, config, f"split {hub.dataset_split}"]))
+    return ", ".join(filter(None, [where, corpus.dataset_config, f"split {hub.dataset_split}"]))

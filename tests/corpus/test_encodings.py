@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ponderttt.config import FilterConfig
 from ponderttt.corpus.filters import content_reason
 from ponderttt.corpus.hub.contents import Failed, decoded
+from ponderttt.settings.corpus import FilterConfig
 from s3_server import put_contents
 from stack_builds import build, facts_of, files_of, stack_corpus
 from stack_data import StackFile, write_stack_v2

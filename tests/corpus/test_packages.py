@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ponderttt.config import CorpusConfig, FilterConfig
 from ponderttt.corpus.filters import license_allowed
 from ponderttt.corpus.packages import read_packages, select_packages
 from ponderttt.errors import ConfigError
+from ponderttt.settings.corpus import CorpusConfig, FilterConfig
 
 LIST = Path(__file__).parents[2] / "resources" / "packages.csv"
 HEADER = "language,split,package,version,registry_kind,license,sha256,archive"

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from archive_makers import make_wheel
-from ponderttt.config import CorpusConfig, FilterConfig
 from ponderttt.corpus.drops import write_drop_report
 from ponderttt.corpus.files import COLUMNS
 from ponderttt.corpus.shard_files import read_shards, shards_digest, write_shards
 from ponderttt.corpus.shards import build_shards
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.provenance import write_manifest
+from ponderttt.settings.corpus import CorpusConfig, FilterConfig
 
 REBUILD = "snakemake shards"
 

@@ -27,16 +27,8 @@ def dataset_name(corpus: CorpusConfig) -> str:
     assert corpus.hub is not None
     repository = corpus.hub.repository or DATASETS.get(corpus.kind)
     where = corpus.hub.path or f"{repository}@{(corpus.hub.revision or '')[:12]}"
-    config = config_name(corpus)
+    config = corpus.dataset_config
     return f"{where} ({config})" if config else where
-
-
-def config_name(corpus: CorpusConfig) -> str | None:
-    """The configuration of the dataset that is read."""
-    assert corpus.hub is not None
-    if corpus.hub.config is not None:
-        return corpus.hub.config or None
-    return corpus.language if corpus.kind == "stack_v2" and corpus.hub.repository is None else None
 
 
 def check_terms(corpus: CorpusConfig, name: str) -> None:
@@ -138,7 +130,7 @@ def _data_files(corpus: CorpusConfig) -> list[str]:
         if path.is_file() or not (path / "README.md").exists():
             return _files_under(path)
         where, revision = str(path), None
-    builder = load_dataset_builder(where, config_name(corpus), revision=revision)
+    builder = load_dataset_builder(where, corpus.dataset_config, revision=revision)
     splits = builder.config.data_files or {}
     if hub.dataset_split not in splits:
         raise PonderTTTError(
@@ -192,7 +184,7 @@ def _refusal(corpus: CorpusConfig, error: Exception, place: str | None = None) -
         )
     if "BuilderConfig" in said:
         return PonderTTTError(
-            f"{name}: the dataset has no configuration '{config_name(corpus)}'; check the corpus' language and hub.config"
+            f"{name}: the dataset has no configuration '{corpus.dataset_config}'; check the corpus' language and hub.config"
             f" ({said[:200]})"
         )
     if kinds & {
