@@ -32,10 +32,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 table: env
-	@$(BIN)/python -m ponderttt.jobs.make $(STUDY)
+	@$(BIN)/python -m ponderttt.workflow.make $(STUDY)
 
 smoke: env
-	@$(BIN)/python -m ponderttt.jobs.make config/smoke.yaml
+	@$(BIN)/python -m ponderttt.workflow.make config/smoke.yaml
 
 # Most tests compile many small programs and run each of them once: compiled in a hurry they take half the time.
 test: env
@@ -61,6 +61,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/python .ci/lint_workflow
 

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from ponderttt.config import load
-from ponderttt.layout import grid_runs
-from ponderttt.reporting.rows import read_table
+from ponderttt.reporting.numbers.rows import read_table
+from ponderttt.settings.experiment import load
+from ponderttt.workflow.layout import grid_runs
 
 
 def problems(config_path: str) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ponderttt.errors import ConfigError
-from ponderttt.mapping import unknown
+from ponderttt.errors import ConfigError, unknown
 
 FIXED_METHODS = ("skip", "update_1", "update_2", "update_4")
 #: What decides from signals, from chance or from a list; ``schedule`` follows ``rules.schedule``.

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-from ponderttt.config import ConfigError, Experiment
-from ponderttt.mapping import as_mapping, from_mapping
+from ponderttt.errors import ConfigError
+from ponderttt.settings.experiment import Experiment
+from ponderttt.settings.mapping import as_mapping, from_mapping
 from ponderttt.names import (
     CALIBRATED_METHODS,
     kind_and_context,
@@ -18,12 +19,12 @@ from ponderttt.names import (
     without_variant,
 )
 from ponderttt.corpus.packages import select_packages
-from ponderttt.provenance import sha256_file
+from ponderttt.files.atomic import sha256_file
 from ponderttt.settings.corpus import settings_of_files
-from ponderttt.jobs import session, stages
-from ponderttt.jobs.effective import effective
-from ponderttt.commands import COMMAND_VARIABLE, DEFAULT_CONFIG, command_of
-from ponderttt.layout import (
+from ponderttt.workflow import digests, session
+from ponderttt.workflow.stages.effective import effective
+from ponderttt.files.commands import COMMAND_VARIABLE, DEFAULT_CONFIG, command_of
+from ponderttt.workflow.layout import (
     Layout,
     fast_weights_on,
     figure_names,
@@ -78,7 +79,7 @@ def one_of(names):
 
 def code(stage):
     """The digest of a rule's code: comments do not change it, an imported module does."""
-    return stages.stage_code(
+    return digests.stage_code(
         stage, Path(workflow.basedir) / "workflow_scripts" / f"{stage}.py"
     )
 

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from ponderttt.fast_weights.base import FastWeights
-from ponderttt.loop.stream_data import StreamChunks
+from ponderttt.frozen.streams import StreamChunks
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.suffix import SuffixWeights
 from ponderttt.names import KINDS

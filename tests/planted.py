@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
 from ponderttt.features.normalise import Normaliser, fit
 from ponderttt.features.table import FROZEN, NAMES, frozen_index, index
-from ponderttt.loop.stream_data import StreamChunks
+from ponderttt.frozen.streams import StreamChunks
 
 TOKENS, WIDTH, CHUNKS = 4, 2, 8
 #: What tells; a feature that means something else on real code.

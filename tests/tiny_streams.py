@@ -10,7 +10,7 @@ from flax import nnx
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import FROZEN, frozen_index
-from ponderttt.loop.stream_data import StreamChunks
+from ponderttt.frozen.streams import StreamChunks
 from ponderttt.models.families.llama import block_shapes
 from ponderttt.models.suffix import SuffixWeights
 from ponderttt.settings.fast_weights import (

@@ -3,18 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import ModelConfig, RulesConfig
-    from ponderttt.jobs.arms import ArmSettings, folders, score_arms, score_plain
-    from ponderttt.jobs.stages import records_code
     from ponderttt.loop.running import Budget
-    from ponderttt.mapping import from_mapping
     from ponderttt.names import kind_and_context
     from ponderttt.settings.fast_weights import FastWeightsConfig
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.settings.model import ModelConfig
+    from ponderttt.settings.rules import RulesConfig
+    from ponderttt.workflow.digests import records_code
+    from ponderttt.workflow.stages.arms import ArmSettings, folders, score_arms, score_plain
 
     params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
     model = from_mapping(ModelConfig, params.model, "models")

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.jobs.chunks import make_chunks
+    from ponderttt.workflow.stages.chunks import make_chunks
 
     make_chunks(
         Path(snakemake.input.model).parent,

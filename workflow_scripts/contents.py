@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.jobs.contents import fetch
-    from ponderttt.mapping import from_mapping
-    from ponderttt.provenance import digest
+    from ponderttt.files.atomic import digest
     from ponderttt.settings.corpus import CorpusConfig
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.workflow.stages.contents import fetch
 
     name = snakemake.wildcards.corpus
     fetch(

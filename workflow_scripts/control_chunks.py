@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
-    from ponderttt.jobs.control_chunks import make_control_chunks
+    from ponderttt.workflow.stages.control_chunks import make_control_chunks
 
     params = snakemake.params
     make_control_chunks(

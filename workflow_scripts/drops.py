@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
-    from ponderttt.commands import rebuild
     from ponderttt.corpus.drops import format_drop_report, write_drop_report
+    from ponderttt.files.commands import rebuild
 
     folders = [Path(path).parent for path in snakemake.input.shards]
     print(

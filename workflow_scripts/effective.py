@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
-    from ponderttt.jobs.effective import write_effective
+    from ponderttt.workflow.stages.effective import write_effective
 
     write_effective(snakemake.params.config, snakemake.output[0])

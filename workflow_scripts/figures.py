@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
-    from ponderttt.config import StatisticsConfig
-    from ponderttt.jobs.figures import make_figures
-    from ponderttt.mapping import from_mapping
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.settings.statistics import StatisticsConfig
+    from ponderttt.workflow.stages.figures import make_figures
 
     make_figures(
         snakemake.input.table,

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import ModelConfig
-    from ponderttt.jobs.hidden import frozen_pass
-    from ponderttt.mapping import from_mapping
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.settings.model import ModelConfig
+    from ponderttt.workflow.stages.hidden import frozen_pass
 
     frozen_pass(
         from_mapping(ModelConfig, snakemake.params.model, "models"),

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.jobs.merge import merge_buckets
-    from ponderttt.mapping import from_mapping
     from ponderttt.settings.corpus import CorpusConfig
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.workflow.stages.merge import merge_buckets
 
     name, train = snakemake.wildcards.corpus, snakemake.input.get("train")
     merge_buckets(

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
-    from ponderttt.config import ModelConfig
-    from ponderttt.jobs.model import make_model
-    from ponderttt.mapping import from_mapping
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.settings.model import ModelConfig
+    from ponderttt.workflow.stages.model import make_model
 
     params = snakemake.params
     config = from_mapping(ModelConfig, {"family": params.family, "source": params.source}, "models")

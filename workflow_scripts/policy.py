@@ -3,19 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import ModelConfig, RulesConfig
-    from ponderttt.jobs.modules import ArmSettings
-    from ponderttt.jobs.policy import train_policy
     from ponderttt.loop.running import Budget
-    from ponderttt.mapping import from_mapping
     from ponderttt.names import kind_and_context
     from ponderttt.settings.fast_weights import FastWeightsConfig
     from ponderttt.settings.learning import Learning
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.settings.model import ModelConfig
+    from ponderttt.settings.rules import RulesConfig
+    from ponderttt.workflow.modules import ArmSettings
+    from ponderttt.workflow.stages.policy import train_policy
 
     params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
     kind, _ = kind_and_context(wildcards.fast_weights)

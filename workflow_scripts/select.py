@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.jobs.select import select
-    from ponderttt.mapping import from_mapping
     from ponderttt.settings.corpus import CorpusConfig
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.workflow.stages.select import select
 
     name = snakemake.wildcards.corpus
     select(

@@ -4,15 +4,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
-    from ponderttt.commands import COMMAND_VARIABLE
-    from ponderttt.config import StatisticsConfig
-    from ponderttt.jobs.table import make_table
-    from ponderttt.mapping import from_mapping
+    from ponderttt.files.commands import COMMAND_VARIABLE
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.settings.statistics import StatisticsConfig
+    from ponderttt.workflow.stages.table import make_table
 
     make_table(
         [Path(path).parent for path in snakemake.input.manifests],

@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.config import ModelConfig, TrainingConfig
-    from ponderttt.jobs.train import train
-    from ponderttt.mapping import from_mapping
     from ponderttt.names import kind_and_context
     from ponderttt.settings.fast_weights import FastWeightsConfig
+    from ponderttt.settings.mapping import from_mapping
+    from ponderttt.settings.model import ModelConfig
+    from ponderttt.settings.training import TrainingConfig
+    from ponderttt.workflow.stages.train import train
 
     params, (kind, _) = snakemake.params, kind_and_context(snakemake.wildcards.fast_weights)
     train(

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ponderttt.commands import rebuild as rebuild_command
 from ponderttt.corpus.files import SourceFile
 from ponderttt.corpus.shard_files import iterate_shards, read_parquet, shards_digest
 from ponderttt.corpus.sources import Progress, silent
-from ponderttt.corpus.staging import staged_folder
 from ponderttt.corpus.streams import Document, Stream, Tokenizer, cut_chunks, tokenize_documents
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.provenance import MANIFEST, read_manifest, write_manifest
+from ponderttt.files.commands import rebuild as rebuild_command
+from ponderttt.files.manifest import MANIFEST, read_manifest, write_manifest
+from ponderttt.files.staging import staged_folder
 
 CHUNKS_FILE = "chunks-00000.parquet"
 COLUMNS = (

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int32
 
-from ponderttt.commands import rebuild
 from ponderttt.corpus.chunks import chunk_facts, read_chunks, write_chunks
 from ponderttt.corpus.streams import Stream, Tokenizer, Tokens, cut_chunks
 from ponderttt.errors import PonderTTTError
-from ponderttt.provenance import MANIFEST
+from ponderttt.files.commands import rebuild
+from ponderttt.files.manifest import MANIFEST
 
 #: Of the generator of random tokens; the streams' names are folded in.
 SEED = 0

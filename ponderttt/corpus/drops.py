@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ponderttt.provenance import atomic_path, read_manifest
+from ponderttt.files.atomic import atomic_path
+from ponderttt.files.manifest import read_manifest
 
 #: The reason under which reports list what stayed.
 KEPT = "kept"

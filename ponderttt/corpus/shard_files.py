@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ponderttt.corpus.files import COLUMNS, SourceFile, from_table, to_table
-from ponderttt.corpus.staging import staged_folder
 from ponderttt.errors import CorruptFileError
-from ponderttt.provenance import digest, read_manifest, write_manifest
+from ponderttt.files.atomic import digest
+from ponderttt.files.manifest import read_manifest, write_manifest
+from ponderttt.files.staging import staged_folder
 
 SHARD_BYTES = 128 << 20
 _PATTERN = "shard-*.parquet"

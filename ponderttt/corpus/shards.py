@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ponderttt.commands import rebuild as rebuild_command
 from ponderttt.corpus.dedup import deduplicate, drop_overlap
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile
@@ -16,9 +15,10 @@ from ponderttt.corpus.repositories import Repository, find_repositories
 from ponderttt.corpus.shard_files import read_shards, shards_digest, write_shards
 from ponderttt.corpus.sources import Progress, silent
 from ponderttt.errors import PonderTTTError
-from ponderttt.mapping import as_mapping
-from ponderttt.provenance import MANIFEST
+from ponderttt.files.commands import rebuild as rebuild_command
+from ponderttt.files.manifest import MANIFEST
 from ponderttt.settings.corpus import CorpusConfig
+from ponderttt.settings.mapping import as_mapping
 
 
 def build_shards(

@@ -12,8 +12,8 @@ from pathlib import Path
 from ponderttt.corpus.debian import download_debian
 from ponderttt.corpus.packages import Package
 from ponderttt.errors import PonderTTTError
-from ponderttt.provenance import atomic_path, sha256_file
-from ponderttt.wheels import download_wheel
+from ponderttt.files.atomic import atomic_path, sha256_file
+from ponderttt.files.wheels import download_wheel
 
 #: What has just been done, how many are done, and how many there are.
 Progress = Callable[[str, int, int], None]

@@ -34,16 +34,16 @@ from ponderttt.decoding.cache import (
 )
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk, FastWeights
-from ponderttt.frozen import FrozenModel
+from ponderttt.frozen.frozen_pass import FrozenModel
+from ponderttt.frozen.live import LiveStream
 from ponderttt.loop.arm import initial_state
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import advance
-from ponderttt.loop.stream_data import Step
 from ponderttt.models.families.family import Shape
 from ponderttt.models.suffix import SuffixWeights
-from ponderttt.scoring import LiveStream
+from ponderttt.records.step import Step
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4))

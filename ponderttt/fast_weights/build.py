@@ -9,9 +9,9 @@ from flax import nnx
 
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import FastWeights
+from ponderttt.files.atomic import atomic_path
+from ponderttt.files.parameters import parameters, with_parameters
 from ponderttt.names import KINDS
-from ponderttt.parameters import parameters, with_parameters
-from ponderttt.provenance import atomic_path
 from ponderttt.seeds import named_key
 from ponderttt.settings.fast_weights import FastWeightsConfig
 

@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk
-from ponderttt.loop.stream_data import StreamLike
+from ponderttt.frozen.streams import StreamLike
 
 Lesson = Literal["chunk", "shuffled", "sign_flipped", "other_stream"]
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
-from ponderttt.config import RulesConfig
 from ponderttt.errors import PonderTTTError
 from ponderttt.loop.arm import Arm, Protocol, Signal
 from ponderttt.loop.controls import Lesson
@@ -26,6 +25,7 @@ from ponderttt.policies.base import Policy
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.trained import Trained
+from ponderttt.settings.rules import RulesConfig
 
 #: Controls, each of which is named for its lesson.
 _LESSONS: dict[str, Lesson] = {lesson: lesson for lesson in get_args(Lesson) if lesson in CONTROL_METHODS}

@@ -12,9 +12,9 @@ import numpy as np
 
 from ponderttt.costs import Measured
 from ponderttt.fast_weights.base import Chunk, Readout, as_chunk
+from ponderttt.frozen.streams import StreamLike
 from ponderttt.loop.controls import Lesson, shuffle_chunk
 from ponderttt.loop.programs import ModulePrograms, project
-from ponderttt.loop.stream_data import StreamLike
 
 T = TypeVar("T")
 

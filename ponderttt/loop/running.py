@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ponderttt.actions import Action
-from ponderttt.config import RulesConfig
 from ponderttt.fast_weights.base import FastWeights
+from ponderttt.files.atomic import atomic_path
+from ponderttt.files.checkpoints import Checkpoints
+from ponderttt.frozen.streams import StreamLike
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.controls import donor_of
 from ponderttt.loop.methods import Spending, arm_of, is_oracle
@@ -16,15 +18,14 @@ from ponderttt.loop.oracles import exhaustive_oracle, greedy_oracle
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import run_streams
-from ponderttt.loop.stream_data import Step, StreamLike
 from ponderttt.names import budget_of
 from ponderttt.policies.budget import budget_tables
 from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.rules import Schedule
 from ponderttt.policies.trained import Trained
-from ponderttt.provenance import atomic_path
-from ponderttt.step_records import steps_from_json, steps_to_json
-from ponderttt.training.checkpoints import Checkpoints
+from ponderttt.records.step import Step
+from ponderttt.records.steps import steps_from_json, steps_to_json
+from ponderttt.settings.rules import RulesConfig
 
 
 @dataclass(frozen=True)

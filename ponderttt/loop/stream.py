@@ -30,8 +30,8 @@ from ponderttt.features.loop import remember
 from ponderttt.loop.arm import Arm, ArmState, Decided, Past, decide, initial_state
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
-from ponderttt.loop.stream_data import Step
 from ponderttt.policies.base import Decision
+from ponderttt.records.step import Step
 
 
 class Outcome(NamedTuple):

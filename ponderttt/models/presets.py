@@ -6,8 +6,7 @@ reference configurations; of GPT-2: Radford et al. 2019; of SmolLM2: Ben Allal e
 
 from __future__ import annotations
 
-from ponderttt.errors import ConfigError
-from ponderttt.mapping import unknown
+from ponderttt.errors import ConfigError, unknown
 from ponderttt.models.families.family import Shape
 from ponderttt.models.families.gemma3 import Gemma3Config
 from ponderttt.models.families.gpt2 import GPT2Config

@@ -13,12 +13,12 @@ import ml_dtypes
 import numpy as np
 
 from ponderttt.errors import PonderTTTError
+from ponderttt.files.atomic import atomic_path, write_json
 from ponderttt.models.config_json import CONFIG, read_json, read_shape, shape_json
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
 from ponderttt.models.parameter import LazyTensor
 from ponderttt.models.tensors import Checkpoint, stacked_parts, tensor_shapes
-from ponderttt.provenance import atomic_path, write_json
 
 TOKENIZER, INDEX = "tokenizer.json", "model.safetensors.index.json"
 #: The unembedding has a shard of its own, since most jobs need nothing else of the model.

@@ -18,8 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ponderttt.errors import PonderTTTError
-from ponderttt.mapping import unknown
+from ponderttt.errors import PonderTTTError, unknown
 
 AXES = ("data", "fsdp", "tensor")
 #: Logical axis → axis of the mesh; what is not named here is the same everywhere.

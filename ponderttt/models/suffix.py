@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from ponderttt.errors import PonderTTTError
+from ponderttt.files.manifest import read_manifest, verify_file
 from ponderttt.models import safetensors_file
 from ponderttt.models.backbone import Backbone
 from ponderttt.models.blocks import run_block
@@ -25,7 +26,6 @@ from ponderttt.models.parameter import LazyTensor
 from ponderttt.models.quantised import EXACT, Precision, opened
 from ponderttt.models.tensors import stacked_parts
 from ponderttt.models.weights import KIND
-from ponderttt.provenance import read_manifest, verify_file
 
 
 class SuffixWeights(NamedTuple):

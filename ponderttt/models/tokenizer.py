@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.provenance import atomic_path
+from ponderttt.files.atomic import atomic_path
 
 if TYPE_CHECKING:
     import tokenizers

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from ponderttt.config import ModelConfig
-from ponderttt.mapping import as_mapping
+from ponderttt.files.manifest import read_manifest, verify_file, write_manifest
 from ponderttt.models import gguf_file, safetensors_file, tensors, tokenizer
 from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.config_json import read_ends
@@ -22,7 +21,8 @@ from ponderttt.models.sharding import make_mesh, parse_mesh
 from ponderttt.models.sources import check_terms, fetch_model
 from ponderttt.models.tensors import Checkpoint
 from ponderttt.models.tokenizer import Tokenizer
-from ponderttt.provenance import read_manifest, verify_file, write_manifest
+from ponderttt.settings.mapping import as_mapping
+from ponderttt.settings.model import ModelConfig
 
 KIND = "model"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ponderttt.actions import Action
-from ponderttt.config import RulesConfig
 from ponderttt.errors import PonderTTTError
 from ponderttt.names import CONTROL_METHODS, FIXED_METHODS, ORACLE_METHODS, OTHER_PROTOCOLS
 from ponderttt.policies.base import Policy
@@ -11,6 +10,7 @@ from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.gates import Adaptive, Percentile, ReconstructionGate
 from ponderttt.policies.rules import Fixed, Random, Schedule
+from ponderttt.settings.rules import RulesConfig
 
 #: The signal that a method is calibrated on.
 CALIBRATED_ON = {

@@ -18,20 +18,14 @@ from flax import nnx
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import FEATURES
+from ponderttt.files.atomic import atomic_path, digest, write_json_lines
+from ponderttt.files.manifest import MANIFEST, read_manifest, write_manifest
+from ponderttt.files.parameters import parameters, with_parameters
 from ponderttt.names import split_method
-from ponderttt.parameters import parameters, with_parameters
 from ponderttt.policies.base import Policy
 from ponderttt.policies.gumbel import SoftGate
 from ponderttt.policies.learned import ActorPolicy, GatePolicy, Linear, RegressionPolicy, inputs_of
 from ponderttt.policies.networks import ActorCritic, Gate
-from ponderttt.provenance import (
-    MANIFEST,
-    atomic_path,
-    digest,
-    read_manifest,
-    write_json_lines,
-    write_manifest,
-)
 
 KIND, ARRAYS, LOG = "policy", "policy.safetensors", "log.jsonl"
 _NETWORK = "network."

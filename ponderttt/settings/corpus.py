@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ponderttt.errors import ConfigError
-from ponderttt.mapping import unknown
+from ponderttt.errors import ConfigError, unknown
 from ponderttt.settings.hub import ACCESS, HubConfig
 
 #: Languages whose source files are known by their names.

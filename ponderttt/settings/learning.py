@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ponderttt.errors import ConfigError
+from ponderttt.errors import ConfigError, unknown
 from ponderttt.features.table import FEATURES
-from ponderttt.mapping import unknown
 from ponderttt.names import check_variants
 from ponderttt.settings.gate import GateConfig
 from ponderttt.settings.ppo import PPOConfig

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ponderttt.errors import ConfigError
-from ponderttt.mapping import unknown
+from ponderttt.errors import ConfigError, unknown
 from ponderttt.names import RULE_METHODS
 
 

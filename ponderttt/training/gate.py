@@ -26,14 +26,14 @@ from jaxtyping import Array, Float
 from ponderttt.fast_weights.base import FastWeights, Readout
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import BASE
+from ponderttt.files.checkpoints import Checkpoints
+from ponderttt.frozen.streams import StreamLike
 from ponderttt.loop.programs import ModulePrograms, project
-from ponderttt.loop.stream_data import StreamLike
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.gumbel import temperature_at
 from ponderttt.policies.networks import Gate
 from ponderttt.seeds import named_key
 from ponderttt.settings.gate import GateConfig
-from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.gate_stream import GateStream, Kind, StreamPlayed, gate_stream, play
 from ponderttt.training.slow_weights import Log
 from ponderttt.training.world import streams_within

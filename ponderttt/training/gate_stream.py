@@ -30,8 +30,8 @@ from ponderttt.fast_weights.memory import Memory
 from ponderttt.features import traced
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import NAMES
+from ponderttt.frozen.streams import StreamLike
 from ponderttt.loop.arm import RECONSTRUCTION_ERROR
-from ponderttt.loop.stream_data import StreamLike
 from ponderttt.models.losses import frozen_logits
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.gumbel import gate_logits, relaxed, straight_through

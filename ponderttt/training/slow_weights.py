@@ -20,11 +20,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ponderttt.actions import Action
-from ponderttt.config import TrainingConfig
 from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout, as_chunk
-from ponderttt.loop.stream_data import StreamLike
+from ponderttt.files.checkpoints import Checkpoints
+from ponderttt.frozen.streams import StreamLike
 from ponderttt.seeds import named_key
-from ponderttt.training.checkpoints import Checkpoints
+from ponderttt.settings.training import TrainingConfig
 
 Log = list[dict[str, Any]]
 
@@ -159,7 +159,7 @@ def train_slow_weights(
         training: streams to learn from.
         validation: streams of the training split that choose the epoch.
         readout: the frozen matrices that a chunk is read with, never changed; without logits.
-        config: see :class:`ponderttt.config.TrainingConfig`.
+        config: see :class:`ponderttt.settings.training.TrainingConfig`.
         seed: order of streams, actions and sampled tokens.
         checkpoints: an entered :class:`Checkpoints`; training goes on from its newest one.
         progress: called with (steps done, steps in all, loss).

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ponderttt.actions import Action
+from ponderttt.frozen.streams import StreamLike
 from ponderttt.loop.arm import RECONSTRUCTION_ERROR
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
-from ponderttt.loop.stream_data import StreamLike
 
 #: Actions that are another one twice on the same chunk, where a module's steps compose.
 _HALF = {Action.UPDATE_2: Action.UPDATE_1, Action.UPDATE_4: Action.UPDATE_2}

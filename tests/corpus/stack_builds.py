@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.files import SourceFile
 from ponderttt.corpus.shard_files import read_shards
-from ponderttt.jobs.contents import fetch
-from ponderttt.jobs.entry import Progress
-from ponderttt.jobs.merge import merge_buckets
-from ponderttt.jobs.select import select
-from ponderttt.provenance import read_manifest
+from ponderttt.files.manifest import read_manifest
+from ponderttt.settings.experiment import CorpusConfig
 from ponderttt.settings.hub import ContentsConfig, HubConfig
+from ponderttt.workflow.entry import Progress
+from ponderttt.workflow.stages.contents import fetch
+from ponderttt.workflow.stages.merge import merge_buckets
+from ponderttt.workflow.stages.select import select
 
 #: Short pauses: what is tested is not how long anybody waits.
 PATIENT = ContentsConfig(connections=8, attempts=8, longest_pause=0.05, timeout=5.0, segment_files=10)

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.hub.buckets import BucketWriter, read_bucket
 from ponderttt.corpus.hub.candidates import Candidate, candidates_of, joined_documents
 from ponderttt.corpus.hub.selection import Selection
+from ponderttt.settings.experiment import CorpusConfig
 from ponderttt.settings.hub import HubConfig
 from stack_builds import build, facts_of, files_of
 from stack_data import V2_IDS_SCHEMA, V2_SCHEMA, V3_SCHEMA

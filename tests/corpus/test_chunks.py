@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.chunks import CHUNKS_FILE, build_chunks, chunk_facts, read_chunks
 from ponderttt.corpus.shards import build_shards
 from ponderttt.corpus.streams import Document, Stream, Tokens, cut_chunks, tokenize_documents
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.provenance import write_manifest
+from ponderttt.files.manifest import write_manifest
+from ponderttt.settings.experiment import CorpusConfig
 
 REBUILD = "snakemake chunks"
 PAD = 1_000

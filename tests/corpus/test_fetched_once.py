@@ -20,8 +20,8 @@ from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.corpus.hub.contents import ContentClient
 from ponderttt.corpus.hub.fetched import FetchedContents
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.select import select
 from ponderttt.settings.corpus import FilterConfig
+from ponderttt.workflow.stages.select import select
 from s3_server import content_key
 from stack_builds import PATIENT, build, bytes_of, facts_of, files_of, quiet, stack_corpus
 from stack_data import Planted

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hub_server import HubServer, commit_of
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.hub.rows import in_stable_order
 from ponderttt.corpus.hub.selection import Selection
 from ponderttt.errors import ConfigError, PonderTTTError
+from ponderttt.settings.experiment import CorpusConfig
 from ponderttt.settings.hub import ContentsConfig, HubConfig
 from stack_builds import quiet, stack_corpus
 from stack_data import planted_files, write_stack_v2
@@ -28,11 +28,11 @@ REPOSITORY = "bigcode/the-stack-v2-dedup"
 _SELECT = """
 import json, os, sys
 from pathlib import Path
-from ponderttt.config import CorpusConfig
+from ponderttt.settings.corpus import CorpusConfig
 from ponderttt.corpus.hub.buckets import read_bucket
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.select import select
-from ponderttt.mapping import from_mapping
+from ponderttt.workflow.stages.select import select
+from ponderttt.settings.mapping import from_mapping
 from stack_builds import quiet
 answers = []
 for number, (token, corpus) in enumerate(json.loads(sys.argv[1])):
@@ -117,7 +117,7 @@ def test_a_refusal_of_the_hub_names_the_remedy(case: int, answers: list[dict[str
 
 
 def test_terms_that_are_not_accepted_are_shown(tmp_path: Path) -> None:
-    from ponderttt.jobs.select import select
+    from ponderttt.workflow.stages.select import select
 
     corpus = CorpusConfig("stack_v2", "Python", "train", hub=HubConfig(revision="0" * 40))
     with pytest.raises(PonderTTTError) as error:
@@ -152,7 +152,7 @@ def changed_snapshot(folder: Path, change: str) -> Path:
     ],
 )
 def test_columns_that_drifted_are_named(change: str, says: str, tmp_path: Path) -> None:
-    from ponderttt.jobs.select import select
+    from ponderttt.workflow.stages.select import select
 
     corpus = stack_corpus(changed_snapshot(tmp_path / "v2", change))
     with pytest.raises(PonderTTTError) as error:

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.hub import tables
 from ponderttt.corpus.hub.rows import open_rows
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.select import select
+from ponderttt.settings.experiment import CorpusConfig
 from ponderttt.settings.hub import HubConfig
+from ponderttt.workflow.stages.select import select
 from stack_builds import quiet
 
 

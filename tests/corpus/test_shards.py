@@ -19,7 +19,7 @@ from ponderttt.corpus.files import COLUMNS
 from ponderttt.corpus.shard_files import read_shards, shards_digest, write_shards
 from ponderttt.corpus.shards import build_shards
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.provenance import write_manifest
+from ponderttt.files.manifest import write_manifest
 from ponderttt.settings.corpus import CorpusConfig, FilterConfig
 
 REBUILD = "snakemake shards"

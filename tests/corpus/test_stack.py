@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.dedup import deduplicate
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile
@@ -19,10 +18,11 @@ from ponderttt.corpus.hub.buckets import bucket_file
 from ponderttt.corpus.hub.rows import open_rows
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.contents import fetch
-from ponderttt.jobs.select import select
-from ponderttt.provenance import read_manifest
+from ponderttt.files.manifest import read_manifest
+from ponderttt.settings.experiment import CorpusConfig
 from ponderttt.settings.hub import HubConfig
+from ponderttt.workflow.stages.contents import fetch
+from ponderttt.workflow.stages.select import select
 from stack_builds import build, bytes_of, facts_of, files_of, quiet, stack_corpus
 from stack_data import Planted, write_stack_v2, write_stack_v2_ids, write_stack_v3
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ponderttt.jobs.stages import ENTRY_MODULES
-from ponderttt.provenance import stage_modules
+from ponderttt.files.code import stage_modules
+from ponderttt.workflow.digests import ENTRY_MODULES
 
 STAGES = {
     "select": {"rows", "tables", "schemas", "selection", "candidates", "buckets"},
@@ -25,4 +25,11 @@ def test_a_stage_of_a_dataset_depends_on_what_it_computes_with(stage: str) -> No
     assert not own & (others - shared)
     # Nor on models, policies and their settings, nor on registries of packages.
     rest = {name.removeprefix("ponderttt.") for name in modules}
-    assert not rest & {"config", "layout", "settings.learning", "features.table", "wheels", "corpus.debian"}
+    assert not rest & {
+        "settings.experiment",
+        "workflow.layout",
+        "settings.learning",
+        "features.table",
+        "files.wheels",
+        "corpus.debian",
+    }

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.hub.training import SIGNATURES
 from ponderttt.errors import ConfigError, PonderTTTError
+from ponderttt.settings.experiment import CorpusConfig
 from ponderttt.settings.hub import HubConfig
 from stack_builds import build, facts_of, files_of
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 import pytest
 
-from ponderttt.config import CorpusConfig
 from ponderttt.corpus.dedup import NearDuplicates
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.corpus.hub.signatures import signature_row
 from ponderttt.corpus.hub.training import SIGNATURES
 from ponderttt.corpus.shard_files import write_shards
 from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.settings.experiment import CorpusConfig
 from stack_builds import build, facts_of, files_of, stack_corpus
 from stack_data import Planted, write_stack_v3
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
-from ponderttt.config import RulesConfig, load
+from ponderttt.cli.complete import Continuation, complete_text, prompted
+from ponderttt.cli.reader import Request, open_model
+from ponderttt.cli.score import score_paths
 from ponderttt.corpus.streams import Document, Stream
 from ponderttt.decoding.adaptive import AdaptiveText
 from ponderttt.decoding.sampling import Sampling
@@ -20,17 +22,16 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import index
-from ponderttt.frozen import FrozenModel
-from ponderttt.jobs.complete import Continuation, complete_text, prompted
-from ponderttt.jobs.request import Request, open_model
-from ponderttt.jobs.score import score_paths
+from ponderttt.frozen.frozen_pass import FrozenModel
 from ponderttt.loop.methods import Spending
-from ponderttt.loop.stream_data import Step
+from ponderttt.loop.scoring import score_stream
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.suffix import suffix_weights
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.trained import save_policy
-from ponderttt.scoring import score_stream
+from ponderttt.records.step import Step
+from ponderttt.settings.experiment import load
+from ponderttt.settings.rules import RulesConfig
 from study import CONFIG, write_model
 from tiny_families import TINY
 from tiny_policies import learned_policies

@@ -17,7 +17,7 @@ from ponderttt.costs import count_flops
 from ponderttt.errors import ConfigError
 from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.memory import Memory, MemoryFast
-from ponderttt.parameters import parameters
+from ponderttt.files.parameters import parameters
 from ponderttt.settings.fast_weights import MemoryConfig
 from tiny_streams import CHUNK, VOCABULARY, WIDTH
 

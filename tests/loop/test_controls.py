@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ponderttt.config import RulesConfig
 from ponderttt.corpus.controls import random_tokens as uniform_tokens
 from ponderttt.corpus.controls import repeated
 from ponderttt.corpus.streams import Stream
@@ -20,6 +19,7 @@ from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import run_streams
 from ponderttt.names import KINDS
 from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.settings.rules import RulesConfig
 from tiny_streams import awake, fresh, make_stream, random_tokens, suffix_block
 
 SPENDING = Spending(3.0, NOMINAL_COSTS, RulesConfig())

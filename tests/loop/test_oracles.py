@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.config import RulesConfig
 from ponderttt.errors import PonderTTTError
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.oracles import exhaustive_oracle, greedy_oracle, price_of_budget
@@ -18,6 +17,7 @@ from ponderttt.loop.running import Budget, run_arms
 from ponderttt.loop.stream import run_streams
 from ponderttt.policies.budget import NOMINAL_COSTS, budget_tables
 from ponderttt.policies.rules import Schedule
+from ponderttt.settings.rules import RulesConfig
 from tiny_streams import CHUNK, fresh, make_stream, random_tokens, suffix_block
 
 #: 15 over three chunks: 3 + 6 + 6 in any order, and no other way.

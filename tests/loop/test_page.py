@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.config import RulesConfig
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
@@ -15,6 +14,7 @@ from ponderttt.loop.stream import run_streams
 from ponderttt.names import KINDS
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.rules import Schedule
+from ponderttt.settings.rules import RulesConfig
 from tiny_streams import fresh, make_stream, random_tokens, suffix_block
 
 SPENDING = Spending(3.0, NOMINAL_COSTS, RulesConfig())

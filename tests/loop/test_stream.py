@@ -10,23 +10,25 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.config import RulesConfig, TrainingConfig
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
+from ponderttt.files.checkpoints import Checkpoints
+from ponderttt.frozen.streams import StreamChunks
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.methods import Spending, arm_of, protocol_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.running import Budget, run_arms
 from ponderttt.loop.stream import run_streams
-from ponderttt.loop.stream_data import Step, StreamChunks
 from ponderttt.models.losses import corrected_cross_entropy, frozen_logits
 from ponderttt.names import KINDS, METHODS, ORACLE_METHODS, methods_of
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate
 from ponderttt.policies.rules import Fixed
+from ponderttt.records.step import Step
 from ponderttt.settings.fast_weights import FastWeightsConfig, LoRAConfig, TTTConfig
-from ponderttt.training.checkpoints import Checkpoints
+from ponderttt.settings.rules import RulesConfig
+from ponderttt.settings.training import TrainingConfig
 from ponderttt.training.slow_weights import train_slow_weights
 from tiny_policies import learned_policies
 from tiny_streams import CHUNK, VOCABULARY, WIDTH, fresh, make_stream, random_tokens, suffix_block

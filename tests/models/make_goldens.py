@@ -22,11 +22,11 @@ import torch
 import transformers
 
 import family_goldens as goldens
-from ponderttt import config
 from ponderttt.models import losses, tensors, weights
 from ponderttt.models.config_json import shape_json
 from ponderttt.models.families.family import Shape
 from ponderttt.models.sources import TERMS
+from ponderttt.settings import experiment as config
 
 REAL_LOSS_TOLERANCE = 1e-3
 

@@ -17,21 +17,21 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from ponderttt.config import RulesConfig
 from ponderttt.corpus.streams import Tokens, cut_chunks
 from ponderttt.decoding.adaptive import AdaptiveText
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
 from ponderttt.fast_weights.build import build
-from ponderttt.frozen import FrozenModel
+from ponderttt.frozen.frozen_pass import FrozenModel
 from ponderttt.loop.methods import Spending
+from ponderttt.loop.scoring import score_stream
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.losses import linear_cross_entropy
 from ponderttt.models.quantised import EXACT, Precision
 from ponderttt.models.sharding import batch_sharding, make_mesh, parse_mesh
 from ponderttt.policies.budget import NOMINAL_COSTS
-from ponderttt.scoring import score_stream
 from ponderttt.settings.fast_weights import FastWeightsConfig, LoRAConfig
+from ponderttt.settings.rules import RulesConfig
 from tiny_families import TINY
 
 if len(sys.argv) > 2:

@@ -12,9 +12,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import model_files as files
-from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import PonderTTTError
-from ponderttt.mapping import from_mapping
 from ponderttt.models import suffix, tensors, weights
 from ponderttt.models.config_json import shape_json
 from ponderttt.models.families.family import Shape
@@ -22,6 +20,8 @@ from ponderttt.models.families.gemma3 import Gemma3Config
 from ponderttt.models.families.gpt2 import GPT2Config
 from ponderttt.models.gguf_names import GGUF_FAMILIES, gguf_name
 from ponderttt.models.tokenizer_tables import from_vocabulary
+from ponderttt.settings.mapping import from_mapping
+from ponderttt.settings.model import ModelConfig, ModelSource
 
 Arrays = dict[str, np.ndarray]
 VOCABULARY = len(files.TOKENS)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ponderttt.cli.complete import prompted
+from ponderttt.cli.score import NOT_GIVEN_BACK
 from ponderttt.corpus.streams import Document
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.complete import prompted
-from ponderttt.jobs.score import NOT_GIVEN_BACK
 from ponderttt.models import tokenizer
 from ponderttt.models.tokenizer_tables import from_pieces
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ponderttt.errors import ConfigError, PonderTTTError
+from ponderttt.files.atomic import write_json
 from ponderttt.models.config_json import read_shape, shape_json
 from ponderttt.models.families import flops_per_token, reading_flops
 from ponderttt.models.families.family import Shape
@@ -17,7 +18,6 @@ from ponderttt.models.families.gemma3 import GLOBAL, Gemma3Config, kinds
 from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.models.presets import PRESETS, preset
 from ponderttt.models.tensors import tensor_shapes
-from ponderttt.provenance import write_json
 
 #: What the config.json of each model says of its shape, as published: the large Gemma 3 models leave out much of it.
 PUBLISHED = {

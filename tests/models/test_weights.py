@@ -20,14 +20,14 @@ from gguf.quants import dequantize
 from safetensors.numpy import load_file, save_file
 
 import model_files as files
-from ponderttt.config import ModelConfig, ModelSource
 from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.files.atomic import write_json
 from ponderttt.models import gguf_file, parameter, safetensors_file, tensors, weights
 from ponderttt.models.config_json import shape_json
 from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD, UNEMBEDDING_SHARD
 from ponderttt.models.tokenizer_tables import from_vocabulary
-from ponderttt.provenance import write_json
+from ponderttt.settings.model import ModelConfig, ModelSource
 from tiny_families import TINY
 
 Arrays = dict[str, np.ndarray]

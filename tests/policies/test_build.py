@@ -6,7 +6,6 @@ import jax
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.config import RulesConfig
 from ponderttt.errors import PonderTTTError
 from ponderttt.names import METHODS, ORACLE_METHODS
 from ponderttt.policies.budget import NOMINAL_COSTS
@@ -14,6 +13,7 @@ from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import calibrate
 from ponderttt.policies.gates import Adaptive, Percentile, ReconstructionGate
 from ponderttt.policies.rules import Fixed, Random, Schedule
+from ponderttt.settings.rules import RulesConfig
 from tiny_policies import learned_policies
 
 FLOPS = (1.0, 1.041, 1.082, 1.164)

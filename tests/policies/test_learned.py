@@ -13,12 +13,12 @@ from ponderttt.actions import Action
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.features.normalise import apply
 from ponderttt.features.table import FEATURES, index
+from ponderttt.files.manifest import MANIFEST
 from ponderttt.names import LEARNED_METHODS
 from ponderttt.policies.base import Observation
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.learned import ActorPolicy, GatePolicy, Linear, RegressionPolicy, without_budget
 from ponderttt.policies.trained import ARRAYS, Trained, open_policy, save_policy
-from ponderttt.provenance import MANIFEST
 from tiny_policies import NORMALISER, learned_policies, network_of
 
 LENGTH = 6

@@ -17,6 +17,7 @@ from ponderttt.errors import ConfigError
 from ponderttt.fast_weights.base import FastWeights, Readout
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import NAMES
+from ponderttt.files.checkpoints import Checkpoints
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
@@ -27,7 +28,6 @@ from ponderttt.policies.networks import Gate
 from ponderttt.policies.rules import Schedule, without_rank
 from ponderttt.seeds import named_key
 from ponderttt.settings.gate import GateConfig
-from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.gate import train_gate
 from ponderttt.training.gate_stream import gate_stream, play
 from tiny_streams import make_stream, random_tokens, tree_close

@@ -17,17 +17,17 @@ import pytest
 from planted import CHUNKS, PlantedWeights, planted_stream, worth
 from ponderttt.actions import Action
 from ponderttt.features import normalise
+from ponderttt.files.checkpoints import Checkpoints
+from ponderttt.frozen.streams import StreamChunks
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import run_streams
-from ponderttt.loop.stream_data import StreamChunks
 from ponderttt.policies.base import Decision, Observation, Policy
 from ponderttt.policies.budget import NOMINAL_COSTS, budget_tables
 from ponderttt.policies.learned import ActorPolicy, Linear, RegressionPolicy, without_budget
 from ponderttt.policies.rules import Random, without_rank
 from ponderttt.settings.ppo import PPOConfig
-from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.ppo.train import train_ppo
 from ponderttt.training.regression import fit_ridge
 from ponderttt.training.rollouts import demonstrate

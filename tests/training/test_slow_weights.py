@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ponderttt.config import TrainingConfig
 from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import Readout
 from ponderttt.fast_weights.build import load_slow_weights, save_slow_weights
+from ponderttt.files.checkpoints import Checkpoints
+from ponderttt.files.parameters import parameters
 from ponderttt.names import KINDS
-from ponderttt.parameters import parameters
-from ponderttt.training.checkpoints import Checkpoints
+from ponderttt.settings.training import TrainingConfig
 from ponderttt.training.slow_weights import schedule, train_slow_weights, window_chunks
 from tiny_streams import CHUNK, fresh, make_stream, random_tokens, suffix_block
 

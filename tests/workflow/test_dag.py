@@ -123,7 +123,7 @@ def test_spelling_out_a_default_runs_nothing(study: Study) -> None:
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("ponderttt/statistics.py", REPORTING),
+        ("ponderttt/reporting/numbers/statistics.py", REPORTING),
         ("ponderttt/training/slow_weights.py", FROM_TRAINING),
         pytest.param(
             "ponderttt/training/regression.py",
@@ -143,11 +143,11 @@ def test_edited_code_runs_its_stage_and_what_follows(
 
 def test_a_comment_runs_nothing(study: Study, edited: Edit) -> None:
     for module in (
-        "provenance.py",
+        "files/manifest.py",
         "models/families/llama.py",
         "corpus/filters.py",
         "loop/stream.py",
-        "statistics.py",
+        "reporting/numbers/statistics.py",
     ):
         edited.append(f"ponderttt/{module}", "\n# A remark.\n")
     edited.append("workflow_scripts/hidden.py", "\n# Another.\n")

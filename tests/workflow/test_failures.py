@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ponderttt.files.atomic import sha256_file
 from ponderttt.names import LEARNED_METHODS
-from ponderttt.provenance import sha256_file
 from study import CONFIG, Study
 
 PLAIN = "results/runs/test/tiny/none/plain/seed-0/records.parquet"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ponderttt.config import load
+from ponderttt.settings.experiment import load
 from study import ROOT, Study, write_model
 from tiny_families import TINY
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ponderttt.jobs.entry import Progress
-from ponderttt.progress import TYPICAL_SECONDS, Display, Estimate, Running, in_words
+from ponderttt.workflow.entry import Progress
+from ponderttt.workflow.progress import TYPICAL_SECONDS, Display, Estimate, Running, in_words
 
 
 def test_durations_read_well() -> None:
@@ -63,7 +63,7 @@ def test_the_display_tells_ends_and_failures_and_drops_noise() -> None:
 
 
 def test_progress_of_a_job_is_shown_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ponderttt.progress.LINE_SECONDS", 0.05)
+    monkeypatch.setattr("ponderttt.workflow.progress.LINE_SECONDS", 0.05)
     log = tmp_path / "hidden.log"
     Path(f"{log}.progress").write_text(json.dumps({"done": 2, "total": 8, "what": "loss 1.5"}))
     stream = io.StringIO()
@@ -88,7 +88,7 @@ def test_an_error_of_a_job_is_one_line_in_its_log_and_on_standard_error(
 ) -> None:
     script = f"""
 from ponderttt.errors import PonderTTTError
-from ponderttt.jobs.entry import job
+from ponderttt.workflow.entry import job
 with job("job.log", 1):
     print("said by the way")
     {statement}

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ponderttt.provenance import sha256_file
+from ponderttt.files.atomic import sha256_file
 from study import Study
 
 WEIGHTS = "results/training/tiny/lora/seed-{}/slow_weights.safetensors"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ponderttt.status import report
+from ponderttt.cli.status import report
 from study import Study
 
 RUNS = Path("results/runs/test/tiny")

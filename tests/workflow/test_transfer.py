@@ -72,9 +72,9 @@ def test_it_is_a_row_of_the_table_on_both(two_backbones: Study) -> None:
 def test_a_backbone_that_is_not_in_the_grid_is_named(
     learned: dict[str, object], said: str, tmp_path: Path
 ) -> None:
-    from ponderttt.config import Experiment
     from ponderttt.errors import ConfigError
-    from ponderttt.mapping import from_mapping
+    from ponderttt.settings.experiment import Experiment
+    from ponderttt.settings.mapping import from_mapping
 
     with pytest.raises(ConfigError) as error:
         from_mapping(Experiment, {**CONFIG, "learned": learned})

@@ -18,7 +18,7 @@ from ponderttt.corpus.files import blob_id, content_id
 from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.corpus.hub.contents import Content, ContentClient, as_text, in_order
 from ponderttt.corpus.hub.selection import stable_hash
-from ponderttt.provenance import atomic_path, digest
+from ponderttt.files.atomic import atomic_path, digest
 
 #: Bytes of content of a row group: what is decoded for the sake of one file.
 BYTES = 1 << 20

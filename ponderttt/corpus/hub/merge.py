@@ -22,9 +22,9 @@ from ponderttt.corpus.hub.training import (
     training_signatures,
 )
 from ponderttt.corpus.shard_files import SHARD_BYTES
-from ponderttt.corpus.staging import staged_folder
 from ponderttt.errors import PonderTTTError
-from ponderttt.provenance import write_manifest
+from ponderttt.files.manifest import write_manifest
+from ponderttt.files.staging import staged_folder
 from ponderttt.settings.corpus import CorpusConfig
 
 

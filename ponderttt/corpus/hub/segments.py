@@ -24,11 +24,12 @@ from ponderttt.corpus.hub.decontamination import Decontamination
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.corpus.hub.signatures import signature_row, signature_schema
 from ponderttt.errors import PonderTTTError
-from ponderttt.provenance import atomic_path, start_or_continue
+from ponderttt.files.atomic import atomic_path
+from ponderttt.files.manifest import start_or_continue
 from ponderttt.settings.corpus import CorpusConfig
 
 _FACTS = b"ponderttt"
-#: Rows of a group of a Parquet file: what a reader has in memory at once (``benchmarks/stack.py``).
+#: Rows of a group of a Parquet file: what a reader has in memory at once (``speed/stack.py``).
 ROW_GROUP = 512
 #: Failures that a message names.
 _NAMED = 5

@@ -13,7 +13,8 @@ from ponderttt.corpus.dedup import NearDuplicates
 from ponderttt.corpus.hub.database import NUMBERED, database, numbered, rows_of
 from ponderttt.corpus.hub.signatures import signature_row, signature_schema
 from ponderttt.corpus.shard_files import iterate_shards
-from ponderttt.provenance import read_manifest, sha256_file, verify_file
+from ponderttt.files.atomic import sha256_file
+from ponderttt.files.manifest import read_manifest, verify_file
 from ponderttt.settings.corpus import FilterConfig
 
 SIGNATURES = "signatures.parquet"

@@ -19,11 +19,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from ponderttt.actions import Action
 from ponderttt.features.normalise import Normaliser, apply
+from ponderttt.files.checkpoints import Checkpoints
 from ponderttt.policies.base import Policy
 from ponderttt.policies.networks import ActorCritic
 from ponderttt.seeds import named_key
 from ponderttt.settings.ppo import PPOConfig
-from ponderttt.training.checkpoints import Checkpoints
 from ponderttt.training.ppo import pid
 from ponderttt.training.ppo.advantages import gae, normalise
 from ponderttt.training.ppo.clone import clone

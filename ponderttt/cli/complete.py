@@ -1,0 +1,197 @@
+"""``ponderttt complete``: continue a file, with fast weights that learn from it and from a repository read before it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ponderttt.cli.reader import Reader, Request, open_reader
+from ponderttt.cli.score import NOT_GIVEN_BACK, language_of, read_documents, tokenized
+from ponderttt.corpus.streams import Document, Tokenizer, tokenize_documents
+from ponderttt.errors import PonderTTTError
+from ponderttt.settings import experiment as config
+
+if TYPE_CHECKING:
+    from ponderttt.decoding.adaptive import Source
+    from ponderttt.decoding.sampling import Sampling
+    from ponderttt.records.step import Step
+
+#: Of a continuation: room for its chunks is made before the first.
+MOST_TOKENS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How a text is continued.
+
+    Attributes:
+        max_tokens: at most so many tokens more.
+        sampling: how each is drawn.
+        stops: strings before which the text ends.
+    """
+
+    max_tokens: int
+    sampling: Sampling
+    stops: tuple[str, ...] = ()
+
+
+@dataclass
+class Summary:
+    """What happened, for the user."""
+
+    prompt_tokens: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def complete_text(
+    prompt: str,
+    file: Path,
+    repository: Sequence[Path],
+    request: Request,
+    continuation: Continuation,
+    notice: Callable[[str], None],
+    chunk_read: Callable[[Step], None] = lambda step: None,
+    summary: Summary | None = None,
+) -> Iterator[str]:
+    """Continue a text.
+
+    Args:
+        prompt: the text.
+        file: that it was read from, whose name says its language; ``-`` says nothing.
+        repository: files and folders that are read before it.
+        request: with what, and how.
+        continuation: how.
+        notice: called with what the user should know and a program should not read.
+        chunk_read: called with every chunk that was scored, and learned from as the policy decided.
+        summary: filled in as the text goes on.
+
+    Yields:
+        Pieces of text as they come: whole characters, nothing of a stop string.
+
+    Raises:
+        PonderTTTError: an empty prompt or stop string, a sampling setting out of range, a text beyond the model's context,
+            or what :func:`open_reader` says.
+    """
+    from ponderttt.decoding.text import TextStream, check_stops
+
+    check_stops(continuation.stops)
+    if not 1 <= continuation.max_tokens <= MOST_TOKENS:
+        raise PonderTTTError(f"max_tokens is {continuation.max_tokens}; it is from 1 to {MOST_TOKENS}")
+    if not prompt:
+        raise PonderTTTError("the prompt is empty; there is nothing to continue")
+    experiment = config.load(request.config_path)
+    documents = [document for path in repository for document in read_documents(path, notice)]
+    reader = open_reader(experiment, request, notice)
+    tokenizer = reader.backbone.tokenizer
+    assert tokenizer is not None
+    ids, source = prompted(documents, Document(file.name, prompt), str(file), tokenizer, notice)
+    summary = summary or Summary()
+    summary.prompt_tokens = len(ids)
+    ends = tokenizer.end_ids
+    tokens = (
+        _frozen(reader, ids, continuation, ends)
+        if reader.module is None
+        else _adaptive(reader, ids, source, request, continuation, ends, chunk_read)
+    )
+    text = TextStream(tokenizer.decode, continuation.stops)
+    begin = None
+    for token in tokens:
+        # The first token waits for the prompt and for compilation.
+        begin = time.perf_counter() if begin is None else begin
+        summary.tokens, summary.seconds = summary.tokens + 1, time.perf_counter() - begin
+        if piece := text.push(token):
+            yield piece
+        if text.stopped:
+            return
+    if piece := text.flush():
+        yield piece
+
+
+def prompted(
+    documents: Sequence[Document],
+    last: Document,
+    name: str,
+    tokenizer: Tokenizer,
+    notice: Callable[[str], None],
+) -> tuple[list[int], Source]:
+    """The tokens of what is read before a continuation, and what they are: the stream that ``ponderttt score`` makes of it.
+
+    Args:
+        documents: of the repository.
+        last: the document that is continued.
+        name: of the stream.
+        tokenizer: of the model.
+        notice: called with the documents that are left out.
+
+    Raises:
+        PonderTTTError: the tokenizer does not give the last document back exactly.
+    """
+    from ponderttt.decoding.adaptive import Source
+
+    continued = tokenize_documents([last], tokenizer)
+    if continued.not_lossless:
+        raise PonderTTTError(f"{name}: {NOT_GIVEN_BACK}")
+    before = tokenized(documents, tokenizer, notice)
+    ids = before.ids.tolist()
+    ids += [tokenizer.eot_id] if ids else []
+    language = language_of([last])
+    return [*ids, *continued.ids.tolist()], Source(
+        name,
+        language_of(documents) if language == "any" else language,
+        (*before.document_starts.tolist(), len(ids)),
+        (*before.document_paths, last.path),
+    )
+
+
+def _frozen(
+    reader: Reader, ids: list[int], continuation: Continuation, ends: frozenset[int]
+) -> Iterator[int]:
+    """The whole text is the model's context."""
+    from ponderttt.decoding.generate import Generator
+
+    generator = Generator(reader.backbone)
+    for found in generator.tokens([ids], [continuation.sampling], continuation.max_tokens, ends):
+        yield found.token
+
+
+def _adaptive(
+    reader: Reader,
+    ids: list[int],
+    source: Source,
+    request: Request,
+    continuation: Continuation,
+    ends: frozenset[int],
+    chunk_read: Callable[[Step], None],
+) -> Iterator[int]:
+    """Chunk by chunk: what is behind the chunk under way lives in the fast weights."""
+    from ponderttt.decoding.adaptive import AdaptiveText
+    from ponderttt.decoding.sampling import Chooser
+    from ponderttt.frozen.frozen_pass import FrozenModel
+
+    assert reader.module is not None
+    text = AdaptiveText(
+        FrozenModel(reader.backbone),
+        reader.module,
+        reader.method,
+        reader.spending,
+        chunk_size=reader.chunk_size,
+        context_chunks=request.context_chunks,
+        max_tokens=len(ids) + continuation.max_tokens,
+        suffix=reader.suffix,
+        seed=request.seed,
+        source=source,
+    )
+    for step in text.read(ids):
+        chunk_read(step)
+    choose = Chooser(continuation.sampling)
+    for _ in range(continuation.max_tokens):
+        token = choose(text.next_token())
+        if token in ends:
+            return
+        yield token
+        for step in text.read([token]):
+            chunk_read(step)

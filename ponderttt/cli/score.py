@@ -1,0 +1,123 @@
+"""``ponderttt score``: a model of the configuration reads the user's own files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ponderttt.cli.reader import Request, open_reader
+from ponderttt.corpus.filters import EXTENSIONS
+from ponderttt.corpus.folders import read_folder
+from ponderttt.corpus.streams import Document, Tokenizer, Tokens, cut_chunks, tokenize_documents
+from ponderttt.errors import PonderTTTError
+from ponderttt.settings import experiment as config
+
+if TYPE_CHECKING:
+    from ponderttt.records.step import Step
+
+#: A larger file is data more often than code; it is named and left out.
+MAX_FILE_BYTES = 1 << 20
+#: What is wrong with a text that the model cannot read: pieces, for example, write a space as U+2581.
+NOT_GIVEN_BACK = "the model's tokenizer does not give its text back byte for byte (U+2581 in it?)"
+
+
+def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
+    """The code files of a folder in path order, or one file whatever its name.
+
+    Files of a folder that cannot be read as text are named by ``notice`` and left out.
+
+    Raises:
+        PonderTTTError: the one file named cannot be read as text, or a folder has nothing to read.
+    """
+    single = path.is_file()
+    suffixes = {suffix for group in EXTENSIONS.values() for suffix in group}
+    wanted = (lambda name: True) if single else (lambda name: Path(name).suffix.lower() in suffixes)
+    documents = []
+    for raw in read_folder(path, wanted, MAX_FILE_BYTES):
+        name, content = raw.path, raw.content
+        if not wanted(name):
+            continue
+        problem = None
+        if content is None:
+            problem = f"larger than {MAX_FILE_BYTES} bytes; split it"
+        elif not content:
+            problem = "empty"
+        else:
+            try:
+                documents.append(Document(name, content.decode("utf-8-sig")))
+            except UnicodeDecodeError as error:
+                problem = f"not UTF-8 (byte {error.start}); convert it, for example with iconv"
+        if problem and single:
+            raise PonderTTTError(f"{path}: {problem}")
+        if problem:
+            notice(f"{path / name}: left out, {problem}")
+    if not documents:
+        known = " ".join(sorted(suffixes))
+        raise PonderTTTError(
+            f"{path}: no code file that can be read ({known}); name a file to read it whatever it is"
+        )
+    return documents
+
+
+def tokenized(documents: Sequence[Document], tokenizer: Tokenizer, notice: Callable[[str], None]) -> Tokens:
+    """Documents as one sequence; those that the tokenizer does not give back exactly are named by ``notice`` and left out."""
+    tokens = tokenize_documents(documents, tokenizer)
+    for path in tokens.not_lossless:
+        notice(f"{path}: left out, {NOT_GIVEN_BACK}")
+    return tokens
+
+
+def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str], None]) -> Iterator[Step]:
+    """Read each path, a file or a folder, as one stream.
+
+    Args:
+        paths: files or folders.
+        request: with what, and how.
+        notice: called with what the user should know and a program should not read.
+
+    Yields:
+        One step per chunk, as it is read.
+
+    Raises:
+        PonderTTTError: see :func:`read_documents` and :func:`open_reader`; or a path is too short to score.
+    """
+    from ponderttt.frozen.frozen_pass import FrozenModel
+    from ponderttt.loop.scoring import score_stream
+
+    experiment = config.load(request.config_path)
+    read = {path: read_documents(path, notice) for path in paths}
+    reader = open_reader(experiment, request, notice)
+    backbone, chunk_size = reader.backbone, reader.chunk_size
+    assert backbone.tokenizer is not None
+    model = FrozenModel(backbone)
+    for path, documents in read.items():
+        language = language_of(documents)
+        tokens = tokenized(documents, backbone.tokenizer, notice)
+        if len(tokens.not_lossless) == len(documents):
+            raise PonderTTTError(f"{path}: nothing left to score; {NOT_GIVEN_BACK}")
+        stream = cut_chunks(tokens, chunk_size, backbone.tokenizer.pad_id, str(path), language)
+        if not stream.n_chunks:
+            raise PonderTTTError(f"{path}: too short to score; at least two tokens are needed")
+        yield from score_stream(
+            model,
+            stream,
+            reader.module,
+            reader.method,
+            reader.spending,
+            request.context_chunks,
+            reader.suffix,
+            request.seed,
+        )
+
+
+def language_of(documents: Sequence[Document]) -> str:
+    """The language of most documents, by their suffixes; ``any`` where none is known."""
+    known = Counter(
+        language
+        for document in documents
+        for language, suffixes in EXTENSIONS.items()
+        if Path(document.path).suffix.lower() in suffixes
+    )
+    return known.most_common(1)[0][0] if known else "any"

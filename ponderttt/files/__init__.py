@@ -1,0 +1,1 @@
+"""Files on disk: atomic writes, manifests, digests of code, parameters, checkpoints, pinned wheels."""

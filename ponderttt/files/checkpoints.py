@@ -1,0 +1,130 @@
+"""Checkpoints of long jobs, in a folder that the workflow does not declare and so does not delete.
+
+A checkpoint belongs to a digest of everything that its job depends on: another setting or another version of the
+code starts anew.  A lock on the folder keeps a second job from writing into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.files.atomic import digest, disk_is_full
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs a traceback from each of its threads before it raises; the exception says it once."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+class Checkpoints:
+    """The checkpoints of one job; a context manager that holds the job's lock.
+
+    Args:
+        root: folder of all checkpoints.
+        name: what the job makes, readable.
+        settings: everything that the result depends on (configuration, digests of inputs and of code).
+
+    Raises:
+        PonderTTTError: another process holds the lock.
+    """
+
+    def __init__(self, root: Path | str, name: str, settings: Mapping[str, Any]) -> None:
+        self.folder = (Path(root) / f"{name}-{digest(settings)[:16]}").resolve()
+        self._lock: TextIO | None = None
+        self._manager: Any = None
+
+    def __enter__(self) -> Checkpoints:
+        import orbax.checkpoint as ocp
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise PonderTTTError(
+                f"{self.folder}: another job is writing this result; wait for it to end, or stop it, and run again"
+            ) from None
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self.folder / "steps", options=options)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._manager is not None:
+            self._manager.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def save(self, step: int, state: Any, log: list[dict[str, Any]]) -> None:
+        """Write a pytree of arrays and the log so far; complete or not at all.
+
+        Raises:
+            PonderTTTError: the disk is full; earlier checkpoints are as they were.
+            ValueError: ``step`` is not after the newest checkpoint.
+        """
+        import orbax.checkpoint as ocp
+
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), log=ocp.args.JsonSave({"lines": log})
+        )
+        try:
+            with _quiet():
+                saved = self._manager.save(step, args=arguments)
+        except Exception as error:  # storage errors of orbax have no type of their own
+            if disk_is_full(error):
+                raise PonderTTTError(
+                    f"{self.folder}: the disk is full; earlier checkpoints are kept. Free some space and run the same command again."
+                ) from error
+            raise
+        if not saved:
+            raise ValueError(f"step {step} is not after the newest checkpoint, {self._manager.latest_step()}")
+
+    def restore(self, like: Any) -> tuple[int, Any, list[dict[str, Any]]] | None:
+        """The newest checkpoint (step, state, log), or ``None``; ``like`` gives structure, shapes and dtypes.
+
+        Every leaf of ``like`` must be in the checkpoint and the other way round, or restoring is an error.
+
+        Raises:
+            CorruptFileError: the checkpoint is damaged, or holds other leaves or shapes.
+        """
+        import orbax.checkpoint as ocp
+
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like), log=ocp.args.JsonRestore())
+        try:
+            with _quiet():
+                restored = self._manager.restore(step, args=arguments)
+        except Exception as error:  # orbax raises many types for a damaged or mismatched checkpoint
+            reason = " ".join(str(error).split())[:160]
+            raise CorruptFileError(
+                f"{self.folder}: its checkpoint of step {step} does not fit or is damaged ({reason}). "
+                "Delete this folder and run the same command again."
+            ) from error
+        return step, restored["state"], restored["log"]["lines"]
+
+
+@contextlib.contextmanager
+def checkpoints_of(root: Path | str, name: str, settings: Mapping[str, Any]) -> Iterator[Checkpoints]:
+    """The checkpoints of a job, removed when the block that writes its outputs ends without an error.
+
+    Those that other settings of the same job left behind go with them, since nothing will resume from them.
+    """
+    with Checkpoints(root, name, settings) as checkpoints:
+        yield checkpoints
+    for folder in Path(root).glob(f"{name}-" + "[0-9a-f]" * 16):
+        shutil.rmtree(folder, ignore_errors=True)

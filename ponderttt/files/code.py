@@ -1,0 +1,116 @@
+"""Digests of the code that a stage runs, and what a manifest says of the run."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+
+
+def module_path(module: str) -> Path | None:
+    """The source file of a module of this package, found without importing it."""
+    parts = module.split(".")
+    if parts[0] != PACKAGE_ROOT.name:
+        return None
+    base = PACKAGE_ROOT.joinpath(*parts[1:])
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imported_modules(path: Path) -> set[str]:
+    """Names of this package's modules that a source file imports, at the top or inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    # Importing a module runs its parent packages.  The root is left out: it only holds the version, and a release
+    # that changes nothing else should not rerun the study.
+    for name in tuple(found):
+        parts = name.split(".")
+        found.update(".".join(parts[:depth]) for depth in range(2, len(parts)))
+    return {name for name in found if module_path(name)}
+
+
+@cache
+def stage_modules(*entry_modules: str) -> tuple[str, ...]:
+    """The modules of this package that a stage runs: its entry modules and all that they import, sorted."""
+    seen: set[str] = set()
+    todo = list(entry_modules)
+    while todo:
+        name = todo.pop()
+        path = module_path(name)
+        if path is None:
+            raise ValueError(f"{name} is not a module of {PACKAGE_ROOT.name}")
+        if name not in seen:
+            seen.add(name)
+            todo.extend(_imported_modules(path))
+    return tuple(sorted(seen))
+
+
+@cache
+def stage_digest(*entry_modules: str) -> str:
+    """sha256 over the sources of a stage: changes when code that the stage can run changes, and only then.
+
+    Comments and blank lines do not count, since the syntax tree is what is hashed; docstrings do.  Modules imported
+    for type checking count, since the stage is handed their objects.
+    """
+    total = hashlib.sha256()
+    for name in stage_modules(*entry_modules):
+        path = module_path(name)
+        assert path is not None
+        total.update(f"{name}\n{ast.dump(ast.parse(path.read_text()))}\n".encode())
+    return total.hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """:func:`stage_digest` of the whole package."""
+    names = (
+        ".".join((PACKAGE_ROOT.name, *path.relative_to(PACKAGE_ROOT).with_suffix("").parts))
+        for path in sorted(PACKAGE_ROOT.rglob("*.py"))
+        if path.name != "__init__.py"
+    )
+    return stage_digest(*names)
+
+
+@cache
+def _git_commit() -> str | None:
+    # The second name fails unless this very file is in the commit: an installed copy in a virtual environment inside
+    # somebody's repository must not carry that repository's commit.
+    command = ["git", "-C", str(PACKAGE_ROOT), "rev-parse", "HEAD", "HEAD:./__init__.py"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+    return None
+
+
+def run_metadata() -> dict[str, Any]:
+    """What was running: code digest, commit, versions, machine, UTC time."""
+    packages = ("jax", "jaxlib", "flax", "numpy", "optax", "pyarrow", "snakemake")
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "code_digest": code_digest(),
+        "git_commit": _git_commit(),
+        "python": sys.version.split()[0],
+        "packages": versions,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

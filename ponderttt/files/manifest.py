@@ -1,0 +1,106 @@
+"""Where every file came from: manifests with sha256.
+
+A *manifest* is ``manifest.json`` beside the files that it covers.  It is written last, so a folder without
+one is a folder that was never finished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ponderttt.errors import CorruptFileError
+from ponderttt.files.atomic import sha256_file, write_json
+from ponderttt.files.code import run_metadata
+
+MANIFEST = "manifest.json"
+#: Of a job that writes many files and goes on where it was stopped.
+SETTINGS = "settings.json"
+
+
+def write_manifest(
+    folder: Path | str, kind: str, rows: Mapping[str, int | None], facts: Mapping[str, Any] | None = None
+) -> None:
+    """Describe the files of ``folder`` in its ``manifest.json``.
+
+    Args:
+        folder: where the files are.
+        kind: what they are, for example ``"shards"``; consumers check it.
+        rows: file name → number of rows (``None`` where rows mean nothing).
+        facts: whatever a consumer must know to trust the files: settings, digests of inputs, counts.
+    """
+    folder = Path(folder)
+    files = {
+        name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size, "rows": count}
+        for name, count in sorted(rows.items())
+    }
+    write_json(
+        folder / MANIFEST, {"kind": kind, "files": files, "facts": dict(facts or {}), "run": run_metadata()}
+    )
+
+
+def read_manifest(folder: Path | str, kind: str, rebuild: str, *, verify: bool = True) -> dict[str, Any]:
+    """Read a manifest and, unless told otherwise, check every file that it names.
+
+    Args:
+        folder: the folder that holds ``manifest.json``.
+        kind: the kind that the caller expects.
+        rebuild: the command that makes the folder again, for the error message.
+        verify: compare sizes and sha256 (reads every byte once).
+
+    Raises:
+        CorruptFileError: the manifest or a file is missing, of another kind, or differs from what was written.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        files, found_kind, _ = manifest["files"], manifest["kind"], manifest["facts"]
+    except FileNotFoundError:
+        raise CorruptFileError(
+            f"{path}: missing, so {folder} was never finished. Rebuild it: {rebuild}"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise CorruptFileError(f"{path}: not a readable manifest. Rebuild it: {rebuild}") from None
+    if found_kind != kind:
+        raise CorruptFileError(f"{path}: holds {found_kind}, expected {kind}. Rebuild it: {rebuild}")
+    if verify:
+        for name in files:
+            verify_file(folder, manifest, name, rebuild)
+    return manifest
+
+
+def verify_file(folder: Path | str, manifest: Mapping[str, Any], name: str, rebuild: str) -> Path:
+    """The path of one file that a manifest names, once it was compared with it.
+
+    Raises:
+        CorruptFileError: it is missing, or differs from what was written.
+    """
+    file, expected = Path(folder) / name, manifest["files"][name]
+    if not file.is_file():
+        raise CorruptFileError(f"{file}: missing, though its manifest names it. Rebuild it: {rebuild}")
+    if file.stat().st_size != expected["bytes"] or sha256_file(file) != expected["sha256"]:
+        raise CorruptFileError(f"{file}: its sha256 differs from its manifest. Rebuild it: {rebuild}")
+    return file
+
+
+def start_or_continue(folder: Path, settings: str, pattern: str) -> None:
+    """Keep the files of a job under way that were made under the same settings, remove those of others.
+
+    Args:
+        folder: where the job writes, one file after the other.
+        settings: digest of all that the files depend on.
+        pattern: of the files.
+    """
+    marker = folder / SETTINGS
+    if not marker.exists() or settings not in marker.read_text():
+        for old in (*folder.glob(pattern), folder / MANIFEST, marker):
+            old.unlink(missing_ok=True)
+        write_json(marker, {"settings": settings})
+
+
+def finished(folder: Path) -> None:
+    """Once its manifest is written, a job is not continued but made anew: a forced rebuild replaces every file, the damaged
+    one too."""
+    (folder / SETTINGS).unlink(missing_ok=True)

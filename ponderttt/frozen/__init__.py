@@ -1,0 +1,1 @@
+"""The frozen pass: what the backbone says of every chunk, computed once."""

@@ -1,0 +1,60 @@
+"""Score one's own code: read files through the loop and say of each chunk what happened, as it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ponderttt.fast_weights.base import FastWeights
+from ponderttt.frozen.frozen_pass import FrozenModel
+from ponderttt.frozen.live import LiveStream
+from ponderttt.loop.methods import Spending, arm_of
+from ponderttt.loop.page import Group
+from ponderttt.loop.programs import ModulePrograms
+from ponderttt.loop.stream import iterate_streams
+from ponderttt.records.step import Step
+from ponderttt.records.steps import frozen_step
+
+if TYPE_CHECKING:
+    from ponderttt.corpus.chunks import Stream
+
+
+def score_stream(
+    model: FrozenModel,
+    stream: Stream,
+    module: FastWeights | None,
+    method: str,
+    spending: Spending,
+    context_chunks: int = 0,
+    suffix: Any = None,
+    seed: int = 0,
+) -> Iterator[Step]:
+    """Read one stream with a method of the table.
+
+    Args:
+        model: the frozen backbone.
+        stream: of any corpus.
+        module: fast weights; ``None`` is the plain backbone.
+        method: any that is neither an oracle nor a control.
+        spending: the budget of rules, and what they know.
+        context_chunks: preceding chunks that the backbone sees.
+        suffix: frozen weights of the blocks after the split layer, for modules that read from there.
+        seed: of random decisions.
+
+    Yields:
+        One step per chunk, as soon as the chunk is scored (and learned from).
+    """
+    live = LiveStream(model, stream, context_chunks)
+    if module is None:
+        for t in range(len(live.hidden)):
+            yield frozen_step(live, t)
+        return
+    arm = arm_of(method, ModulePrograms(module), spending, seed)
+    steps = iterate_streams([arm], Group([live], model.backbone.stored_unembedding, suffix))
+    while True:
+        # Whoever takes the steps does what they do outside of the model's devices.
+        with model.backbone.on_devices():
+            following = next(steps, None)
+        if following is None:
+            return
+        yield following[1]

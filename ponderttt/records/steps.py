@@ -1,0 +1,89 @@
+"""Steps as records: what the plain backbone did, what an arm did, and steps kept as text until their job is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ponderttt.actions import Action
+from ponderttt.frozen.streams import StreamLike
+from ponderttt.records.record import Record, write_records
+from ponderttt.records.step import Step
+
+
+def frozen_step(stream: StreamLike, t: int) -> Step:
+    """What the plain backbone did with chunk t, taken from the frozen pass: no fast weights, no decision."""
+    return Step(
+        stream_id=stream.stream_id,
+        chunk_index=t,
+        n_tokens=int(stream.mask[t].sum()),
+        n_bytes=int(stream.n_bytes[t]),
+        loss=float(stream.loss_frozen[t]),
+        loss_frozen=float(stream.loss_frozen[t]),
+        action=Action.SKIP,
+        steps=0,
+        flops=float(stream.flops[t] + stream.projection_flops[t]),
+        seconds=float(stream.seconds[t] + stream.projection_seconds[t]),
+        reconstruction_loss=None,
+        gate_score=None,
+        budget_left=None,
+    )
+
+
+def frozen_steps(streams: Sequence[StreamLike]) -> list[Step]:
+    """:func:`frozen_step` of every chunk."""
+    return [frozen_step(stream, t) for stream in streams for t in range(len(stream.mask))]
+
+
+def write_steps(
+    folder: Path | str,
+    steps: Sequence[Step],
+    *,
+    model: str,
+    fast_weights: str,
+    method: str,
+    protocol: str,
+    seed: int,
+    corpus: str,
+    language: str,
+    nominal_cost: Callable[[Step], float] = lambda step: step.action.nominal_cost,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the steps of one arm and seed as records."""
+    records = [
+        Record(
+            model=model,
+            fast_weights=fast_weights,
+            method=method,
+            protocol=protocol,
+            seed=seed,
+            corpus=corpus,
+            language=language,
+            action=step.action.name,
+            cost_nominal=nominal_cost(step),
+            **{name: getattr(step, name) for name in Step._fields if name not in ("action", "nll")},
+        )
+        for step in steps
+    ]
+    write_records(folder, records, facts)
+
+
+def steps_to_json(steps: Mapping[str, Sequence[Step]]) -> str:
+    """Steps by arm as text; no record holds token losses, so they are left out."""
+    # json writes floats with all their digits, so reading gives back the same numbers.
+    return json.dumps(
+        {name: [list(step._replace(nll=None)) for step in rows] for name, rows in steps.items()}
+    )
+
+
+def steps_from_json(text: str) -> dict[str, list[Step]]:
+    """The inverse of :func:`steps_to_json`."""
+    position = Step._fields.index("action")
+
+    def step(row: list[Any]) -> Step:
+        values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in row]
+        return Step._make((*values[:position], Action(values[position]), *values[position + 1 :]))
+
+    return {name: [step(row) for row in rows] for name, rows in json.loads(text).items()}

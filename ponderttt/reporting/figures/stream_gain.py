@@ -1,0 +1,157 @@
+"""Does adaptation grow with the stream?  The gain of updates at each chunk index, with its band over streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ponderttt.errors import PonderTTTError
+from ponderttt.names import CONTROL_METHODS
+from ponderttt.reporting.figures.style import BLACK, in_style, look_of_method, panel_grid, save
+from ponderttt.reporting.numbers.arms import Arm, mean_loss
+from ponderttt.reporting.numbers.comparisons import difference, find, pair
+from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES, ORACLES
+from ponderttt.reporting.numbers.statistics import StreamResamples, named_generator
+from ponderttt.settings.statistics import StatisticsConfig
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Positions in the stream that fewer streams reach are not drawn.
+MIN_STREAMS = 3
+
+
+class GainCurve(NamedTuple):
+    """Gain (loss of the reference minus loss of the arm, nats per token) at P positions of the stream."""
+
+    position: Int[np.ndarray, " P"]
+    n_streams: Int[np.ndarray, " P"]
+    gain: Float[np.ndarray, " P"]
+    low: Float[np.ndarray, " P"]
+    high: Float[np.ndarray, " P"]
+
+
+def gain_curve(arm: Arm, reference: Arm, resamples: StreamResamples, confidence: float) -> GainCurve | None:
+    """Token-weighted mean gain for each chunk index, with the bootstrap band over streams.
+
+    Returns:
+        The curve over positions that :data:`MIN_STREAMS` streams reach (or all streams, if there are fewer);
+        ``None`` if the arms have no seed in common.
+    """
+    paired = pair(arm, reference)
+    if paired is None:
+        return None
+    chunks, n_streams = arm.chunks, len(arm.chunks.streams)
+    length = int(chunks.chunk_index.max()) + 1
+    tokens = np.zeros((n_streams, length))
+    nats = np.zeros((n_streams, length))
+    tokens[chunks.stream, chunks.chunk_index] = chunks.n_tokens
+    nats[chunks.stream, chunks.chunk_index] = (paired.theirs - paired.ours).mean(axis=0) * chunks.n_tokens
+    reached = (tokens > 0).sum(axis=0)
+    position = np.flatnonzero(reached >= min(MIN_STREAMS, n_streams))
+    bands = [resamples.interval(nats[:, p], tokens[:, p], confidence) for p in position]
+    gain = nats[:, position].sum(axis=0) / tokens[:, position].sum(axis=0)
+    low = np.array([band.low if band else np.nan for band in bands])
+    high = np.array([band.high if band else np.nan for band in bands])
+    return GainCurve(position, reached[position], gain, low, high)
+
+
+@in_style
+def gain_along_stream(
+    arms: Sequence[Arm], statistics: StatisticsConfig, outputs: Sequence[Path | str]
+) -> None:
+    """Does adaptation grow with the stream?  The gain over the trained adapter with 0 updates, a panel per fast weights.
+
+    Shown are UPDATE_1, UPDATE_4, random decisions and the rule of the lowest loss at the study's own budget.  The legends
+    give the growth per chunk with its interval.
+
+    Args:
+        arms: of the table, without control corpora; ``score_first`` arms are drawn.
+        statistics: bootstrap samples, confidence and seed.
+        outputs: files to write, the suffix decides the format.
+
+    Raises:
+        PonderTTTError: no arm with fast weights makes an update.
+    """
+    panels: dict[tuple[str, str, str], list[Arm]] = {}
+    for arm in arms:
+        if arm.key.protocol == "score_first" and arm.key.fast_weights != "none":
+            panels.setdefault((arm.key.corpus, arm.key.model, arm.key.fast_weights), []).append(arm)
+    panels = {key: mine for key, mine in panels.items() if _shown(mine)}
+    if not panels:
+        raise PonderTTTError("no arm makes an update, so there is no gain along the stream to draw")
+    figure, axes = panel_grid(len(panels), 3, 4.1, 4.0)
+    for panel, ((corpus, model, fast_weights), mine) in zip(axes, panels.items(), strict=True):
+        generator = named_generator(statistics.seed, "streams", corpus)
+        resamples = StreamResamples.draw(len(mine[0].chunks.streams), statistics.bootstrap_samples, generator)
+        _gain_panel(panel, mine, resamples, statistics.confidence)
+        panel.set_title(f"{fast_weights}\n{model} on {corpus}", fontsize=9)
+    figure.supylabel("gain over 0 updates, nats per token", fontsize=9)
+    figure.supxlabel("chunk of the stream (below: how many streams reach it)", fontsize=9)
+    save(figure, outputs)
+
+
+def _shown(arms: Sequence[Arm]) -> dict[str, Arm]:
+    """Legend → the arms of one kind that are drawn."""
+    updating = {arm.key.method: arm for arm in arms if arm.measures["steps"].any()}
+    shown: dict[str, Arm] = {
+        name: updating[name] for name in ("update_1", "update_4", "random") if name in updating
+    }
+    # Methods of other projects count as rules here, so that nothing that updates is left out.
+    rules = [
+        arm
+        for name, arm in updating.items()
+        if "@" not in name and name not in (*FIXED_SCHEDULES, "random", *ORACLES, *CONTROL_METHODS)
+    ]
+    if rules:
+        best = min(rules, key=mean_loss)
+        shown[f"best rule: {best.key.method}" if len(rules) > 1 else best.key.method] = best
+    return shown
+
+
+def _gain_panel(panel: Axes, arms: Sequence[Arm], resamples: StreamResamples, confidence: float) -> None:
+    base = find(arms, arms[0], arms[0].key.fast_weights, "skip")
+    panel.axhline(0, color=BLACK, lw=0.8)
+    if base is None:
+        panel.set_xlabel("no skip arm to compare with")
+        return
+    longest: GainCurve | None = None
+    for label, arm in _shown(arms).items():
+        curve = gain_curve(arm, base, resamples, confidence)
+        if curve is None:
+            continue
+        colour, marker = look_of_method(arm.key.method, [other.key.method for other in arms])
+        dots = marker if len(curve.position) <= 40 else ""
+        text = label + _growth(arm, base, resamples, confidence)
+        panel.plot(curve.position, curve.gain, color=colour, marker=dots, ms=4.5, lw=1.4, label=text)
+        panel.fill_between(curve.position, curve.low, curve.high, color=colour, alpha=0.12, lw=0)
+        longest = curve
+    if longest is None:
+        return
+    every = max(1, math.ceil(len(longest.position) / 12))
+    panel.set_xticks(
+        longest.position[::every],
+        [f"{p}\n{n}" for p, n in zip(longest.position[::every], longest.n_streams[::every], strict=True)],
+    )
+    panel.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        title="growth per chunk, 10⁻³ nats per token",
+        title_fontsize=8.5,
+        fontsize=8.5,
+    )
+
+
+def _growth(arm: Arm, base: Arm, resamples: StreamResamples, confidence: float) -> str:
+    found = difference(arm, base, resamples, confidence)
+    if found is None or found.slope is None:
+        return ""
+    text = f": {1e3 * found.slope:+.2f}"
+    if found.slope_interval:
+        text += f" [{1e3 * found.slope_interval.low:+.2f}, {1e3 * found.slope_interval.high:+.2f}]"
+    return text

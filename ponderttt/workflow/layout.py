@@ -1,0 +1,191 @@
+"""Where every stage puts its files; one place for rules, jobs and messages.
+
+Called without arguments, a path keeps its wildcards (``{model}``), which is what a Snakemake rule wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ponderttt.files.manifest import MANIFEST
+from ponderttt.names import (
+    CALIBRATED_METHODS,
+    LEARNED_METHODS,
+    ORACLE_METHODS,
+    RULE_METHODS,
+    kind_and_context,
+    methods_of,
+    split_method,
+    trained_as,
+)
+from ponderttt.records.record import RECORDS
+from ponderttt.settings.experiment import Experiment
+from ponderttt.settings.grid import GridConfig
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a study; each folder-like stage is tracked by its manifest."""
+
+    data: str
+    results: str
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Layout:
+        """The layout of an experiment."""
+        return cls(experiment.data_dir, experiment.results_dir)
+
+    @property
+    def downloads(self) -> str:
+        """Archives and wheels, kept between studies."""
+        return f"{self.data}/downloads"
+
+    @property
+    def checkpoints(self) -> str:
+        """Of jobs under way; no rule declares it, so Snakemake never deletes it."""
+        return f"{self.results}/.checkpoints"
+
+    def model(self, model: str = "{model}") -> str:
+        """The converted backbone."""
+        return f"{self.data}/models/{model}/{MANIFEST}"
+
+    def shards(self, corpus: str = "{corpus}") -> str:
+        """Source files of a corpus."""
+        return f"{self.data}/shards/{corpus}/{MANIFEST}"
+
+    def selected(self, corpus: str = "{corpus}", part: int | str = "{part}") -> str:
+        """The files of one part of a dataset that are wanted, by bucket."""
+        return f"{self.data}/selected/{corpus}/part-{part}/{MANIFEST}"
+
+    def contents(self, corpus: str = "{corpus}", bucket: int | str = "{bucket}") -> str:
+        """The files of a bucket with their contents."""
+        return f"{self.data}/contents/{corpus}/bucket-{bucket}/{MANIFEST}"
+
+    def chunks(self, model: str = "{model}", corpus: str = "{corpus}") -> str:
+        """A corpus in chunks, under the tokenizer of a model."""
+        return f"{self.data}/chunks/{model}/{corpus}/{MANIFEST}"
+
+    def hidden(
+        self, model: str = "{model}", corpus: str = "{corpus}", context: int | str = "{context}"
+    ) -> str:
+        """The frozen pass over a corpus."""
+        return f"{self.data}/hidden/{model}/{corpus}/context-{context}/{MANIFEST}"
+
+    def training(
+        self, model: str = "{model}", fast_weights: str = "{fast_weights}", seed: int | str = "{seed}"
+    ) -> str:
+        """Trained slow weights."""
+        return f"{self.results}/training/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
+
+    def calibration(
+        self, model: str = "{model}", fast_weights: str = "{fast_weights}", seed: int | str = "{seed}"
+    ) -> str:
+        """Records of the trained adapter at 0 updates on the training corpus: what rules know beforehand."""
+        return f"{self.results}/calibration/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
+
+    def policy(
+        self,
+        model: str = "{model}",
+        fast_weights: str = "{fast_weights}",
+        policy: str = "{policy}",
+        seed: int | str = "{seed}",
+    ) -> str:
+        """A learned policy of one trained module."""
+        return f"{self.results}/policies/{model}/{fast_weights}/{policy}/seed-{seed}/{MANIFEST}"
+
+    def run(
+        self,
+        corpus: str = "{corpus}",
+        model: str = "{model}",
+        fast_weights: str = "{fast_weights}",
+        method: str = "{method}",
+        seed: int | str = "{seed}",
+    ) -> str:
+        """The folder of one arm and seed."""
+        return f"{self.results}/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm and seed that the table needs."""
+
+    corpus: str
+    model: str
+    fast_weights: str
+    method: str
+    seed: int
+
+    def folder(self, layout: Layout) -> str:
+        """Where its records are."""
+        return layout.run(self.corpus, self.model, self.fast_weights, self.method, self.seed)
+
+    def outputs(self, layout: Layout) -> list[str]:
+        """The files that its rule declares."""
+        return [f"{self.folder(layout)}/{name}" for name in (RECORDS, MANIFEST)]
+
+
+def plain_method(context: int | str) -> str:
+    """The method name of the backbone without fast weights that sees ``context`` preceding chunks."""
+    return f"context_{context}" if int(context) else "plain"
+
+
+def grid_runs(experiment: Experiment) -> list[Run]:
+    """Every arm and seed of the grid, the plain backbone and its contexts first."""
+    grid, runs = experiment.grid, []
+    # The plain backbone is what everything is compared with, so it is there even if only contexts are named.
+    contexts = {0, *grid.context_chunks, *(kind_and_context(name)[1] for name in grid.fast_weights)}
+    for corpus in (*grid.eval_corpora, *grid.control_corpora):
+        control = corpus in grid.control_corpora
+        for model in grid.models:
+            runs += [
+                Run(corpus, model, "none", plain_method(n), 0) for n in ([0] if control else sorted(contexts))
+            ]
+            for fast_weights in fast_weights_on(grid, control):
+                runs += [
+                    Run(corpus, model, fast_weights, method, seed)
+                    for method in methods_on(grid, fast_weights, control)
+                    for seed in seeds_on(grid, control)
+                ]
+    return runs
+
+
+def fast_weights_on(grid: GridConfig, control: bool) -> list[str]:
+    """The fast weights of the arms on a corpus; without context on a control."""
+    return [name for name in grid.fast_weights if not (control and kind_and_context(name)[1])]
+
+
+def methods_on(grid: GridConfig, fast_weights: str, control: bool) -> list[str]:
+    """The methods of the arms on a corpus: few on a control, where the question is only whether updates gain."""
+    methods = methods_of(fast_weights, grid.all_methods)
+    return [m for m in methods if m in ("skip", "update_1", "update_4")] if control else methods
+
+
+def policies_on(grid: GridConfig, fast_weights: str, control: bool) -> list[str]:
+    """The learned policies that the arms on a corpus need, each named as it is trained."""
+    methods = methods_on(grid, fast_weights, control)
+    return list(dict.fromkeys(trained_as(m) for m in methods if split_method(m)[0] in LEARNED_METHODS))
+
+
+def seeds_on(grid: GridConfig, control: bool) -> tuple[int, ...]:
+    """The seeds of the arms on a corpus: the first on a control."""
+    return grid.seeds[:1] if control else grid.seeds
+
+
+def figure_names(methods: Sequence[str]) -> list[str]:
+    """The figures that a grid's methods have something to show in."""
+    updates = any(method in methods for method in ("update_1", "update_2", "update_4", "random"))
+    ranks = [method for method in CALIBRATED_METHODS if method != "adaptive"]
+    wanted = {
+        "pareto": True,
+        "frontier": "skip" in methods and updates,
+        "gain_along_stream": updates,
+        "allocation": any(method in methods for method in (*RULE_METHODS, *ORACLE_METHODS)),
+        "calibration": any(method in methods for method in ranks),
+        "signals": "greedy_oracle" in methods,
+        "seed_dots": updates and "skip" in methods,
+        "decomposition": {"skip", "update_1", "transductive"} <= set(methods),
+        "training_curves": True,
+        "policy_curves": any(split_method(method)[0] == "ppo" for method in methods),
+    }
+    return [name for name, wants in wanted.items() if wants]

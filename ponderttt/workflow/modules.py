@@ -1,0 +1,78 @@
+"""The trained module that arms and policies run with, checked against what it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ponderttt.errors import CorruptFileError
+from ponderttt.fast_weights.base import FastWeights
+from ponderttt.fast_weights.build import build, load_slow_weights
+from ponderttt.files.commands import rebuild
+from ponderttt.files.manifest import MANIFEST, read_manifest
+from ponderttt.loop.running import Budget
+from ponderttt.names import kind_and_context
+from ponderttt.settings.fast_weights import FastWeightsConfig
+from ponderttt.settings.mapping import as_mapping
+from ponderttt.settings.rules import RulesConfig
+from ponderttt.workflow.inputs import SLOW_WEIGHTS, TRAINING, FrozenInputs
+
+
+@dataclass(frozen=True)
+class ArmSettings:
+    """What the records of a trained module depend on besides its inputs.
+
+    Attributes:
+        fast_weights: its name in the grid, such as ``memory+context_1``.
+        config: settings of all kinds.
+        seed: of the trained module and of random decisions.
+        budget: of the rules and oracles.
+        rules: settings of the rules.
+    """
+
+    fast_weights: str
+    config: FastWeightsConfig
+    seed: int
+    budget: Budget
+    rules: RulesConfig
+
+    @property
+    def kind(self) -> str:
+        """The kind, without context."""
+        return kind_and_context(self.fast_weights)[0]
+
+
+@dataclass(frozen=True)
+class OpenModule:
+    """A module with its trained slow weights.
+
+    Attributes:
+        module: ready to run.
+        settings: of its kind.
+        digest: sha256 of the file of its slow weights.
+        trained_by: digest of the code that trained it.
+    """
+
+    module: FastWeights
+    settings: dict[str, Any]
+    digest: str
+    trained_by: str
+
+
+def open_module(settings: ArmSettings, inputs: FrozenInputs, training_dir: Path | str) -> OpenModule:
+    """Read the slow weights.
+
+    Raises:
+        CorruptFileError: they are damaged, or were trained with other settings or on another model.
+    """
+    again = rebuild(Path(training_dir) / MANIFEST)
+    manifest = read_manifest(training_dir, TRAINING, again)
+    trained, own = manifest["facts"], as_mapping(getattr(settings.config, settings.kind))
+    if trained["settings"] != own or trained["model_digest"] != inputs.model_digest:
+        raise CorruptFileError(
+            f"{training_dir}: trained with other settings or on another model. Rebuild it: {again}"
+        )
+    fresh = build(settings.kind, inputs.width, settings.config, settings.seed, inputs.shape)
+    module = load_slow_weights(fresh, Path(training_dir) / SLOW_WEIGHTS, again)
+    return OpenModule(module, own, manifest["files"][SLOW_WEIGHTS]["sha256"], trained["stage_digest"])

@@ -1,0 +1,42 @@
+"""A run of the workflow: it holds the results folder, and shows what it does."""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from ponderttt.errors import PonderTTTError
+from ponderttt.workflow.progress import show
+
+_held: list[TextIO] = []
+
+
+def hold(results: Path | str) -> None:
+    """Take the results folder for this process; the lock ends with the process, however it ends.
+
+    Raises:
+        PonderTTTError: another run of the workflow has it.
+    """
+    path = Path(results) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = path.open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise PonderTTTError(
+            f"{results}: another run of the workflow is using this folder; wait for it to end, or set another results_dir"
+        ) from None
+    _held.append(handle)
+
+
+def start(workflow: Any, results: Path | str) -> None:
+    """Begin a run: called by the Snakefile before the first job."""
+    try:
+        hold(results)
+    except PonderTTTError as error:
+        print(f"ponderttt: {error}", file=sys.stderr)
+        sys.exit(1)
+    show(workflow)

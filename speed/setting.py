@@ -1,0 +1,112 @@
+"""What the benchmarks of a backbone share: options, cores and clock, the model, and how results are written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ponderttt.features.table import FROZEN
+from ponderttt.files.code import run_metadata
+from ponderttt.frozen.streams import StreamChunks
+from ponderttt.models import weights
+from ponderttt.models.backbone import Backbone, random_backbone
+from ponderttt.models.presets import PRESETS, preset
+
+#: Speed does not depend on the values of the weights.
+SMOLLM2_135M = preset("smollm2-135m")
+TOKENS, WIDTH, VOCABULARY = 512, SMOLLM2_135M.width, SMOLLM2_135M.vocab_size
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a benchmark was asked to run."""
+
+    rounds: int
+    threads: int
+    clock_name: str
+    model: str
+    model_dir: str | None
+    json: str | None
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds of the wall, or of this process on all its threads."""
+        return time.perf_counter if self.clock_name == "wall" else time.process_time
+
+    def backbone(self) -> Backbone:
+        """The model of ``--model-dir``, or random weights of the preset's shape."""
+        if self.model_dir:
+            return weights.open_backbone(self.model_dir)
+        return random_backbone(preset(self.model), jax.random.key(0))
+
+    def write(self, rows: Sequence[Any], **facts: Any) -> None:
+        """Write the rows and what they are of as JSON, where asked to."""
+        if self.json:
+            report = {
+                "rows": [asdict(row) for row in rows],
+                "threads": self.threads,
+                "clock": self.clock_name,
+                **facts,
+                "run": run_metadata(),
+            }
+            Path(self.json).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """The options that all of them have."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument(
+        "--model", choices=PRESETS, default="smollm2-135m", help="a shape, with random weights"
+    )
+    options.add_argument("--model-dir", help="a converted model instead")
+    options.add_argument("--rounds", type=int, default=rounds)
+    options.add_argument("--threads", type=int, help="as many cores as these; all by default")
+    options.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    options.add_argument("--json", help="write the results and the run's metadata to this file")
+    return options
+
+
+def read(options: argparse.ArgumentParser) -> tuple[argparse.Namespace, Setting]:
+    """What was asked for; keeps to the cores that this allows, which JAX takes one thread for each of."""
+    given = options.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    threads = given.threads or len(cores)
+    os.sched_setaffinity(0, cores[-threads:])
+    return given, Setting(given.rounds, threads, given.clock, given.model, given.model_dir, given.json)
+
+
+def parse(description: str, rounds: int) -> Setting:
+    """:func:`read` of the common options alone."""
+    return read(parser(description, rounds))[1]
+
+
+def random_stream(number: int, chunks: int) -> StreamChunks:
+    """Random states, features and targets in the shapes of SmolLM2-135M, as the frozen pass would leave them."""
+    rng = np.random.default_rng(number)
+    shape, ones = (chunks, TOKENS), np.ones(chunks)
+    return StreamChunks(
+        stream_id=str(number),
+        hidden=rng.normal(size=(*shape, WIDTH)).astype(np.float32),
+        targets=rng.integers(0, VOCABULARY, shape, dtype=np.int32),
+        mask=np.ones(shape, bool),
+        entropy=rng.random(shape, dtype=np.float32),
+        nll_frozen=rng.random(shape, dtype=np.float32),
+        loss_frozen=ones,
+        n_bytes=np.full(chunks, TOKENS),
+        flops=0 * ones,
+        seconds=0 * ones,
+        suffix_flops=0 * ones,
+        suffix_seconds=0 * ones,
+        projection_flops=0 * ones,
+        projection_seconds=0 * ones,
+        features=rng.normal(size=(chunks, len(FROZEN))),
+    )

@@ -1,0 +1,103 @@
+"""``ponderttt complete`` continues a file, says what it learned from, and answers bad input with one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ponderttt.cli import main as cli
+from study import CONFIG, write_model
+
+Result = tuple[int, str, str]
+PROMPT = "def add(a, b):\n    return a + b\n" * 5
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration with a random model, a file and a repository."""
+    folder = tmp_path_factory.mktemp("complete")
+    write_model(folder / "model")
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "repository").mkdir()
+    for name in ("a.py", "b.py"):
+        (folder / "repository" / name).write_text("import os\n\nVALUE = 3\n" * 8)
+    (folder / "prompt.py").write_text(PROMPT)
+    (folder / "empty.py").write_text("")
+    (folder / "bytes.py").write_bytes(b"\xff\xfe\x00")
+    return folder
+
+
+@pytest.fixture
+def complete(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    monkeypatch.chdir(place)
+
+    def command(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["ponderttt", "complete", "--model", "tiny", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        return (status, *capfd.readouterr())
+
+    return command
+
+
+def test_a_continuation_is_written_and_chunks_are_told(complete: Callable[..., Result]) -> None:
+    """155 bytes are two full chunks of 64 tokens; with 60 more tokens there is a third."""
+    status, out, err = complete("prompt.py", "--max-tokens", 60)
+    assert status == 0
+    assert out.endswith("\n") and len(out) > 10
+    told = [line for line in err.splitlines() if "chunk" in line]
+    assert [line.split(":")[1].strip() for line in told] == ["chunk 0", "chunk 1", "chunk 2"]
+    assert all(line.endswith("UPDATE_1") for line in told)
+    assert f"60 tokens after {len(PROMPT)}" in err.splitlines()[-1]
+    assert complete("prompt.py", "--max-tokens", 60)[1] == out
+
+
+def test_a_repository_is_read_before_the_file(complete: Callable[..., Result]) -> None:
+    _, _, alone = complete("prompt.py", "--max-tokens", 2)
+    _, _, after = complete("prompt.py", "--max-tokens", 2, "--repository", "repository")
+    assert alone.count("chunk") < after.count("chunk")
+
+
+def test_the_text_ends_before_a_stop_string(complete: Callable[..., Result]) -> None:
+    options = ("prompt.py", "--fast-weights", "none", "--max-tokens", 40, "--temperature", 1)
+    _, out, _ = complete(*options)
+    stop = out[10:13]
+    _, stopped, _ = complete(*options, "--stop", stop)
+    assert stopped == out[: out.index(stop)] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("empty.py",), "the prompt is empty"),
+        (("bytes.py",), "bytes.py: not UTF-8 (byte 0)"),
+        (("missing.py",), "missing.py: no such file or directory"),
+        (("prompt.py", "--stop", ""), "a stop string is empty"),
+        (("prompt.py", "--temperature", "-1"), "temperature is -1.0"),
+        (("prompt.py", "--top-p", "0"), "top_p is 0.0"),
+        (("prompt.py", "--max-tokens", "0"), "max_tokens is 0"),
+        (("prompt.py", "--fast-weights", "none", "--max-tokens", "300"), "the model's context of 256"),
+        (("prompt.py", "--context-chunks", "9"), "lower chunk_size or context_chunks"),
+        (("prompt.py", "--fast-weights", "suffix", "--context-chunks", "1"), "see one chunk at a time"),
+        (("prompt.py", "--slow-weights", "nowhere"), "'nowhere' does not exist"),
+        (("prompt.py", "--slow-weights", "prompt.py"), "prompt.py: damaged"),
+        (("prompt.py", "--repository", "nowhere"), "'nowhere' does not exist"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: tuple[str, ...], says: str, complete: Callable[..., Result]
+) -> None:
+    status, out, err = complete(*arguments)
+    assert status != 0
+    assert out == ""
+    assert err.count("\n") == 1 and err.startswith("ponderttt"), err
+    assert says in err

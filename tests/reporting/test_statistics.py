@@ -1,0 +1,270 @@
+"""The statistics against examples that were worked by hand, and their laws."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from ponderttt.errors import PonderTTTError
+from ponderttt.reporting.numbers.statistics import (
+    StreamResamples,
+    interquartile_mean,
+    lower_envelope,
+    named_generator,
+    pass_at_k,
+    percentile_interval,
+    probability_of_improvement,
+    ranks_within_streams,
+    resampled_correlation,
+    standard_ranks,
+    t_interval,
+    token_weighted_mean,
+    uniform_gap,
+    within_stream_slope,
+)
+
+losses = st.lists(st.floats(0, 20), min_size=1, max_size=12)
+
+
+def draw(n_streams: int, samples: int = 4000, seed: int = 0) -> StreamResamples:
+    return StreamResamples.draw(n_streams, samples, named_generator(seed, "streams", "heldout-python"))
+
+
+def test_every_token_weighs_the_same() -> None:
+    # 512 tokens at 2 nats and 64 at 11: (1024 + 704) / 576 = 3, where a mean over chunks would say 6.5.
+    assert token_weighted_mean([2.0, 11.0], [512, 64]) == pytest.approx(3.0)
+
+
+def test_a_mean_over_no_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="no token"):
+        token_weighted_mean([2.0], [0])
+
+
+@given(losses, st.data())
+def test_weights_have_no_scale_and_order_does_not_matter(values: list[float], data: st.DataObject) -> None:
+    weights = data.draw(st.lists(st.integers(1, 512), min_size=len(values), max_size=len(values)))
+    order = data.draw(st.permutations(range(len(values))))
+    mean = token_weighted_mean(values, weights)
+    assert token_weighted_mean(values, [7 * w for w in weights]) == pytest.approx(mean)
+    assert token_weighted_mean([values[i] for i in order], [weights[i] for i in order]) == pytest.approx(mean)
+    assert min(values) - 1e-9 <= mean <= max(values) + 1e-9
+
+
+def test_a_resample_draws_as_many_streams_as_there_are() -> None:
+    counts = draw(7).counts
+    assert (counts.sum(axis=1) == 7).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(7), abs=0.06)
+
+
+def test_the_interval_resamples_streams_and_not_chunks() -> None:
+    # Four streams of 100 chunks, at 1 or 3 nats throughout. By chunk, the mean of 400 values of standard deviation 1
+    # would be known to ±0.1; by stream, four coins decide it.
+    nats = np.array([100.0, 100.0, 300.0, 300.0])
+    interval = draw(4).interval(nats, np.full(4, 100.0), 0.95)
+    assert interval is not None
+    assert interval.low <= 1.25
+    assert interval.high >= 2.75
+
+
+def test_the_paired_interval_covers_a_known_difference_and_ignores_difficulty() -> None:
+    rng = np.random.default_rng(1)
+    difficulty = rng.normal(3, 1, 30)
+    tokens = rng.integers(500, 4000, 30).astype(float)
+    difference = -0.05 + rng.normal(0, 0.02, 30)
+    paired = draw(30).interval(difference * tokens, tokens, 0.95)
+    alone = draw(30).interval((difficulty + difference) * tokens, tokens, 0.95)
+    assert paired is not None
+    assert alone is not None
+    assert paired.low < -0.05 < paired.high < 0
+    assert (alone.high - alone.low) > 20 * (paired.high - paired.low)
+
+
+def test_the_interval_covers_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(2)
+    resamples = draw(25, samples=500)
+    covered = 0
+    for _ in range(300):
+        interval = resamples.interval(rng.normal(1.0, 1.0, 25), np.ones(25), 0.9)
+        assert interval is not None
+        covered += interval.low <= 1.0 <= interval.high
+    assert 0.83 <= covered / 300 <= 0.95
+
+
+def test_equal_arms_have_a_difference_of_exactly_zero() -> None:
+    interval = draw(9).interval(np.zeros(9), np.arange(1.0, 10.0), 0.95)
+    assert interval == (0.0, 0.0)
+
+
+def test_the_percentile_interval_cuts_the_same_share_at_both_ends() -> None:
+    assert percentile_interval(np.arange(101.0)[::-1], 0.9) == pytest.approx((5.0, 95.0))
+    assert percentile_interval(np.array([np.nan, np.nan]), 0.9) is None
+
+
+def test_one_stream_has_no_interval() -> None:
+    assert draw(1).interval(np.array([2.0]), np.array([1.0]), 0.95) is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=10), st.floats(-3, 3), st.floats(0.1, 5))
+def test_the_interval_moves_and_stretches_with_the_values(
+    values: list[float], shift: float, scale: float
+) -> None:
+    resamples, ones = draw(len(values), samples=200), np.ones(len(values))
+    plain = resamples.interval(np.array(values), ones, 0.95)
+    moved = resamples.interval(scale * np.array(values) + shift, ones, 0.95)
+    assert plain is not None
+    assert moved == pytest.approx([scale * plain.low + shift, scale * plain.high + shift], abs=1e-9)
+
+
+def test_the_generator_is_the_same_in_every_process_and_differs_by_name() -> None:
+    code = "from ponderttt.reporting.numbers.statistics import named_generator as g; print(g(3, 'streams', 'a').random())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(other) == named_generator(3, "streams", "a").random()
+    assert named_generator(3, "streams", "b").random() != named_generator(3, "streams", "a").random()
+    assert named_generator(4, "streams", "a").random() != named_generator(3, "streams", "a").random()
+
+
+def test_the_bootstrap_leaves_the_global_generator_alone() -> None:
+    before = np.random.get_state()[1].copy()  # type: ignore[union-attr,index]  # noqa: NPY002
+    draw(5)
+    assert (np.random.get_state()[1] == before).all()  # type: ignore[index]  # noqa: NPY002
+
+
+def test_t_interval_of_three_seeds() -> None:
+    # Mean 2, standard deviation 1, t(0.975, 2) = 4.302653: 2 ± 4.302653 / √3.
+    interval = t_interval([1.0, 2.0, 3.0], 0.95)
+    assert interval == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
+    assert t_interval([1.0], 0.95) is None
+
+
+def test_interquartile_mean_cuts_a_quarter_at_each_end_and_needs_four_values() -> None:
+    assert interquartile_mean([100.0, 1.0, 2.0, -50.0]) == 1.5
+    assert interquartile_mean([0.0, 1.0, 2.0, 3.0, 4.0]) == 2.0
+    with pytest.raises(PonderTTTError, match="at least 4 values, found 3"):
+        interquartile_mean([1.0, 2.0, 3.0])
+
+
+def test_probability_of_improvement_counts_a_tie_as_a_half() -> None:
+    # Stream 0: runs 1 and 3 against 2 and 3: 1<2, 1<3, 3>2, 3=3: 2.5 of 4. Stream 1: all equal: 2 of 4.
+    ours = np.array([[1.0, 5.0], [3.0, 5.0]])
+    theirs = np.array([[2.0, 5.0], [3.0, 5.0]])
+    assert probability_of_improvement(ours, theirs) == pytest.approx((2.5 / 4 + 0.5) / 2)
+    assert probability_of_improvement(ours, ours - 10) == 0.0
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=6, max_size=6), st.lists(st.integers(0, 5), min_size=6, max_size=6)
+)
+def test_probabilities_of_both_directions_add_up_to_one(ours: list[int], theirs: list[int]) -> None:
+    a, b = np.array(ours, float).reshape(2, 3), np.array(theirs, float).reshape(2, 3)
+    assert probability_of_improvement(a, b) + probability_of_improvement(b, a) == pytest.approx(1.0)
+
+
+def test_the_slope_is_within_streams() -> None:
+    # Each stream falls by 1 per chunk, while the longer stream lies higher: pooled by hand, the slope would be positive.
+    stream = np.array([0, 0, 1, 1, 1, 1])
+    position = np.array([0, 1, 0, 1, 2, 3])
+    value = np.array([1.0, 0.0, 12.0, 11.0, 10.0, 9.0])
+    assert np.polyfit(position, value, 1)[0] > 0
+    terms = within_stream_slope(value, position, np.full(6, 512), stream, 2)
+    assert terms.numerator.sum() / terms.denominator.sum() == pytest.approx(-1.0)
+
+
+def test_the_gap_to_uniform_is_the_largest_step_between_the_two_distributions() -> None:
+    # Distribution of 0.1, 0.2 and 0.9: 2/3 from 0.2 on, where the uniform one has 0.2.
+    assert uniform_gap(np.array([0.9, 0.1, 0.2])) == pytest.approx(2 / 3 - 0.2)
+    # All at 1: nothing below it.
+    assert uniform_gap(np.array([1.0, 1.0])) == 1.0
+    assert uniform_gap((np.arange(100) + 0.5) / 100) == pytest.approx(0.005)
+
+
+def test_a_rank_correlation_worked_by_hand() -> None:
+    # Ranks 1 2 3 4 and 2 1 4 3: 1 − 6·(1+1+1+1) / (4·15) = 0.6; the size of a step is nothing to it.
+    once = np.ones((1, 4))
+    x, y = np.array([1.0, 2.0, 3.0, 400.0]), np.array([5.0, -7.0, 9.0, 8.0])
+    assert (standard_ranks(x, once) * standard_ranks(y, once)).sum() == pytest.approx(0.6)
+    assert np.isnan(standard_ranks(np.ones(4), once)).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=9),
+    st.integers(0, 100),
+)
+def test_resampled_rank_correlations_are_those_of_the_samples_written_out(
+    points: list[tuple[int, int]], seed: int
+) -> None:
+    x, y = np.array(points, float).T
+    repeats = draw(3, samples=8, seed=seed).counts[:, np.arange(len(points)) % 3]
+    found = (standard_ranks(x, repeats) * standard_ranks(y, repeats)).sum(axis=1)
+    for rho, times in zip(found, repeats.astype(int), strict=True):
+        ours, theirs = np.repeat(x, times), np.repeat(y, times)
+        varies = np.ptp(ours) > 0 and np.ptp(theirs) > 0
+        expected = stats.spearmanr(ours, theirs).statistic if varies else math.nan
+        assert rho == pytest.approx(expected, nan_ok=True)
+
+
+def test_within_streams_the_level_of_a_stream_says_nothing() -> None:
+    # In each stream x and y run against each other, while the stream with higher x has higher y.
+    x = np.array([1.0, 2.0, 3.0, 11.0, 12.0, 13.0])
+    y = np.array([3.0, 2.0, 1.0, 13.0, 12.0, 11.0])
+    stream = np.array([0, 0, 0, 1, 1, 1])
+    assert stats.spearmanr(x, y).statistic > 0
+    assert ranks_within_streams(y, stream, 2) == pytest.approx(np.array([1, 0, -1, 1, 0, -1]) / 3)
+
+    def rho(values: np.ndarray, counts: list[float]) -> float:
+        ours, theirs = (ranks_within_streams(v, stream, 2) for v in (x, values))
+        return float(resampled_correlation(ours, theirs, stream, np.array([counts]))[0])
+
+    assert rho(y, [1.0, 1.0]) == pytest.approx(-1.0)
+    # Two of three pairs in order in the first stream (rho 0.5), all against in the other.
+    mixed = np.array([1.0, 3.0, 2.0, 3.0, 2.0, 1.0])
+    assert rho(mixed, [1.0, 1.0]) == pytest.approx((0.5 - 1.0) / 2)
+    assert rho(mixed, [2.0, 0.0]) == pytest.approx(0.5)
+
+
+def test_the_envelope_is_convex_and_never_rises() -> None:
+    # At cost 2 the line from 3.0 to 1.0 lies at 2.0, below 2.5; the point at cost 4 is worse than a cheaper one.
+    envelope = lower_envelope(np.array([4.0, 1.0, 3.0, 2.0, 3.0]), np.array([1.5, 3.0, 1.0, 2.5, 1.2]))
+    assert envelope.cost.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert envelope.loss == pytest.approx([3.0, 2.0, 1.0, 1.0])
+
+
+def test_the_mean_under_an_envelope_by_trapezoids() -> None:
+    envelope = lower_envelope(np.array([1.0, 3.0]), np.array([[3.0, 1.0], [4.0, 4.0]]))
+    assert envelope.mean_between(1.0, 3.0) == pytest.approx([2.0, 4.0])
+    # From 2 at cost 2 to 1 at cost 3, then level to cost 5: (1.5 · 1 + 1 · 2) / 3.
+    assert envelope.mean_between(2.0, 5.0) == pytest.approx([3.5 / 3, 4.0])
+    with pytest.raises(ValueError, match="the cheapest point costs 1"):
+        envelope.mean_between(0.5, 2.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.floats(0, 5)), min_size=2, max_size=6))
+def test_more_points_never_raise_the_envelope(points: list[tuple[int, float]]) -> None:
+    cost, loss = np.array(points, float).T
+    whole, part = lower_envelope(cost, loss), lower_envelope(cost[:-1], loss[:-1])
+    at = part.cost
+    assert (np.interp(at, whole.cost, whole.loss) <= part.loss + 1e-9).all()
+    slopes = np.diff(whole.loss) / np.diff(whole.cost)
+    assert (slopes <= 1e-9).all()
+    assert (np.diff(slopes) >= -1e-6).all()
+
+
+def test_pass_at_k_equals_its_definition_and_refuses_what_it_cannot_know() -> None:
+    for n, correct, k in ((5, 0, 1), (5, 2, 1), (5, 2, 3), (10, 3, 10), (10, 7, 4), (1, 1, 1)):
+        exact = 1 - math.comb(n - correct, k) / math.comb(n, k)
+        assert pass_at_k(n, correct, k) == pytest.approx(exact)
+    assert 0 < pass_at_k(4000, 1, 100) < 1
+    assert pass_at_k(400, 200, 399) == 1.0
+    with pytest.raises(PonderTTTError, match="pass@10 cannot be estimated from 5 samples"):
+        pass_at_k(5, 5, 10)
+    with pytest.raises(PonderTTTError, match="impossible"):
+        pass_at_k(5, 6, 1)
