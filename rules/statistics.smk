@@ -59,7 +59,7 @@ rule table:
         runtime=minutes(60),
     params:
         code=code("table"),
-        records_code=stages.records_code(),
+        records_code=digests.records_code(),
         statistics=CONFIG["statistics"],
         control_corpora={
             name: EXPERIMENT.corpora[name].kind for name in GRID.control_corpora
@@ -122,7 +122,7 @@ rule figures:
     params:
         code=code("figures"),
         names=list(FIGURES),
-        records_code=stages.records_code(),
+        records_code=digests.records_code(),
         statistics=CONFIG["statistics"],
     script:
         "../workflow_scripts/figures.py"
