@@ -1,31 +1,36 @@
-"""The names of methods and fast weights, as they stand in configurations, paths and tables."""
+"""The names of methods and fast weights in configurations, paths and tables.
+
+Each name is parsed once, where it enters, into a :class:`MethodName` or a :class:`FastWeightsName`; ``str()`` gives the
+text back.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from ponderttt.errors import ConfigError, unknown
 
 FIXED_METHODS = ("skip", "update_1", "update_2", "update_4")
-#: What decides from signals, from chance or from a list; ``schedule`` follows ``rules.schedule``.
+#: Hand-written rules; ``schedule`` follows ``rules.schedule``.
 RULE_METHODS = ("random", "entropy", "loss", "reconstruction", "adaptive", "schedule")
-#: Rules that are held to a budget; the schedule costs what its actions cost.
+#: Rules with a budget; a schedule costs what its actions cost.
 SPENDING_RULES = tuple(method for method in RULE_METHODS if method != "schedule")
-#: Those that place a signal among its values on training streams.
+#: Rules that rank a signal among its values on training streams.
 CALIBRATED_METHODS = ("entropy", "loss", "reconstruction", "adaptive")
 ORACLE_METHODS = ("greedy_oracle", "exhaustive_oracle")
 #: Policies that are trained on training streams.
 LEARNED_METHODS = ("regression", "gumbel_hard", "gumbel_soft", "ppo")
-#: What ``ponderttt score --policy`` knows by name: no training, no look ahead.
+#: Policies that ``ponderttt score --policy`` knows by name: no training, no look ahead.
 NAMED_POLICIES = (*FIXED_METHODS, *RULE_METHODS)
-#: All that spend ``grid.budget``, or one that their name states, such as ``entropy@1.5``; ``gumbel_soft`` makes one update
-#: after every chunk, of which it keeps a share.
+#: Methods that spend ``grid.budget``, or the budget in their name, as in ``entropy@1.5``.  ``gumbel_soft`` is not one of
+#: them: it makes one update after every chunk and keeps a share of it.
 BUDGETED_METHODS = (*SPENDING_RULES, *ORACLE_METHODS, "regression", "gumbel_hard", "ppo")
-#: UPDATE_1 that learns from the wrong thing; what an update is worth must vanish or turn under them.
+#: UPDATE_1 on a wrong lesson: its gain must vanish or turn into a loss.
 CONTROL_METHODS = ("shuffled", "sign_flipped", "other_stream")
 OTHER_PROTOCOLS = ("in_chunk", "transductive")
-#: Methods that the workflow can run, see docs/design.md.
+#: Methods that ``grid.methods`` may name, see docs/design.md.
 METHODS = (
     *FIXED_METHODS,
     *RULE_METHODS,
@@ -36,106 +41,178 @@ METHODS = (
 )
 
 KINDS = ("ttt", "lora", "suffix", "memory")
-#: ``{kind}`` or ``{kind}-{variant}``, with settings of ``fast_weights.variants``; each also with ``+context_{n}``, on top of
-#: a backbone that sees n preceding chunks.
-FAST_WEIGHTS_PATTERN = re.compile(rf"({'|'.join(KINDS)})(?:-([a-z0-9_]+))?(?:\+context_([1-9]\d*))?")
-
-
-def kind_and_context(fast_weights: str) -> tuple[str, int]:
-    """The kind and the preceding chunks that the backbone sees, of a name such as ``memory+context_1``."""
-    match = _matched(fast_weights)
-    return match[1], int(match[3] or 0)
-
-
-#: Why some fast weights have no context.
+#: Why ``suffix`` has no context.
 NO_CONTEXT = "the blocks that suffix adapts see one chunk at a time"
 
-
-def sees_no_context(kind: str, context_chunks: int) -> bool:
-    """Whether fast weights of a kind are asked for a context that they cannot see, see :data:`NO_CONTEXT`."""
-    return kind == "suffix" and context_chunks > 0
-
-
-def settings_variant(fast_weights: str) -> str | None:
-    """Whose settings a module has instead of the study's: a name of ``fast_weights.variants``."""
-    return _matched(fast_weights)[2]
+_VARIANT = re.compile(r"[a-z0-9_]+")
+_METHOD = re.compile(r"([^-@]+)(?:-([^@]*))?(?:@(.*))?")
+_PLAIN = re.compile(r"plain|context_([1-9]\d*)")
+_FAST_WEIGHTS = re.compile(rf"({'|'.join(KINDS)})(?:-({_VARIANT.pattern}))?(?:\+context_([1-9]\d*))?")
 
 
-def _matched(fast_weights: str) -> re.Match[str]:
-    match = FAST_WEIGHTS_PATTERN.fullmatch(fast_weights)
-    if match is None:
-        raise ConfigError(
-            f"{unknown('grid.fast_weights', fast_weights, KINDS)} (each also as '<kind>-<variant>' and '<kind>+context_<n>')"
-        )
-    return match
+@dataclass(frozen=True)
+class MethodName:
+    """A method, as in ``entropy``, ``entropy@1.5``, ``ppo-myopic@2``; ``plain`` and ``context_2`` have no fast weights.
+
+    Attributes:
+        base: the method alone: one of :data:`METHODS`, ``plain`` or ``context_{n}``.
+        variant: settings of ``learned.variants`` that a learned method is trained with; None for the study's.
+        budget: the budget in the name; None for ``grid.budget``.
+    """
+
+    base: str
+    variant: str | None = None
+    budget: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> MethodName:
+        """Parse a name.
+
+        Raises:
+            ConfigError: an unknown method, a variant of a method without training, a budget that is not one.
+        """
+        match = _METHOD.fullmatch(text)
+        if match is None or (match[1] not in METHODS and not _PLAIN.fullmatch(match[1])):
+            raise ConfigError(unknown("grid.methods", match[1] if match else text, METHODS))
+        base, variant, budget = match.groups()
+        where = f"grid.methods has {text}"
+        if variant is not None and base not in LEARNED_METHODS:
+            raise ConfigError(f"{where}; {base} is not trained, so it has no variant")
+        if budget is None:
+            return cls(base, variant)
+        if base not in BUDGETED_METHODS:
+            raise ConfigError(f"{where}; {base} has no budget, so name it without one")
+        try:
+            value = float(budget)
+        except ValueError:
+            raise ConfigError(f"{where}; a budget is a number, as in {base}@2") from None
+        if not 1.0 < value < 12.0:
+            raise ConfigError(
+                f"{where}; a budget must be greater than 1 (SKIP) and less than 12 (UPDATE_4), got {budget}"
+            )
+        if f"{value:g}" != budget:
+            raise ConfigError(f"{where}; write its budget as @{value:g}")
+        return cls(base, variant, value)
+
+    @classmethod
+    def plain(cls, context: int) -> MethodName:
+        """The backbone without fast weights that sees ``context`` preceding chunks."""
+        return cls(f"context_{context}" if context else "plain")
+
+    def __str__(self) -> str:
+        variant = "" if self.variant is None else f"-{self.variant}"
+        return f"{self.base}{variant}" + ("" if self.budget is None else f"@{self.budget:g}")
+
+    @property
+    def context(self) -> int | None:
+        """Preceding chunks that the backbone without fast weights sees; None for a method with fast weights."""
+        match = _PLAIN.fullmatch(self.base)
+        return None if match is None else int(match[1] or 0)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it ranks a signal among its values on training streams."""
+        return self.base in CALIBRATED_METHODS
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether it is trained on training streams."""
+        return self.base in LEARNED_METHODS
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it looks at later losses, so that it is a search and a replay."""
+        return self.base in ORACLE_METHODS
+
+    @property
+    def is_budgeted(self) -> bool:
+        """Whether it spends a budget."""
+        return self.base in BUDGETED_METHODS
+
+    @property
+    def without_budget(self) -> MethodName:
+        """The method with its variant, at the budget of the grid: ``ppo-myopic`` for ``ppo-myopic@2``."""
+        return replace(self, budget=None)
+
+    @property
+    def without_variant(self) -> MethodName:
+        """The method with its budget, trained with the settings of the study: ``ppo@2`` for ``ppo-myopic@2``."""
+        return replace(self, variant=None)
+
+    @property
+    def trained_as(self) -> MethodName:
+        """The name under which its policy is trained: PPO is trained for one budget, others for all."""
+        return self if self.base == "ppo" else self.without_budget
+
+    def at(self, budget: float) -> MethodName:
+        """The same method with a budget in its name."""
+        return replace(self, budget=budget)
+
+
+@dataclass(frozen=True)
+class FastWeightsName:
+    """Fast weights, as in ``lora``, ``lora-rank_64``, ``memory+context_1``.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        variant: settings of ``fast_weights.variants``; None for the study's.
+        context: preceding chunks that the backbone below sees.
+    """
+
+    kind: str
+    variant: str | None = None
+    context: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> FastWeightsName:
+        """Parse a name.
+
+        Raises:
+            ConfigError: an unknown kind, a malformed name, a context that the kind cannot see.
+        """
+        match = _FAST_WEIGHTS.fullmatch(text)
+        if match is None:
+            raise ConfigError(
+                f"{unknown('grid.fast_weights', text, KINDS)} (each also as '<kind>-<variant>' and '<kind>+context_<n>')"
+            )
+        name = cls(match[1], match[2], int(match[3] or 0))
+        if name.misses_context:
+            raise ConfigError(f"grid.fast_weights has {text}: {NO_CONTEXT}; use {replace(name, context=0)}")
+        return name
+
+    def __str__(self) -> str:
+        variant = "" if self.variant is None else f"-{self.variant}"
+        return f"{self.kind}{variant}" + (f"+context_{self.context}" if self.context else "")
+
+    @property
+    def misses_context(self) -> bool:
+        """Whether it has a context that it cannot see, see :data:`NO_CONTEXT`."""
+        return self.kind == "suffix" and self.context > 0
+
+    def runs(self, method: MethodName) -> bool:
+        """Whether a method makes sense for it: only TTT can be read inside a chunk."""
+        return method.base != "in_chunk" or self.kind == "ttt"
 
 
 def check_variants(names: Iterable[str]) -> None:
-    """Raise ConfigError unless settings are named so that ``ppo-{name}`` and ``lora-{name}`` can name them."""
+    """Raise ConfigError unless ``ppo-{name}`` and ``lora-{name}`` can name each variant."""
     for name in names:
-        if not re.fullmatch(r"[a-z0-9_]+", name):
-            raise ConfigError(f"the variant '{name}' has a name of other characters than a-z, 0-9 and _")
+        if not _VARIANT.fullmatch(name):
+            raise ConfigError(f"the variant '{name}' must have no characters other than a-z, 0-9 and _")
 
 
 def split_method(method: str) -> tuple[str, str]:
-    """The method alone, and the suffix that states its budget: ("entropy", "@1.5"), or ("ppo", "") of ``ppo-myopic``."""
+    """Return the method alone, and the suffix that states its budget: ("entropy", "@1.5"), or ("ppo", "") for ``ppo-myopic``."""
     name, at, budget = method.partition("@")
     return name.partition("-")[0], at + budget
 
 
 def without_budget(method: str) -> str:
-    """The method with its variant, at any budget: ``ppo-myopic`` of ``ppo-myopic@2``."""
+    """Return the method with its variant, at any budget: ``ppo-myopic`` for ``ppo-myopic@2``."""
     return method.partition("@")[0]
 
 
-def variant_of(method: str) -> str | None:
-    """What a learned method was trained with instead of the study's settings: a name of ``learned.variants``."""
-    return without_budget(method).partition("-")[2] or None
-
-
-def without_variant(method: str) -> str:
-    """The method with its budget, without its variant: ``ppo@2`` of ``ppo-myopic@2``."""
-    return "".join(split_method(method))
-
-
 def stated_budget(method: str) -> float | None:
-    """The budget that a method's name states; ``None`` where it states none."""
+    """Return the budget in the name of a method; None if it has none."""
     _, suffix = split_method(method)
     return float(suffix[1:]) if suffix else None
-
-
-def budget_of(method: str, budget: float) -> tuple[str, float]:
-    """The method without its budget, and its budget: its own (``entropy@1.5``) or else the grid's."""
-    return split_method(method)[0], stated_budget(method) or budget
-
-
-def trained_as(method: str) -> str:
-    """The name under which the policy of a learned method is trained: ``ppo`` learns for one budget, others for any."""
-    return method if split_method(method)[0] == "ppo" else without_budget(method)
-
-
-def methods_of(fast_weights: str, methods: Sequence[str]) -> list[str]:
-    """The methods that make sense for a kind of fast weights: only TTT can be read inside a chunk."""
-    kind, _ = kind_and_context(fast_weights)
-    return [method for method in methods if method != "in_chunk" or kind == "ttt"]
-
-
-def check_method(method: str) -> None:
-    """Raise ConfigError unless ``method`` is one of :data:`METHODS`, with a budget (``entropy@2``) only if it spends one."""
-    name, suffix = split_method(method)
-    if name not in METHODS:
-        raise ConfigError(unknown("grid.methods", name, METHODS))
-    if variant_of(method) and name not in LEARNED_METHODS:
-        raise ConfigError(f"grid.methods holds {method}; {name} is not trained, so it has no variant")
-    if suffix and name not in BUDGETED_METHODS:
-        raise ConfigError(f"grid.methods holds {method}; {name} holds no budget, so name it without")
-    try:
-        budget = stated_budget(method)
-    except ValueError:
-        raise ConfigError(f"grid.methods holds {method}; a budget is a number, as in {name}@2") from None
-    if budget is not None and not 1.0 < budget < 12.0:
-        raise ConfigError(
-            f"grid.methods holds {method}; a mean cost lies between 1 (SKIP) and 12 (UPDATE_4), both excluded"
-        )
-    if suffix and f"@{budget:g}" != suffix:
-        raise ConfigError(f"grid.methods holds {method}; write its budget as @{budget:g}")

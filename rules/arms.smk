@@ -70,11 +70,11 @@ for control, fast_weights in ARM_RULES:
 
     rule:
         name:
-            f"{'controls' if control else 'arms'}_{re.sub('[-+]', '_', fast_weights)}"
+            f"{'controls' if control else 'arms'}_{re.sub('[-+]', '_', str(fast_weights))}"
         input:
             model=LAYOUT.model(),
             chunks=LAYOUT.chunks(),
-            hidden=LAYOUT.hidden(context=context_under(fast_weights)),
+            hidden=LAYOUT.hidden(context=fast_weights.context),
             training=LAYOUT.training(fast_weights=fast_weights),
             weights=LAYOUT.training(fast_weights=fast_weights).replace(
                 "manifest.json", "slow_weights.safetensors"
@@ -111,9 +111,9 @@ for control, fast_weights in ARM_RULES:
             tpu=accelerator("tpu"),
         params:
             code=code("arms"),
-            fast_weights=fast_weights,
+            fast_weights=str(fast_weights),
             model=lambda wildcards: CONFIG["models"][wildcards.model],
-            settings=settings_of(fast_weights),
+            settings=settings_of(str(fast_weights)),
             budget=GRID.budget,
             budget_unit=GRID.budget_unit,
             rules=CONFIG["rules"],

@@ -10,14 +10,7 @@ from snakemake.utils import validate
 from ponderttt.errors import ConfigError
 from ponderttt.settings.experiment import Experiment
 from ponderttt.settings.mapping import as_mapping, from_mapping
-from ponderttt.names import (
-    CALIBRATED_METHODS,
-    kind_and_context,
-    settings_variant,
-    split_method,
-    variant_of,
-    without_variant,
-)
+from ponderttt.names import CALIBRATED_METHODS, FastWeightsName, MethodName
 from ponderttt.corpus.packages import select_packages
 from ponderttt.files.atomic import sha256_file
 from ponderttt.settings.corpus import settings_of_files
@@ -209,36 +202,34 @@ def training_shards(wildcards):
 
 def context_of(method):
     """The chunks of context that a method without fast weights sees."""
-    return 0 if method == "plain" else int(method.removeprefix("context_"))
+    return MethodName.parse(method).context
 
 
 def context_under(fast_weights):
     """The chunks of context that fast weights are on top of."""
-    return kind_and_context(fast_weights)[1]
+    return FastWeightsName.parse(fast_weights).context
 
 
 def settings_of(fast_weights):
     """The settings of the kind, in the study or in the variant that is named."""
-    variant = settings_variant(fast_weights)
-    settings = CONFIG["fast_weights"]
-    return (settings["variants"][variant] if variant else settings)[
-        kind_and_context(fast_weights)[0]
-    ]
+    name, settings = FastWeightsName.parse(fast_weights), CONFIG["fast_weights"]
+    return (settings["variants"][name.variant] if name.variant else settings)[name.kind]
 
 
 def calibration_for(fast_weights, control):
     """The manifest of what rules know of training streams; nothing where no method looks at a signal."""
-    wanted = methods_on(GRID, fast_weights, control)
-    needed = any(split_method(method)[0] in CALIBRATED_METHODS for method in wanted)
+    needed = any(
+        method.is_calibrated for method in methods_on(GRID, fast_weights, control)
+    )
     return [LAYOUT.calibration(fast_weights=fast_weights)] if needed else []
 
 
 def learned_settings(policy):
     """The settings that the training of one policy reads; of the others the defaults stand."""
-    method, settings = split_method(policy)[0], CONFIG["learned"]
-    if variant_of(policy):
-        settings = settings["variants"][variant_of(policy)]
-    part = {"regression": "regression", "ppo": "ppo"}.get(method, "gate")
+    name, settings = MethodName.parse(policy), CONFIG["learned"]
+    if name.variant:
+        settings = settings["variants"][name.variant]
+    part = {"regression": "regression", "ppo": "ppo"}.get(name.base, "gate")
     return {
         key: settings[key]
         for key in (
@@ -254,18 +245,23 @@ def learned_settings(policy):
 
 def needs_calibration(policy):
     """Whether a policy starts as a copy of a rule that looks at a signal."""
-    learned = EXPERIMENT.learned.of(variant_of(policy))
-    starts = split_method(policy)[0] == "ppo" and learned.taken_from is None
+    name = MethodName.parse(policy)
+    learned = EXPERIMENT.learned.of(name.variant)
+    starts = name.base == "ppo" and learned.taken_from is None
     return starts and learned.ppo.warm_start in CALIBRATED_METHODS
 
 
 def policy_taken(wildcards):
     """The manifest of the policy of another backbone whose network this one takes over."""
-    model = EXPERIMENT.learned.of(variant_of(wildcards.policy)).taken_from
+    name = MethodName.parse(wildcards.policy)
+    model = EXPERIMENT.learned.of(name.variant).taken_from
     if model is None:
         return []
-    policy = without_variant(wildcards.policy)
-    return [LAYOUT.policy(model, wildcards.fast_weights, policy, wildcards.seed)]
+    return [
+        LAYOUT.policy(
+            model, wildcards.fast_weights, name.without_variant, wildcards.seed
+        )
+    ]
 
 
 def keeps_split(corpus, context):

@@ -14,9 +14,9 @@ POLICY_LOGS = [
         "manifest.json", "log.jsonl"
     )
     for model in GRID.models
-    for fast_weights in GRID.fast_weights
+    for fast_weights in GRID.all_fast_weights
     for policy in policies_on(GRID, fast_weights, control=False)
-    if split_method(policy)[0] == "ppo"
+    if policy.base == "ppo"
     for seed in GRID.seeds
 ]
 

@@ -30,6 +30,7 @@ from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import READOUT_AXES, ModulePrograms
 from ponderttt.loop.stream import run_streams
+from ponderttt.names import MethodName
 from ponderttt.policies.base import Decision, Observation
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.rules import Fixed
@@ -86,7 +87,7 @@ def main() -> None:
     programs = ModulePrograms(module)
     spending = Spending(3.0, NOMINAL_COSTS, RulesConfig())
     arms = {
-        name: arm_of("update_1", programs, spending, 0, policy)
+        name: arm_of(MethodName("update_1"), programs, spending, 0, policy)
         for name, policy in (
             ("SKIP", Fixed(Action.SKIP)),
             ("UPDATE_1", Fixed(Action.UPDATE_1)),

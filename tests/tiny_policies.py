@@ -11,7 +11,7 @@ from flax import nnx
 
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import BASE, FEATURES
-from ponderttt.names import LEARNED_METHODS
+from ponderttt.names import LEARNED_METHODS, MethodName
 from ponderttt.policies.learned import Linear
 from ponderttt.policies.networks import ActorCritic, Gate
 from ponderttt.policies.trained import Trained
@@ -33,10 +33,10 @@ def network_of(method: str, seed: int = 0) -> Linear | Gate | ActorCritic:
     return network
 
 
-def learned_policies() -> Mapping[str, Trained]:
+def learned_policies() -> Mapping[MethodName, Trained]:
     """One of each, as if trained."""
     scores = tuple(np.linspace(-2.0, 2.0, 21).tolist())
     return {
-        name: Trained(name, NORMALISER, network_of(name), scores, (0.4, 0.3, 0.2, 0.1))
-        for name in LEARNED_METHODS
+        name: Trained(name, NORMALISER, network_of(name.base), scores, (0.4, 0.3, 0.2, 0.1))
+        for name in map(MethodName, LEARNED_METHODS)
     }

@@ -9,7 +9,7 @@ snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
     from ponderttt.loop.running import Budget
-    from ponderttt.names import kind_and_context
+    from ponderttt.names import FastWeightsName, MethodName
     from ponderttt.settings.fast_weights import FastWeightsConfig
     from ponderttt.settings.mapping import from_mapping
     from ponderttt.settings.model import ModelConfig
@@ -37,11 +37,10 @@ with job(snakemake.log[0], snakemake.threads) as progress:
         )
     else:
         calibrating = snakemake.rule == "calibrate"
-        fast_weights = wildcards.fast_weights if calibrating else params.fast_weights
-        kind, _ = kind_and_context(fast_weights)
+        fast_weights = FastWeightsName.parse(wildcards.fast_weights if calibrating else params.fast_weights)
         settings = ArmSettings(
             fast_weights,
-            from_mapping(FastWeightsConfig, {kind: params.settings}, "fast_weights"),
+            from_mapping(FastWeightsConfig, {fast_weights.kind: params.settings}, "fast_weights"),
             int(wildcards.seed),
             # Calibration makes no update, which costs 1 whatever the budget and follows no rule.
             Budget(1.0) if calibrating else Budget(params.budget, params.budget_unit),
@@ -56,8 +55,8 @@ with job(snakemake.log[0], snakemake.threads) as progress:
             hidden_dir,
             Path(inputs.training).parent,
             Path(inputs.calibration[0]).parent if inputs.get("calibration") else None,
-            {Path(path).parts[-3]: Path(path).parent for path in inputs.get("policies", [])},
-            {"skip": Path(snakemake.output.manifest).parent}
+            folders(inputs.get("policies", [])),
+            {MethodName("skip"): Path(snakemake.output.manifest).parent}
             if calibrating
             else folders(snakemake.output.manifests),
             checkpoint_root=params.checkpoints,

@@ -9,7 +9,7 @@ snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
     from ponderttt.loop.running import Budget
-    from ponderttt.names import kind_and_context
+    from ponderttt.names import FastWeightsName, MethodName
     from ponderttt.settings.fast_weights import FastWeightsConfig
     from ponderttt.settings.learning import Learning
     from ponderttt.settings.mapping import from_mapping
@@ -19,13 +19,13 @@ with job(snakemake.log[0], snakemake.threads) as progress:
     from ponderttt.workflow.stages.policy import train_policy
 
     params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
-    kind, _ = kind_and_context(wildcards.fast_weights)
+    fast_weights = FastWeightsName.parse(wildcards.fast_weights)
     train_policy(
         from_mapping(ModelConfig, params.model, "models"),
-        wildcards.policy,
+        MethodName.parse(wildcards.policy),
         ArmSettings(
-            wildcards.fast_weights,
-            from_mapping(FastWeightsConfig, {kind: params.settings}, "fast_weights"),
+            fast_weights,
+            from_mapping(FastWeightsConfig, {fast_weights.kind: params.settings}, "fast_weights"),
             int(wildcards.seed),
             Budget(params.budget, params.budget_unit),
             from_mapping(RulesConfig, params.rules, "rules"),

@@ -8,14 +8,14 @@ from ponderttt.workflow.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads) as progress:
-    from ponderttt.names import kind_and_context
+    from ponderttt.names import FastWeightsName
     from ponderttt.settings.fast_weights import FastWeightsConfig
     from ponderttt.settings.mapping import from_mapping
     from ponderttt.settings.model import ModelConfig
     from ponderttt.settings.training import TrainingConfig
     from ponderttt.workflow.stages.train import train
 
-    params, (kind, _) = snakemake.params, kind_and_context(snakemake.wildcards.fast_weights)
+    params, kind = snakemake.params, FastWeightsName.parse(snakemake.wildcards.fast_weights).kind
     train(
         from_mapping(ModelConfig, params.model, "models"),
         kind,

@@ -12,14 +12,11 @@ from ponderttt.files.atomic import sha256_file
 from ponderttt.files.commands import rebuild
 from ponderttt.files.manifest import MANIFEST
 from ponderttt.names import (
-    BUDGETED_METHODS,
     CALIBRATED_METHODS,
     NAMED_POLICIES,
     NO_CONTEXT,
-    kind_and_context,
-    sees_no_context,
-    settings_variant,
-    stated_budget,
+    FastWeightsName,
+    MethodName,
 )
 from ponderttt.settings import experiment as config
 from ponderttt.settings.rules import RulesConfig
@@ -73,7 +70,7 @@ class Reader:
 
     backbone: Backbone
     module: FastWeights | None
-    method: str
+    method: MethodName
     spending: Spending
     suffix: SuffixWeights | None
     chunk_size: int
@@ -90,7 +87,7 @@ def open_reader(experiment: config.Experiment, request: Request, notice: Callabl
     from ponderttt.models.suffix import suffix_weights
     from ponderttt.workflow.entry import compilation_cache
 
-    if sees_no_context(request.kind, request.context_chunks):
+    if _name(request).misses_context:
         raise PonderTTTError(
             f"--context-chunks {request.context_chunks}: {NO_CONTEXT}; leave it out, or use other fast weights"
         )
@@ -105,7 +102,7 @@ def open_reader(experiment: config.Experiment, request: Request, notice: Callabl
     return Reader(
         backbone,
         module,
-        request.method if trained is None else trained[0].name,
+        MethodName(request.method) if trained is None else trained[0].name,
         spending,
         suffix_weights(backbone) if request.kind == "suffix" else None,
         experiment.chunk_size,
@@ -128,9 +125,8 @@ def open_model(experiment: config.Experiment, name: str, notice: Callable[[str],
     return open_configured(settings, folder, rebuild(folder / MANIFEST))
 
 
-def _name(request: Request) -> str:
-    context = f"+context_{request.context_chunks}" if request.context_chunks else ""
-    return f"{request.kind}{context}"
+def _name(request: Request) -> FastWeightsName:
+    return FastWeightsName(request.kind, context=request.context_chunks)
 
 
 def _spending(experiment: config.Experiment, request: Request) -> Spending:
@@ -152,7 +148,7 @@ def _spending(experiment: config.Experiment, request: Request) -> Spending:
     budget = experiment.grid.budget if request.budget is None else request.budget
     spending = Spending(budget, NOMINAL_COSTS, experiment.rules, calibration)
     # A budget that no actions have is refused before the model is read.
-    policy_for(request.method, spending)
+    policy_for(MethodName(request.method), spending)
     return spending
 
 
@@ -161,16 +157,16 @@ def _open_trained(request: Request) -> tuple[Trained, dict[str, Any]]:
     from ponderttt.policies.trained import open_policy
 
     trained, facts = open_policy(request.method, rebuild(Path(request.method) / MANIFEST))
-    if facts["fast_weights"] != _name(request):
-        if settings_variant(facts["fast_weights"]):
+    fast_weights = FastWeightsName.parse(facts["fast_weights"])
+    if fast_weights != _name(request):
+        if fast_weights.variant:
             raise PonderTTTError(
-                f"--policy {request.method}: trained for {facts['fast_weights']}, a variant of a study; here modules have the "
+                f"--policy {request.method}: trained for {fast_weights}, a variant of a study; here modules have the "
                 "settings of fast_weights, so use a policy that was trained with those"
             )
-        kind, context = kind_and_context(facts["fast_weights"])
         raise PonderTTTError(
-            f"--policy {request.method}: trained for {facts['fast_weights']}, not for {_name(request)}; use "
-            f"--fast-weights {kind} --context-chunks {context}"
+            f"--policy {request.method}: trained for {fast_weights}, not for {_name(request)}; use "
+            f"--fast-weights {fast_weights.kind} --context-chunks {fast_weights.context}"
         )
     return trained, facts
 
@@ -180,12 +176,12 @@ def _learned_spending(request: Request, trained: Trained, facts: dict[str, Any])
     from ponderttt.loop.methods import Spending, policy_for
     from ponderttt.policies.budget import NOMINAL_COSTS
 
-    own = stated_budget(trained.name) or float(facts["budget"]["mean"])
-    if request.budget is not None and trained.method not in BUDGETED_METHODS:
+    own = trained.name.budget or float(facts["budget"]["mean"])
+    if request.budget is not None and not trained.name.is_budgeted:
         raise PonderTTTError(
-            f"--policy {request.method}: {trained.method} holds no budget; leave --budget out"
+            f"--policy {request.method}: {trained.name.base} holds no budget; leave --budget out"
         )
-    if request.budget is not None and trained.method == "ppo" and request.budget != own:
+    if request.budget is not None and trained.name.base == "ppo" and request.budget != own:
         raise PonderTTTError(
             f"--policy {request.method}: trained for a budget of {own:g}, so leave --budget out or train one for "
             f"{request.budget:g} (grid.methods: [ppo@{request.budget:g}])"

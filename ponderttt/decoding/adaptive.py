@@ -43,6 +43,7 @@ from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import advance
 from ponderttt.models.families.family import Shape
 from ponderttt.models.suffix import SuffixWeights
+from ponderttt.names import MethodName
 from ponderttt.records.step import Step
 
 
@@ -99,7 +100,7 @@ class AdaptiveText:
         self,
         model: FrozenModel,
         module: FastWeights,
-        method: str,
+        method: MethodName,
         spending: Spending,
         *,
         chunk_size: int,

@@ -13,20 +13,15 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.loop.arm import Arm, Protocol, Signal
 from ponderttt.loop.controls import Lesson
 from ponderttt.loop.programs import ModulePrograms
-from ponderttt.names import (
-    CONTROL_METHODS,
-    LEARNED_METHODS,
-    ORACLE_METHODS,
-    budget_of,
-    split_method,
-    trained_as,
-)
+from ponderttt.names import CONTROL_METHODS, LEARNED_METHODS, MethodName
 from ponderttt.policies.base import Policy
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.trained import Trained
 from ponderttt.settings.rules import RulesConfig
 
+#: The protocols that a method is named for.
+_PROTOCOLS: dict[str, Protocol] = {"in_chunk": "in_chunk", "transductive": "transductive"}
 #: Controls, each of which is named for its lesson.
 _LESSONS: dict[str, Lesson] = {lesson: lesson for lesson in get_args(Lesson) if lesson in CONTROL_METHODS}
 #: Signals of the frozen model that a method decides by; the arm's own loss costs nothing extra.
@@ -46,63 +41,57 @@ class Spending:
         costs: of the four actions, in the unit of the budget.
         rules: their settings.
         calibration: signals of training streams; ``None`` where no method needs it.
-        learned: trained policies by :func:`ponderttt.names.trained_as`.
+        learned: trained policies by :attr:`ponderttt.names.MethodName.trained_as`.
     """
 
     budget: float
     costs: tuple[float, ...]
     rules: RulesConfig
     calibration: Calibration | None = None
-    learned: Mapping[str, Trained] = field(default_factory=dict)
+    learned: Mapping[MethodName, Trained] = field(default_factory=dict)
 
 
-def protocol_of(method: str) -> Protocol:
+def protocol_of(method: MethodName) -> Protocol:
     """The protocol of a method; ``score_first`` unless the method is named for another."""
-    if method == "in_chunk":
-        return "in_chunk"
-    if method == "transductive":
-        return "transductive"
-    return "score_first"
+    return _PROTOCOLS.get(method.base, "score_first")
 
 
-def lesson_of(method: str) -> Lesson:
-    """What the updates of a method learn from."""
-    return _LESSONS.get(method, "chunk")
-
-
-def is_oracle(method: str) -> bool:
-    """Whether a method looks at what no policy may see, so that it is a search and a replay."""
-    return split_method(method)[0] in ORACLE_METHODS
-
-
-def policy_for(method: str, spending: Spending) -> Policy:
+def policy_for(method: MethodName, spending: Spending) -> Policy:
     """The policy of a method that is not an oracle.
 
     Raises:
         PonderTTTError: a learned policy that was not trained, a rule without its calibration, a budget that cannot be met.
     """
-    name, budget = budget_of(method, spending.budget)
-    if name in LEARNED_METHODS:
-        if trained_as(method) not in spending.learned:
+    budget = method.budget or spending.budget
+    if method.is_learned:
+        if method.trained_as not in spending.learned:
             raise PonderTTTError(
                 f"the method '{method}' is learned, and no policy was trained: train it first"
             )
-        return spending.learned[trained_as(method)].policy(budget, spending.costs)
+        return spending.learned[method.trained_as].policy(budget, spending.costs)
     return policy_of(
-        name, budget=budget, costs=spending.costs, calibration=spending.calibration, rules=spending.rules
+        method.base,
+        budget=budget,
+        costs=spending.costs,
+        calibration=spending.calibration,
+        rules=spending.rules,
     )
 
 
 def arm_of(
-    method: str, programs: ModulePrograms, spending: Spending, seed: int, policy: Policy | None = None
+    method: MethodName,
+    programs: ModulePrograms,
+    spending: Spending,
+    seed: int,
+    policy: Policy | None = None,
 ) -> Arm:
     """The arm of a method; an oracle's ``policy`` is the replay of what it found."""
     return Arm(
-        method,
+        str(method),
         programs,
         policy_for(method, spending) if policy is None else policy,
         protocol_of(method),
         seed,
-        lesson_of(method),
-        _OBSERVES.get(split_method(method)[0]),
+        _LESSONS.get(method.base, "chunk"),
+        _OBSERVES.get(method.base),
     )

@@ -13,12 +13,12 @@ from ponderttt.files.checkpoints import Checkpoints
 from ponderttt.frozen.streams import StreamLike
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.controls import donor_of
-from ponderttt.loop.methods import Spending, arm_of, is_oracle
+from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.oracles import exhaustive_oracle, greedy_oracle
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import run_streams
-from ponderttt.names import budget_of
+from ponderttt.names import MethodName
 from ponderttt.policies.budget import budget_tables
 from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.rules import Schedule
@@ -40,14 +40,14 @@ def run_arms(
     module: FastWeights,
     streams: Sequence[StreamLike],
     unembedding: Any,
-    methods: Sequence[str],
+    methods: Sequence[MethodName],
     *,
     budget: Budget,
     seed: int,
     suffix: Any = None,
     rules: RulesConfig = RulesConfig(),  # noqa: B008 (frozen)
     calibration: Calibration | None = None,
-    learned: Mapping[str, Trained] | None = None,
+    learned: Mapping[MethodName, Trained] | None = None,
     streams_per_group: int = 1,
     checkpoints: Checkpoints | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -60,7 +60,7 @@ def run_arms(
         module: with trained slow weights.
         streams: of one corpus.
         unembedding: the frozen vocabulary projection [V, D], as the model keeps it.
-        methods: of :data:`ponderttt.names.METHODS`, rules and oracles with ``@budget`` where it is another one.
+        methods: of the table.
         budget: of the rules and oracles.
         seed: of random decisions and shuffles.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
@@ -74,10 +74,10 @@ def run_arms(
     programs = ModulePrograms(module)
     costs = action_costs(programs, streams, unembedding, suffix, budget.unit)
     spending = Spending(budget.mean, costs, rules, calibration, learned or {})
-    arms = [arm_of(m, programs, spending, seed) for m in methods if not is_oracle(m)]
-    oracles = [m for m in methods if is_oracle(m)]
+    arms = [arm_of(m, programs, spending, seed) for m in methods if not m.is_oracle]
+    oracles = [m for m in methods if m.is_oracle]
     wants_donors = any(arm.lesson == "other_stream" for arm in arms)
-    steps: dict[str, list[Step]] = {method: [] for method in methods}
+    steps: dict[str, list[Step]] = {str(method): [] for method in methods}
     for begin in range(0, len(streams), streams_per_group):
         members = range(begin, min(begin + streams_per_group, len(streams)))
         kept = checkpoints.folder / f"group-{begin:05d}.json" if checkpoints else None
@@ -90,7 +90,7 @@ def run_arms(
             if kept:
                 with atomic_path(kept) as temporary:
                     temporary.write_text(steps_to_json(finished))
-        for method in methods:
+        for method in steps:
             steps[method].extend(finished[method])
         progress(members.stop, len(streams))
     return steps
@@ -114,7 +114,7 @@ def action_costs(
 
 def _run_group(
     arms: Sequence[Arm],
-    oracles: Sequence[str],
+    oracles: Sequence[MethodName],
     group: Group,
     programs: ModulePrograms,
     spending: Spending,
@@ -126,7 +126,7 @@ def _run_group(
         steps = run_streams([*arms, *replays], group)
         return {name: _with_look_ahead(rows, look_ahead.get(name)) for name, rows in steps.items()}
     steps = run_streams(arms, group)
-    steps |= {name: [] for name in oracles}
+    steps |= {str(oracle): [] for oracle in oracles}
     for stream in group.streams:
         alone = Group([stream], group.unembedding, group.suffix)
         replays, look_ahead = _search(oracles, alone, programs, spending, seed)
@@ -139,18 +139,17 @@ LookAhead = Sequence[tuple[float, ...] | None]
 
 
 def _search(
-    oracles: Sequence[str], group: Group, programs: ModulePrograms, spending: Spending, seed: int
+    oracles: Sequence[MethodName], group: Group, programs: ModulePrograms, spending: Spending, seed: int
 ) -> tuple[list[Arm], dict[str, LookAhead]]:
     arms: list[Arm] = []
     look_ahead: dict[str, LookAhead] = {}
-    reader = arm_of("skip", programs, spending, seed)
+    reader = arm_of(MethodName("skip"), programs, spending, seed)
     for method in oracles:
-        name, budget = budget_of(method, spending.budget)
-        search = {"greedy_oracle": greedy_oracle, "exhaustive_oracle": exhaustive_oracle}[name]
-        found = search(reader, group, budget_tables(spending.costs, budget))
+        search = {"greedy_oracle": greedy_oracle, "exhaustive_oracle": exhaustive_oracle}[method.base]
+        found = search(reader, group, budget_tables(spending.costs, method.budget or spending.budget))
         policy = Schedule(found.actions, costs=spending.costs)
         arms.append(arm_of(method, programs, spending, seed, policy))
-        look_ahead[method] = found.look_ahead
+        look_ahead[str(method)] = found.look_ahead
     return arms, look_ahead
 
 

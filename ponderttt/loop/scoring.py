@@ -12,6 +12,7 @@ from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import iterate_streams
+from ponderttt.names import MethodName
 from ponderttt.records.step import Step
 from ponderttt.records.steps import frozen_step
 
@@ -23,7 +24,7 @@ def score_stream(
     model: FrozenModel,
     stream: Stream,
     module: FastWeights | None,
-    method: str,
+    method: MethodName,
     spending: Spending,
     context_chunks: int = 0,
     suffix: Any = None,

@@ -21,7 +21,7 @@ from ponderttt.features.table import FEATURES
 from ponderttt.files.atomic import atomic_path, digest, write_json_lines
 from ponderttt.files.manifest import MANIFEST, read_manifest, write_manifest
 from ponderttt.files.parameters import parameters, with_parameters
-from ponderttt.names import split_method
+from ponderttt.names import MethodName
 from ponderttt.policies.base import Policy
 from ponderttt.policies.gumbel import SoftGate
 from ponderttt.policies.learned import ActorPolicy, GatePolicy, Linear, RegressionPolicy, inputs_of
@@ -41,31 +41,27 @@ class Trained:
     """What training leaves.
 
     Attributes:
-        name: as :func:`ponderttt.names.trained_as` has it: the learned method, its variant, of PPO the budget if it is its own.
+        name: the learned method as :attr:`ponderttt.names.MethodName.trained_as` gives it.
         normaliser: of all features.
         network: a :class:`Linear`, a :class:`Gate` or an :class:`ActorCritic`.
         calibration: scores of chunks of training streams, for policies that rank a score.
         shares: of the four actions in training, for an actor.
     """
 
-    name: str
+    name: MethodName
     normaliser: Normaliser
     network: Any
     calibration: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
 
-    @property
-    def method(self) -> str:
-        """The learned method."""
-        return split_method(self.name)[0]
-
     def policy(self, budget: float, costs: tuple[float, ...]) -> Policy:
         """The policy under a budget: mean cost per chunk, in the unit of ``costs``."""
-        if self.method == "regression":
+        method = self.name.base
+        if method == "regression":
             return RegressionPolicy(self.network, self.normaliser, self.calibration, budget, costs)
-        if self.method == "gumbel_hard":
+        if method == "gumbel_hard":
             return GatePolicy(self.network, self.normaliser, self.calibration, budget, costs)
-        if self.method == "gumbel_soft":
+        if method == "gumbel_soft":
             return SoftGate(self.network, self.normaliser, costs)
         return ActorPolicy(self.network, self.normaliser, self.shares, budget, costs)
 
@@ -91,7 +87,7 @@ def save_policy(
     write_json_lines(folder / LOG, log)
     facts = {
         **facts,
-        "policy": trained.name,
+        "policy": str(trained.name),
         "inputs": inputs_of(trained.network),
         "features_digest": features_digest(),
     }
@@ -117,16 +113,17 @@ def open_policy(folder: Path | str, rebuild: str, **expected: Any) -> tuple[Trai
     check_facts(folder, facts, rebuild, features_digest=features_digest(), **expected)
     stored: dict[str, np.ndarray] = load_file(folder / ARRAYS)
     own = {name.removeprefix(_NETWORK): value for name, value in stored.items() if name.startswith(_NETWORK)}
+    policy = MethodName.parse(facts["policy"])
     try:
         normaliser = Normaliser(stored["mean"].astype(np.float64), stored["scale"].astype(np.float64))
-        network = _network(split_method(facts["policy"])[0], int(facts["inputs"]), own)
+        network = _network(policy.base, int(facts["inputs"]), own)
         calibration = tuple(float(score) for score in stored["calibration"])
         shares = tuple(float(share) for share in stored["shares"])
     except (KeyError, ValueError) as error:
         raise CorruptFileError(
-            f"{folder / ARRAYS}: not the arrays of {facts['policy']} ({error}). Rebuild it: {rebuild}"
+            f"{folder / ARRAYS}: not the arrays of {policy} ({error}). Rebuild it: {rebuild}"
         ) from None
-    return Trained(facts["policy"], normaliser, network, calibration, shares), facts
+    return Trained(policy, normaliser, network, calibration, shares), facts
 
 
 def check_facts(folder: Path | str, facts: Mapping[str, Any], rebuild: str, **expected: Any) -> None:

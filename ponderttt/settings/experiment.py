@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from ponderttt.errors import ConfigError, unknown
-from ponderttt.names import (
-    settings_variant,
-    variant_of,
-)
 from ponderttt.settings.corpus import CorpusConfig
 from ponderttt.settings.fast_weights import FastWeightsSettings
 from ponderttt.settings.grid import GridConfig
@@ -54,12 +50,12 @@ class Experiment:
             for name in names:
                 if name not in known:
                     raise ConfigError(unknown(key, name, known))
-        for fast_weights in self.grid.fast_weights:
-            variant, variants = settings_variant(fast_weights), self.fast_weights.variants
+        for fast_weights in self.grid.all_fast_weights:
+            variant, variants = fast_weights.variant, self.fast_weights.variants
             if variant is not None and variant not in variants:
                 raise ConfigError(unknown("grid.fast_weights, fast_weights.variants", variant, variants))
-        for method in self.grid.methods:
-            variant = variant_of(method)
+        for method in self.grid.all_methods:
+            variant = method.variant
             if variant is not None and variant not in self.learned.variants:
                 raise ConfigError(unknown("grid.methods, learned.variants", variant, self.learned.variants))
         for name, learning in self.learned.variants.items():

@@ -5,16 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ponderttt.errors import ConfigError
-from ponderttt.names import (
-    BUDGETED_METHODS,
-    NO_CONTEXT,
-    check_method,
-    kind_and_context,
-    sees_no_context,
-    split_method,
-    stated_budget,
-)
+from ponderttt.errors import ConfigError, unknown
+from ponderttt.names import METHODS, FastWeightsName, MethodName
 from ponderttt.seeds import SEEDS
 
 
@@ -47,11 +39,12 @@ class GridConfig:
                 raise ConfigError(f"grid.{key} is empty: name at least one")
             if len(set(values)) != len(values):
                 raise ConfigError(f"grid.{key} names one twice: {list(values)}")
-        for method in self.methods:
-            check_method(method)
-        for name in self.fast_weights:
-            if sees_no_context(*kind_and_context(name)):
-                raise ConfigError(f"grid.fast_weights holds {name}: {NO_CONTEXT}; use suffix")
+        for name in map(MethodName.parse, self.methods):
+            # The workflow adds the backbone without fast weights by itself.
+            if name.context is not None:
+                raise ConfigError(unknown("grid.methods", name, METHODS))
+        for fast_weights in self.fast_weights:
+            FastWeightsName.parse(fast_weights)
         if "skip" not in self.methods:
             raise ConfigError(
                 "grid.methods lacks 'skip': without the trained adapter at 0 updates no gain can be told from training"
@@ -72,19 +65,20 @@ class GridConfig:
                 )
         if self.budget in self.more_budgets:
             raise ConfigError(f"grid.more_budgets holds {self.budget}, which is grid.budget: name it once")
-        for method in self.methods:
-            if self.all_methods.count(method) > 1 or stated_budget(method) == self.budget:
+        for method in map(MethodName.parse, self.methods):
+            if self.all_methods.count(method) > 1 or method.budget == self.budget:
                 raise ConfigError(
                     f"grid.methods holds {method}, whose budget is one of the grid's: name it once"
                 )
 
     @property
-    def all_methods(self) -> tuple[str, ...]:
-        """The methods, and those that spend a budget once more for each further one."""
-        spending = [
-            method
-            for method in self.methods
-            if split_method(method)[0] in BUDGETED_METHODS and stated_budget(method) is None
-        ]
-        more = [f"{method}@{budget:g}" for budget in self.more_budgets for method in spending]
-        return (*self.methods, *more)
+    def all_methods(self) -> tuple[MethodName, ...]:
+        """The methods, and those that spend the grid's budget once more at each further budget."""
+        methods = tuple(map(MethodName.parse, self.methods))
+        spending = [method for method in methods if method.is_budgeted and method.budget is None]
+        return (*methods, *(method.at(budget) for budget in self.more_budgets for method in spending))
+
+    @property
+    def all_fast_weights(self) -> tuple[FastWeightsName, ...]:
+        """The names of ``fast_weights``, parsed."""
+        return tuple(map(FastWeightsName.parse, self.fast_weights))

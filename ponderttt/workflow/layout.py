@@ -9,16 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ponderttt.files.manifest import MANIFEST
-from ponderttt.names import (
-    CALIBRATED_METHODS,
-    LEARNED_METHODS,
-    ORACLE_METHODS,
-    RULE_METHODS,
-    kind_and_context,
-    methods_of,
-    split_method,
-    trained_as,
-)
+from ponderttt.names import CALIBRATED_METHODS, ORACLE_METHODS, RULE_METHODS, FastWeightsName, MethodName
 from ponderttt.records.record import RECORDS
 from ponderttt.settings.experiment import Experiment
 from ponderttt.settings.grid import GridConfig
@@ -73,13 +64,19 @@ class Layout:
         return f"{self.data}/hidden/{model}/{corpus}/context-{context}/{MANIFEST}"
 
     def training(
-        self, model: str = "{model}", fast_weights: str = "{fast_weights}", seed: int | str = "{seed}"
+        self,
+        model: str = "{model}",
+        fast_weights: FastWeightsName | str = "{fast_weights}",
+        seed: int | str = "{seed}",
     ) -> str:
         """Trained slow weights."""
         return f"{self.results}/training/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
 
     def calibration(
-        self, model: str = "{model}", fast_weights: str = "{fast_weights}", seed: int | str = "{seed}"
+        self,
+        model: str = "{model}",
+        fast_weights: FastWeightsName | str = "{fast_weights}",
+        seed: int | str = "{seed}",
     ) -> str:
         """Records of the trained adapter at 0 updates on the training corpus: what rules know beforehand."""
         return f"{self.results}/calibration/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
@@ -87,8 +84,8 @@ class Layout:
     def policy(
         self,
         model: str = "{model}",
-        fast_weights: str = "{fast_weights}",
-        policy: str = "{policy}",
+        fast_weights: FastWeightsName | str = "{fast_weights}",
+        policy: MethodName | str = "{policy}",
         seed: int | str = "{seed}",
     ) -> str:
         """A learned policy of one trained module."""
@@ -98,8 +95,8 @@ class Layout:
         self,
         corpus: str = "{corpus}",
         model: str = "{model}",
-        fast_weights: str = "{fast_weights}",
-        method: str = "{method}",
+        fast_weights: FastWeightsName | str = "{fast_weights}",
+        method: MethodName | str = "{method}",
         seed: int | str = "{seed}",
     ) -> str:
         """The folder of one arm and seed."""
@@ -125,46 +122,42 @@ class Run:
         return [f"{self.folder(layout)}/{name}" for name in (RECORDS, MANIFEST)]
 
 
-def plain_method(context: int | str) -> str:
-    """The method name of the backbone without fast weights that sees ``context`` preceding chunks."""
-    return f"context_{context}" if int(context) else "plain"
-
-
 def grid_runs(experiment: Experiment) -> list[Run]:
     """Every arm and seed of the grid, the plain backbone and its contexts first."""
     grid, runs = experiment.grid, []
     # The plain backbone is what everything is compared with, so it is there even if only contexts are named.
-    contexts = {0, *grid.context_chunks, *(kind_and_context(name)[1] for name in grid.fast_weights)}
+    contexts = {0, *grid.context_chunks, *(name.context for name in grid.all_fast_weights)}
     for corpus in (*grid.eval_corpora, *grid.control_corpora):
         control = corpus in grid.control_corpora
         for model in grid.models:
             runs += [
-                Run(corpus, model, "none", plain_method(n), 0) for n in ([0] if control else sorted(contexts))
+                Run(corpus, model, "none", str(MethodName.plain(n)), 0)
+                for n in ([0] if control else sorted(contexts))
             ]
             for fast_weights in fast_weights_on(grid, control):
                 runs += [
-                    Run(corpus, model, fast_weights, method, seed)
+                    Run(corpus, model, str(fast_weights), str(method), seed)
                     for method in methods_on(grid, fast_weights, control)
                     for seed in seeds_on(grid, control)
                 ]
     return runs
 
 
-def fast_weights_on(grid: GridConfig, control: bool) -> list[str]:
+def fast_weights_on(grid: GridConfig, control: bool) -> list[FastWeightsName]:
     """The fast weights of the arms on a corpus; without context on a control."""
-    return [name for name in grid.fast_weights if not (control and kind_and_context(name)[1])]
+    return [name for name in grid.all_fast_weights if not (control and name.context)]
 
 
-def methods_on(grid: GridConfig, fast_weights: str, control: bool) -> list[str]:
+def methods_on(grid: GridConfig, fast_weights: FastWeightsName, control: bool) -> list[MethodName]:
     """The methods of the arms on a corpus: few on a control, where the question is only whether updates gain."""
-    methods = methods_of(fast_weights, grid.all_methods)
-    return [m for m in methods if m in ("skip", "update_1", "update_4")] if control else methods
+    methods = [method for method in grid.all_methods if fast_weights.runs(method)]
+    return [m for m in methods if m.base in ("skip", "update_1", "update_4")] if control else methods
 
 
-def policies_on(grid: GridConfig, fast_weights: str, control: bool) -> list[str]:
+def policies_on(grid: GridConfig, fast_weights: FastWeightsName, control: bool) -> list[MethodName]:
     """The learned policies that the arms on a corpus need, each named as it is trained."""
     methods = methods_on(grid, fast_weights, control)
-    return list(dict.fromkeys(trained_as(m) for m in methods if split_method(m)[0] in LEARNED_METHODS))
+    return list(dict.fromkeys(method.trained_as for method in methods if method.is_learned))
 
 
 def seeds_on(grid: GridConfig, control: bool) -> tuple[int, ...]:
@@ -186,6 +179,6 @@ def figure_names(methods: Sequence[str]) -> list[str]:
         "seed_dots": updates and "skip" in methods,
         "decomposition": {"skip", "update_1", "transductive"} <= set(methods),
         "training_curves": True,
-        "policy_curves": any(split_method(method)[0] == "ppo" for method in methods),
+        "policy_curves": any(MethodName.parse(method).base == "ppo" for method in methods),
     }
     return [name for name, wants in wanted.items() if wants]

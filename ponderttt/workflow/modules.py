@@ -12,7 +12,7 @@ from ponderttt.fast_weights.build import build, load_slow_weights
 from ponderttt.files.commands import rebuild
 from ponderttt.files.manifest import MANIFEST, read_manifest
 from ponderttt.loop.running import Budget
-from ponderttt.names import kind_and_context
+from ponderttt.names import FastWeightsName
 from ponderttt.settings.fast_weights import FastWeightsConfig
 from ponderttt.settings.mapping import as_mapping
 from ponderttt.settings.rules import RulesConfig
@@ -31,7 +31,7 @@ class ArmSettings:
         rules: settings of the rules.
     """
 
-    fast_weights: str
+    fast_weights: FastWeightsName
     config: FastWeightsConfig
     seed: int
     budget: Budget
@@ -40,7 +40,7 @@ class ArmSettings:
     @property
     def kind(self) -> str:
         """The kind, without context."""
-        return kind_and_context(self.fast_weights)[0]
+        return self.fast_weights.kind
 
 
 @dataclass(frozen=True)

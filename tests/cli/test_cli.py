@@ -185,11 +185,12 @@ def test_a_rule_without_its_calibration_is_one_line(run, code, tmp_path, monkeyp
 @pytest.fixture
 def policy(tmp_path):
     """A policy trained for a memory on nothing that exists."""
+    from ponderttt.names import MethodName
     from ponderttt.policies.trained import save_policy
     from tiny_policies import learned_policies
 
     facts = {"fast_weights": "memory", "budget": {"mean": 3.5}, "model_digest": "m", "module_digest": "w"}
-    save_policy(learned_policies()["ppo"], tmp_path / "policy", facts, [])
+    save_policy(learned_policies()[MethodName("ppo")], tmp_path / "policy", facts, [])
     return str(tmp_path / "policy")
 
 

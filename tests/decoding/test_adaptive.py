@@ -27,6 +27,7 @@ from ponderttt.loop.methods import Spending
 from ponderttt.loop.scoring import score_stream
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.suffix import suffix_weights
+from ponderttt.names import MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.trained import save_policy
 from ponderttt.records.step import Step
@@ -70,7 +71,7 @@ def text_of(
     return AdaptiveText(
         model_of(family),
         module_of(kind, family),
-        method,
+        MethodName(method),
         SPENDING,
         chunk_size=CHUNK,
         context_chunks=context,
@@ -118,7 +119,15 @@ def test_chunks_of_the_prompt_and_of_the_continuation_go_through_the_loop(
     suffix = suffix_weights(backbone_of(family)) if kind == "suffix" else None
     whole = stream_of([*PROMPT, *MORE])
     expected = list(
-        score_stream(model_of(family), whole, module_of(kind, family), "schedule", SPENDING, context, suffix)
+        score_stream(
+            model_of(family),
+            whole,
+            module_of(kind, family),
+            MethodName("schedule"),
+            SPENDING,
+            context,
+            suffix,
+        )
     )
     assert [step.action for step in steps] == [step.action for step in expected]
     assert [step.loss for step in steps] == [step.loss for step in expected]
@@ -231,7 +240,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "model_digest": open_model(load("config.yaml"), "tiny", print).digest,
         "module_digest": "untrained",
     }
-    save_policy(learned_policies()["regression"], tmp_path / "policy", facts, [])
+    save_policy(learned_policies()[MethodName("regression")], tmp_path / "policy", facts, [])
     return tmp_path
 
 

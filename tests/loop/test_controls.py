@@ -17,7 +17,7 @@ from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.stream import run_streams
-from ponderttt.names import KINDS
+from ponderttt.names import KINDS, MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.settings.rules import RulesConfig
 from tiny_streams import awake, fresh, make_stream, random_tokens, suffix_block
@@ -70,7 +70,7 @@ def losses_on_a_repeat(kind: str, unembedding, methods: list[str]) -> dict[str, 
     once = random_tokens(4, 1)[:-1]
     stream = make_stream("again", np.concatenate([np.tile(once, 4), once[:1]]))
     other = make_stream("other", random_tokens(9, 4))
-    arms = [arm_of(m, PROGRAMS[kind], SPENDING, 0) for m in methods]
+    arms = [arm_of(MethodName(m), PROGRAMS[kind], SPENDING, 0) for m in methods]
     steps = run_streams(arms, Group([stream], unembedding, suffix_block(), [other]))
     return {m: float(np.mean([s.loss for s in rows[1:]])) for m, rows in steps.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.running import Budget, run_arms
 from ponderttt.loop.stream import run_streams
+from ponderttt.names import MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS, budget_tables
 from ponderttt.policies.rules import Schedule
 from ponderttt.settings.rules import RulesConfig
@@ -37,14 +39,14 @@ def programs(request):
 
 
 def reader(programs):
-    return arm_of("skip", programs, Spending(BUDGET, NOMINAL_COSTS, RulesConfig()), seed=0)
+    return arm_of(MethodName("skip"), programs, Spending(BUDGET, NOMINAL_COSTS, RulesConfig()), seed=0)
 
 
 def total_losses(programs, stream, unembedding, sequences):
     """Total loss of each sequence of actions, through the loop."""
     spending = Spending(BUDGET, NOMINAL_COSTS, RulesConfig())
     arms = [
-        arm_of(f"update_1{i}", programs, spending, 0, Schedule(sequence))
+        replace(arm_of(MethodName("update_1"), programs, spending, 0, Schedule(sequence)), name=str(i))
         for i, sequence in enumerate(sequences)
     ]
     runs = run_streams(arms, Group([stream], unembedding))
@@ -79,7 +81,10 @@ def test_the_greedy_oracle_spends_the_budget_and_reports_what_it_saw(programs, s
     # From fresh weights, the gain on chunk 1 of each action on chunk 0 is what the loop itself makes of it.
     rest = (Action.SKIP, Action.SKIP)
     spending = Spending(BUDGET, NOMINAL_COSTS, RulesConfig())
-    arms = [arm_of(f"update_1{a}", programs, spending, 0, Schedule((a, *rest))) for a in Action]
+    arms = [
+        replace(arm_of(MethodName("update_1"), programs, spending, 0, Schedule((a, *rest))), name=a.name)
+        for a in Action
+    ]
     runs = run_streams(arms, Group([stream], unembedding))
     losses = [runs[arm.name][1].loss for arm in arms]
     assert found.look_ahead[0] == pytest.approx([losses[0] - loss for loss in losses[1:]], abs=1e-6)
@@ -89,7 +94,8 @@ def test_the_greedy_oracle_spends_the_budget_and_reports_what_it_saw(programs, s
 def test_an_oracle_is_an_arm_like_any_other(stream, unembedding):
     """Its steps carry the look-ahead; its costs are those of the actions that it replays, not of its search."""
     methods = ["skip", "update_1", "greedy_oracle", "greedy_oracle@3"]
-    steps = run_arms(fresh("memory"), [stream], unembedding, methods, budget=Budget(BUDGET), seed=0)
+    names = [MethodName.parse(method) for method in methods]
+    steps = run_arms(fresh("memory"), [stream], unembedding, names, budget=Budget(BUDGET), seed=0)
     assert [sum(s.action.nominal_cost for s in steps[m]) for m in methods[2:]] == [15.0, 9.0]
     assert steps["greedy_oracle"][0].look_ahead is not None
     assert steps["update_1"][0].look_ahead is None
@@ -130,7 +136,7 @@ def test_an_oracle_of_the_suffix_reads_from_the_split(unembedding):
         fresh("suffix"),
         [stream],
         unembedding,
-        ["greedy_oracle"],
+        [MethodName("greedy_oracle")],
         budget=Budget(4.5),
         seed=0,
         suffix=suffix_block(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.running import action_costs
 from ponderttt.loop.stream import run_streams
-from ponderttt.names import KINDS
+from ponderttt.names import KINDS, MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.rules import Schedule
 from ponderttt.settings.rules import RulesConfig
@@ -23,7 +25,9 @@ S, U1, U2 = Action.SKIP, Action.UPDATE_1, Action.UPDATE_2
 
 def arms(programs, *sequences):
     return [
-        arm_of(f"update_1 {i}", programs, SPENDING, 0, Schedule(sequence))
+        replace(
+            arm_of(MethodName("update_1"), programs, SPENDING, 0, Schedule(sequence)), name=f"update_1 {i}"
+        )
         for i, sequence in enumerate(sequences)
     ]
 

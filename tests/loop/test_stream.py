@@ -21,7 +21,7 @@ from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.running import Budget, run_arms
 from ponderttt.loop.stream import run_streams
 from ponderttt.models.losses import corrected_cross_entropy, frozen_logits
-from ponderttt.names import KINDS, METHODS, ORACLE_METHODS, methods_of
+from ponderttt.names import KINDS, METHODS, ORACLE_METHODS, FastWeightsName, MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate
 from ponderttt.policies.rules import Fixed
@@ -53,6 +53,10 @@ def programs(awake_modules):
     return {kind: ModulePrograms(module) for kind, module in awake_modules.items()}
 
 
+def methods_of(kind: str) -> list[str]:
+    return [method for method in LOOP_METHODS if FastWeightsName(kind).runs(MethodName(method))]
+
+
 def spending(budget: float) -> Spending:
     return Spending(budget, NOMINAL_COSTS, RulesConfig(), CALIBRATION, LEARNED)
 
@@ -66,7 +70,7 @@ def run(
     programs, kind: str, methods: Sequence[str], streams, unembedding, seed: int = 0, budget: float = 3.34
 ) -> dict[str, list[Step]]:
     """Rules spend 10 of these budgets on three chunks: one SKIP, one UPDATE_1, one UPDATE_2, in some order."""
-    arms = [arm_of(m, programs[kind], spending(budget), seed) for m in methods]
+    arms = [arm_of(MethodName(m), programs[kind], spending(budget), seed) for m in methods]
     return run_streams(arms, group_of(streams, unembedding))
 
 
@@ -79,7 +83,7 @@ def run_all(module: FastWeights, streams, unembedding, methods: Sequence[str], *
         "calibration": CALIBRATION,
         "learned": LEARNED,
     }
-    return run_arms(module, streams, unembedding, methods, **{**given, **options})
+    return run_arms(module, streams, unembedding, [MethodName(m) for m in methods], **{**given, **options})
 
 
 def changed(stream: StreamChunks, tokens: np.ndarray) -> tuple[StreamChunks, int]:
@@ -108,8 +112,8 @@ def perturbed(programs, unembedding):
     other, position = changed(first, tokens)
     return {
         kind: (
-            run(programs, kind, methods_of(kind, LOOP_METHODS), [first, second], unembedding),
-            run(programs, kind, methods_of(kind, LOOP_METHODS), [other, second], unembedding),
+            run(programs, kind, methods_of(kind), [first, second], unembedding),
+            run(programs, kind, methods_of(kind), [other, second], unembedding),
             position,
         )
         for kind in KINDS
@@ -122,7 +126,7 @@ def steps_of(runs: dict[str, list[Step]], method: str, stream_id: str) -> list[S
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [(k, m) for k in KINDS for m in methods_of(k, LOOP_METHODS) if protocol_of(m) != "transductive"],
+    [(k, m) for k in KINDS for m in methods_of(k) if protocol_of(MethodName(m)) != "transductive"],
 )
 def test_no_loss_before_a_changed_token_moves_by_a_bit(perturbed, kind, method):
     before, after, position = perturbed[kind]
@@ -141,7 +145,7 @@ def test_the_leak_test_catches_the_planted_leak(perturbed, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "method"), [(k, m) for k in KINDS for m in methods_of(k, LOOP_METHODS) if m != "other_stream"]
+    ("kind", "method"), [(k, m) for k in KINDS for m in methods_of(k) if m != "other_stream"]
 )
 def test_other_streams_of_the_group_do_not_move_by_a_bit(perturbed, kind, method):
     before, after, _ = perturbed[kind]
@@ -287,11 +291,13 @@ def test_skip_of_an_empty_memory_is_the_frozen_loss_bit_for_bit(streams, unembed
 
 def test_an_action_not_taken_compiles_and_costs_nothing(awake_modules, streams, unembedding):
     own = ModulePrograms(awake_modules["ttt"])
-    skipped = run_streams([arm_of("skip", own, spending(3.0), 0)], Group(streams[:1], unembedding))["skip"]
+    skipped = run_streams(
+        [arm_of(MethodName("skip"), own, spending(3.0), 0)], Group(streams[:1], unembedding)
+    )["skip"]
     assert not any(program._flops for program in own.adapt.values())
-    updated = run_streams([arm_of("update_1", own, spending(3.0), 0)], Group(streams[:1], unembedding))[
-        "update_1"
-    ]
+    updated = run_streams(
+        [arm_of(MethodName("update_1"), own, spending(3.0), 0)], Group(streams[:1], unembedding)
+    )["update_1"]
     assert all(u.flops > s.flops for u, s in zip(updated, skipped, strict=True))
     assert {s.steps for s in skipped} == {0}
 
@@ -392,7 +398,7 @@ def test_streams_finished_before_an_interruption_are_not_scored_again(tmp_path, 
 
 def test_in_chunk_reading_is_refused_where_no_causal_read_exists(awake_modules):
     with pytest.raises(ValueError, match="no causal in-chunk read"):
-        arm_of("in_chunk", ModulePrograms(awake_modules["lora"]), spending(3.0), 0)
+        arm_of(MethodName("in_chunk"), ModulePrograms(awake_modules["lora"]), spending(3.0), 0)
 
 
 def test_the_shared_projection_gives_the_loss_of_the_module_s_own_read(awake_modules, streams, unembedding):

@@ -29,6 +29,7 @@ from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.losses import linear_cross_entropy
 from ponderttt.models.quantised import EXACT, Precision
 from ponderttt.models.sharding import batch_sharding, make_mesh, parse_mesh
+from ponderttt.names import MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.settings.fast_weights import FastWeightsConfig, LoRAConfig
 from ponderttt.settings.rules import RulesConfig
@@ -77,10 +78,10 @@ for family, how in [*((family, "") for family in TINY), ("gemma3", " in int8"), 
         module = build("lora", shape.width, fast_weights, 0)
         spending = Spending(3.0, NOMINAL_COSTS, RulesConfig())
         model = FrozenModel(backbone)
-        scored = score_stream(model, short, module, "update_1", spending)
+        scored = score_stream(model, short, module, MethodName("update_1"), spending)
         found[f"{family}{how} scored"] = [step.loss for step in scored]
         adapted = AdaptiveText(
-            model, module, "update_1", spending, chunk_size=64, context_chunks=0, max_tokens=90
+            model, module, MethodName("update_1"), spending, chunk_size=64, context_chunks=0, max_tokens=90
         )
         list(adapted.read(tokens[0, :70].tolist()))
         found[f"{family}{how} adapted"] = np.asarray(adapted.next_token()).tolist()

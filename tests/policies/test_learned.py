@@ -14,7 +14,7 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.features.normalise import apply
 from ponderttt.features.table import FEATURES, index
 from ponderttt.files.manifest import MANIFEST
-from ponderttt.names import LEARNED_METHODS
+from ponderttt.names import LEARNED_METHODS, MethodName
 from ponderttt.policies.base import Observation
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.learned import ActorPolicy, GatePolicy, Linear, RegressionPolicy, without_budget
@@ -50,13 +50,13 @@ def play(policy, seed: int, length: int = LENGTH) -> list[Action]:
 @pytest.mark.parametrize("method", ["regression", "gumbel_hard", "ppo"])
 @pytest.mark.parametrize(("budget", "total"), [(3.5, 21.0), (2.0, 12.0), (5.0, 30.0)])
 def test_every_stream_costs_exactly_its_budget(method, budget, total):
-    policy = learned_policies()[method].policy(budget, NOMINAL_COSTS)
+    policy = learned_policies()[MethodName(method)].policy(budget, NOMINAL_COSTS)
     for seed in range(5):
         assert sum(action.nominal_cost for action in play(policy, seed)) == total
 
 
 def test_at_a_budget_of_two_six_chunks_have_three_updates_and_nothing_else():
-    policy = learned_policies()["gumbel_hard"].policy(2.0, NOMINAL_COSTS)
+    policy = learned_policies()[MethodName("gumbel_hard")].policy(2.0, NOMINAL_COSTS)
     for seed in range(5):
         assert sorted(play(policy, seed)) == [Action.SKIP] * 3 + [Action.UPDATE_1] * 3
 
@@ -73,7 +73,7 @@ def test_a_score_is_linear_in_what_the_regression_sees_and_ranked_among_training
 
 
 def test_what_is_left_of_the_budget_changes_no_score():
-    policy = learned_policies()["gumbel_hard"].policy(3.0, NOMINAL_COSTS)
+    policy = learned_policies()[MethodName("gumbel_hard")].policy(3.0, NOMINAL_COSTS)
     assert isinstance(policy, GatePolicy)
     row = np.random.default_rng(0).normal(size=len(FEATURES))
     other = row.copy()
@@ -106,7 +106,7 @@ def test_an_actor_draws_its_own_shares_given_the_total():
 
 @pytest.mark.parametrize("method", LEARNED_METHODS)
 def test_a_saved_policy_decides_as_it_did(method, tmp_path):
-    trained = learned_policies()[method]
+    trained = learned_policies()[MethodName(method)]
     save_policy(trained, tmp_path, {"model_digest": "m", "module_digest": "w"}, [{"step": 1}])
     again, facts = open_policy(tmp_path, "make table", model_digest="m", module_digest="w")
     assert facts["policy"] == method
@@ -127,13 +127,18 @@ def test_a_saved_policy_decides_as_it_did(method, tmp_path):
     ],
 )
 def test_a_policy_is_refused_where_it_was_not_trained(fact, said, tmp_path):
-    save_policy(learned_policies()["regression"], tmp_path, {"model_digest": "m", "module_digest": "w"}, [])
+    save_policy(
+        learned_policies()[MethodName("regression")],
+        tmp_path,
+        {"model_digest": "m", "module_digest": "w"},
+        [],
+    )
     with pytest.raises(PonderTTTError, match=said):
         open_policy(tmp_path, "make table", **{"model_digest": "m", "module_digest": "w", **fact})
 
 
 def test_a_policy_of_another_table_of_features_is_refused(tmp_path):
-    save_policy(learned_policies()["regression"], tmp_path, {}, [])
+    save_policy(learned_policies()[MethodName("regression")], tmp_path, {}, [])
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     manifest["facts"]["features_digest"] = "older"
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
@@ -142,7 +147,7 @@ def test_a_policy_of_another_table_of_features_is_refused(tmp_path):
 
 
 def test_a_damaged_policy_is_named(tmp_path):
-    save_policy(learned_policies()["ppo"], tmp_path, {}, [])
+    save_policy(learned_policies()[MethodName("ppo")], tmp_path, {}, [])
     content = bytearray((tmp_path / ARRAYS).read_bytes())
     content[-3] ^= 1
     (tmp_path / ARRAYS).write_bytes(content)
@@ -151,7 +156,7 @@ def test_a_damaged_policy_is_named(tmp_path):
 
 
 def test_arrays_of_another_network_are_refused(tmp_path):
-    odd = Trained("ppo", NORMALISER, network_of("gumbel_hard"), shares=(0.25,) * 4)
+    odd = Trained(MethodName("ppo"), NORMALISER, network_of("gumbel_hard"), shares=(0.25,) * 4)
     save_policy(odd, tmp_path, {}, [])
     with pytest.raises(CorruptFileError, match="not the arrays of ppo"):
         open_policy(tmp_path, "make table")

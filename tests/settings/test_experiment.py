@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 
 from ponderttt.errors import ConfigError
 from ponderttt.files.atomic import digest
-from ponderttt.names import (
-    budget_of,
-    kind_and_context,
-    settings_variant,
-    split_method,
-    trained_as,
-    variant_of,
-)
+from ponderttt.names import FastWeightsName
 from ponderttt.settings.experiment import Experiment, load
 from ponderttt.settings.grid import GridConfig
 from ponderttt.settings.mapping import as_mapping, from_mapping
@@ -346,17 +339,17 @@ def test_a_missing_file_and_a_folder_are_one_line(tmp_path):
 
 
 def test_a_name_of_fast_weights_says_its_kind_and_its_context():
-    assert kind_and_context("ttt") == ("ttt", 0)
-    assert kind_and_context("memory+context_12") == ("memory", 12)
-    assert kind_and_context("lora-rank_64+context_1") == ("lora", 1)
-    assert [settings_variant(name) for name in ("lora", "lora-rank_64", "lora-wide+context_1")] == [
-        None,
-        "rank_64",
-        "wide",
-    ]
+    for text, name in {
+        "ttt": FastWeightsName("ttt"),
+        "memory+context_12": FastWeightsName("memory", context=12),
+        "lora-rank_64": FastWeightsName("lora", "rank_64"),
+        "lora-wide+context_1": FastWeightsName("lora", "wide", 1),
+    }.items():
+        assert FastWeightsName.parse(text) == name
+        assert str(name) == text
     for wrong in ("memory+context_0", "memory+1", "memory+context_1x", "+context_1", "lora-", "lora-a-b"):
         with pytest.raises(ConfigError, match=r"grid\.fast_weights"):
-            kind_and_context(wrong)
+            FastWeightsName.parse(wrong)
 
 
 def test_a_further_budget_is_a_further_arm_of_what_spends():
@@ -365,32 +358,31 @@ def test_a_further_budget_is_a_further_arm_of_what_spends():
         changed("grid.methods", ["skip", "update_1", "random", "entropy", "schedule", "greedy_oracle"]),
     ).grid
     grid = dataclasses.replace(grid, more_budgets=(1.5, 6.0))
-    assert grid.all_methods[6:] == (
+    assert tuple(map(str, grid.all_methods[6:])) == (
         *("random@1.5", "entropy@1.5", "greedy_oracle@1.5"),
         *("random@6", "entropy@6", "greedy_oracle@6"),
     )
-    assert budget_of("entropy@1.5", 3.0) == ("entropy", 1.5)
-    assert budget_of("entropy", 3.0) == ("entropy", 3.0)
 
 
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("grid.methods", ["skip", "schedule@2"], "schedule holds no budget, so name it without"),
+        ("grid.methods", ["skip", "schedule@2"], "schedule has no budget, so name it without one"),
         ("grid.methods", ["skip", "entropy@two"], "a budget is a number, as in entropy@2"),
         ("grid.methods", ["skip", "entropy@2.0"], "write its budget as @2"),
-        ("grid.methods", ["skip", "entropy@12"], "a mean cost lies between 1 (SKIP) and 12"),
+        ("grid.methods", ["skip", "entropy@12"], "a budget must be greater than 1 (SKIP) and less than 12"),
         ("grid.methods", ["skip", "entropy", "entropy@3"], "whose budget is one of the grid's"),
+        ("grid.methods", ["skip", "context_1"], "grid.methods: unknown 'context_1'"),
         ("grid.methods", ["skip", "entropy-odd"], "entropy is not trained, so it has no variant"),
         ("grid.methods", ["skip", "ppo-odd"], "learned.variants: unknown 'odd'"),
         ("learned", {"leave_out": ["cod"]}, "leave_out: unknown 'cod'; did you mean 'code'?"),
-        ("learned", {"variants": {"a b": {}}}, "has a name of other characters"),
+        ("learned", {"variants": {"a b": {}}}, "must have no characters other than a-z"),
         ("learned", {"ppo": {"warm_start": "ppo"}}, "ppo warm_start: unknown 'ppo'"),
         ("grid.more_budgets", [3.0], "which is grid.budget: name it once"),
         ("grid.more_budgets", [12.0], "grid.more_budgets holds 12.0"),
         ("grid.fast_weights", ["suffix+context_1"], "see one chunk at a time"),
         ("grid.fast_weights", ["lora-wide"], "fast_weights.variants: unknown 'wide'"),
-        ("fast_weights", {"variants": {"a b": {}}}, "has a name of other characters"),
+        ("fast_weights", {"variants": {"a b": {}}}, "must have no characters other than a-z"),
         ("grid.control_corpora", ["ours"], "a control is of kind random_tokens or repeated"),
         ("rules", {"schedule": ["UPDATE_3"]}, "rules.schedule: unknown 'UPDATE_3'; did you mean 'UPDATE_"),
         ("rules", {"allocation": [0.5, 0.5]}, "a share of at least 0 for each of SKIP"),
@@ -407,9 +399,11 @@ def test_a_learned_method_has_a_variant_and_a_budget_and_is_trained_under_a_name
     experiment = from_mapping(Experiment, experiment)
     assert experiment.learned.of("myopic").ppo.gamma == 0.0
     assert experiment.learned.of(None).ppo.gamma == 0.99
-    methods = experiment.grid.methods
-    assert [split_method(m) for m in methods[1:3]] == [("ppo", ""), ("ppo", "@2")]
-    assert [variant_of(m) for m in methods[1:]] == [None, "myopic", None, None]
+    methods = experiment.grid.all_methods
+    assert [(m.base, m.variant, m.budget) for m in methods[1:3]] == [
+        ("ppo", None, None),
+        ("ppo", "myopic", 2.0),
+    ]
     # PPO learns for a budget, a gate for any.
-    assert [trained_as(m) for m in methods[1:4]] == ["ppo", "ppo-myopic@2", "gumbel_hard"]
-    assert policies_on(experiment.grid, "lora", False) == ["ppo", "ppo-myopic@2", "gumbel_hard"]
+    trained = policies_on(experiment.grid, FastWeightsName("lora"), False)
+    assert list(map(str, trained)) == ["ppo", "ppo-myopic@2", "gumbel_hard"]

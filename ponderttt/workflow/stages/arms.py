@@ -15,6 +15,7 @@ from ponderttt.files.commands import rebuild
 from ponderttt.files.manifest import MANIFEST
 from ponderttt.loop.methods import protocol_of
 from ponderttt.loop.running import run_arms
+from ponderttt.names import MethodName
 from ponderttt.policies.calibration import Calibration, calibrate
 from ponderttt.policies.trained import open_policy
 from ponderttt.records.record import read_records
@@ -23,7 +24,6 @@ from ponderttt.settings.mapping import as_mapping
 from ponderttt.settings.model import ModelConfig
 from ponderttt.workflow.entry import Progress, compilation_cache
 from ponderttt.workflow.inputs import CACHE_FOLDER, inputs_digest, open_inputs
-from ponderttt.workflow.layout import plain_method
 from ponderttt.workflow.modules import ArmSettings, open_module
 
 
@@ -36,8 +36,8 @@ def score_arms(
     hidden_dir: Path | str,
     training_dir: Path | str,
     calibration_dir: Path | str | None,
-    policy_dirs: Mapping[str, Path | str],
-    output_dirs: Mapping[str, Path | str],
+    policy_dirs: Mapping[MethodName, Path | str],
+    output_dirs: Mapping[MethodName, Path | str],
     checkpoint_root: Path | str,
     stage_digest: str,
     threads: int,
@@ -92,7 +92,9 @@ def score_arms(
     }
     methods = list(output_dirs)
     name = f"{purpose}-{names['corpus']}-{names['model']}-{settings.fast_weights}-seed-{seed}"
-    with checkpoints_of(checkpoint_root, name, facts | {"methods": methods}) as checkpoints:
+    with checkpoints_of(
+        checkpoint_root, name, facts | {"methods": [str(method) for method in methods]}
+    ) as checkpoints:
         steps = run_arms(
             opened.module,
             inputs.streams,
@@ -110,11 +112,11 @@ def score_arms(
         for method, folder in output_dirs.items():
             write_steps(
                 folder,
-                steps[method],
+                steps[str(method)],
                 model=names["model"],
                 corpus=names["corpus"],
-                fast_weights=settings.fast_weights,
-                method=method,
+                fast_weights=str(settings.fast_weights),
+                method=str(method),
                 protocol=protocol_of(method),
                 seed=seed,
                 language=inputs.language,
@@ -180,7 +182,7 @@ def score_plain(
         model=names["model"],
         corpus=names["corpus"],
         fast_weights="none",
-        method=plain_method(context),
+        method=str(MethodName.plain(context)),
         protocol="score_first",
         seed=0,
         language=inputs.language,
@@ -189,6 +191,6 @@ def score_plain(
     )
 
 
-def folders(paths: Sequence[str]) -> dict[str, Path]:
+def folders(paths: Sequence[str]) -> dict[MethodName, Path]:
     """Method → folder, for manifests at ``…/{method}/seed-{seed}/manifest.json``."""
-    return {Path(path).parts[-3]: Path(path).parent for path in paths}
+    return {MethodName.parse(Path(path).parts[-3]): Path(path).parent for path in paths}

@@ -16,7 +16,7 @@ from ponderttt.files.commands import rebuild
 from ponderttt.files.manifest import MANIFEST
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.loop.running import action_costs
-from ponderttt.names import split_method, stated_budget
+from ponderttt.names import MethodName
 from ponderttt.policies.budget import budget_tables
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.learned import GatePolicy, Linear, RegressionPolicy, inputs_of, without_budget
@@ -37,7 +37,7 @@ from ponderttt.workflow.stages.arms import calibration_of
 
 def train_policy(
     model: ModelConfig,
-    policy: str,
+    policy: MethodName,
     settings: ArmSettings,
     learned: Learning,
     model_dir: Path | str,
@@ -76,8 +76,8 @@ def train_policy(
     inputs = open_inputs(model, model_dir, chunks_dir, hidden_dir, settings.kind)
     opened = open_module(settings, inputs, training_dir)
     facts: dict[str, Any] = {
-        "policy": policy,
-        "fast_weights": settings.fast_weights,
+        "policy": str(policy),
+        "fast_weights": str(settings.fast_weights),
         "settings": as_mapping(learned),
         "seed": settings.seed,
         "budget": asdict(settings.budget),
@@ -106,7 +106,7 @@ def train_policy(
 
 
 def _train(
-    policy: str,
+    policy: MethodName,
     module: Any,
     inputs: FrozenInputs,
     settings: ArmSettings,
@@ -116,7 +116,7 @@ def _train(
     checkpoints: Checkpoints,
     progress: Progress,
 ) -> tuple[Trained, list[dict[str, Any]]]:
-    method, count = split_method(policy)[0], learned.features
+    method, count = policy.base, learned.features
     programs = ModulePrograms(module)
     world = World(
         programs,
@@ -127,7 +127,7 @@ def _train(
         logits_bytes=learned.logits_gb * 1e9 if method == "ppo" else 0,
     )
     costs = action_costs(programs, inputs.streams, inputs.unembedding, inputs.suffix, settings.budget.unit)
-    budget = stated_budget(policy) or settings.budget.mean
+    budget = policy.budget or settings.budget.mean
 
     visits = visit(
         world,
@@ -188,13 +188,13 @@ def _train(
 
 
 def _taken_over(
-    policy: str, source_dir: Path, visits: Visits, normaliser: normalise.Normaliser
+    policy: MethodName, source_dir: Path, visits: Visits, normaliser: normalise.Normaliser
 ) -> tuple[Trained, list[dict[str, Any]]]:
     """A network that was trained on another backbone, with the scale of features and the percentiles of this one."""
     source, facts = open_policy(source_dir, rebuild(source_dir / MANIFEST))
     scores: tuple[float, ...] = ()
     if source.calibration:
-        score_of = (RegressionPolicy if source.method == "regression" else GatePolicy).score_of
+        score_of = (RegressionPolicy if source.name.base == "regression" else GatePolicy).score_of
         seen = _seen(visits, normaliser, inputs_of(source.network))
         scores = tuple(np.asarray(score_of(source.network, seen), float).tolist())
     taken = replace(source, name=policy, normaliser=normaliser, calibration=scores)
