@@ -12,3 +12,5 @@ class StatisticsConfig:
     bootstrap_samples: int = 10_000
     confidence: float = 0.95
     seed: int = 0
+    #: Whether to compute the table from the runs that exist, with n per row, when some are missing.
+    allow_missing: bool = False

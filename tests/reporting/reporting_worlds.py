@@ -290,7 +290,9 @@ def update(stream: int, chunk: int) -> Action:
     return Action.UPDATE_1
 
 
-def table_of(folders: list[Path], **options: Any) -> dict[tuple[str, str], TableRow]:
+def table_of(
+    folders: list[Path], statistics: StatisticsConfig = STATISTICS
+) -> dict[tuple[str, str], TableRow]:
     """Rows by fast weights and method."""
-    rows = build_table(folders, CODE, STATISTICS, **options).rows
+    rows = build_table(folders, CODE, statistics).rows
     return {(row.fast_weights, row.method): row for row in rows}

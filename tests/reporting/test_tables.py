@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from reporting_worlds import (
 )
 
 COMMAND = "snakemake results/paper_table.csv"
+INCOMPLETE = replace(STATISTICS, allow_missing=True)
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +116,14 @@ def test_the_table_does_not_depend_on_the_order_of_its_runs(tmp_path: Path) -> N
 def test_a_missing_seed_is_refused_with_the_command_that_makes_it(tmp_path: Path) -> None:
     folders = [*small_world(tmp_path), run_folder(tmp_path, "ttt", "update_1", 2)]
     with pytest.raises(
-        PonderTTTError, match=r"1 of 6 runs are missing .*update_1/seed-2.*snakemake .*seed-2"
+        PonderTTTError,
+        match=r"1 of 6 runs are missing .*update_1/seed-2.*snakemake .*seed-2.*statistics.allow_missing: true",
     ):
         table_of(folders)
 
 
 def test_a_seed_that_was_not_even_asked_for_is_missed(tmp_path: Path) -> None:
-    with pytest.raises(PonderTTTError, match=r"update_1.*lacks seed 1"):
+    with pytest.raises(PonderTTTError, match=r"update_1.*lacks seed 1.*statistics.allow_missing: true"):
         table_of(small_world(tmp_path)[:-1])
 
 
@@ -130,7 +133,7 @@ def test_missing_runs_may_be_allowed_and_are_listed_with_n(
     lost = run_folder(tmp_path, "ttt", "update_1", 2)
     folders = [*small_world(tmp_path)[:-1], lost]
     table = tmp_path / "paper_table.csv"
-    rows = write_table(folders, CODE, STATISTICS, table, tmp_path / "seeds.csv", COMMAND, allow_missing=True)
+    rows = write_table(folders, CODE, INCOMPLETE, table, tmp_path / "seeds.csv", COMMAND)
     printed = capsys.readouterr().out
     assert "ttt update_1 (score_first): 1 seeds, 2 streams, 3 chunks, 600 tokens" in printed
     assert "plain (score_first): 1 run, deterministic" in printed
@@ -145,7 +148,7 @@ def test_seeds_are_compared_with_the_adapter_of_the_same_seed(tmp_path: Path) ->
     folders = small_world(tmp_path)
     without = [folder for folder in folders if folder != run_folder(tmp_path, "ttt", "update_1", 0)]
     # update_1 of seed 1 has 2.75 and its adapter 3; against the adapter of seed 0, or of both, it would seem worse.
-    row = table_of(without, allow_missing=True)["ttt", "update_1"]
+    row = table_of(without, INCOMPLETE)["ttt", "update_1"]
     assert row.delta_vs_skip == pytest.approx(-0.25)
     seeds = build_table(folders, CODE, STATISTICS).seeds
     of_update = {seed.seed: seed.delta_vs_skip for seed in seeds if seed.method == "update_1"}
@@ -255,7 +258,7 @@ def test_a_damaged_run_names_its_file_and_command(tmp_path: Path) -> None:
     folders = small_world(tmp_path)
     (folders[0] / RECORDS).write_bytes((folders[0] / RECORDS).read_bytes()[:-40])
     with pytest.raises(CorruptFileError, match=r"plain/seed-0/records.parquet.*snakemake --force"):
-        table_of(folders, allow_missing=True)
+        table_of(folders, INCOMPLETE)
 
 
 def test_other_protocols_are_never_compared(

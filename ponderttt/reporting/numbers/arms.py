@@ -161,8 +161,8 @@ def load_arms(
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
         raise PonderTTTError(
             f"the table is refused: {len(missing)} of {len(folders)} runs are missing ({shown}{more}). "
-            f"Make the first: {rebuild(missing[0] / RECORDS)}; or all with the table's own command and --keep-going; "
-            "or allow missing runs with --allow-missing"
+            f"Make the first: {rebuild(missing[0] / RECORDS)}; or set statistics.allow_missing: true "
+            "for a table of the runs that exist"
         )
     present = [folder for folder in folders if folder not in set(missing)]
     if not present:
@@ -328,7 +328,7 @@ def _check_seeds(arms: Sequence[Arm]) -> None:
             if lacking:
                 raise PonderTTTError(
                     f"the table is refused: {arm.key} lacks seed {', '.join(map(str, lacking))}, which other arms have. "
-                    "Add the run, or allow missing runs with --allow-missing"
+                    "Add the run, or set statistics.allow_missing: true for a table of the runs that exist"
                 )
 
 

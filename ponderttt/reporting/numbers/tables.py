@@ -51,7 +51,6 @@ def write_table(
     *,
     control_corpora: Mapping[str, str] | None = None,
     vocabularies: Mapping[str, int] | None = None,
-    allow_missing: bool = False,
 ) -> list[TableRow]:
     """Compute the table and write it, its seeds, ``frontier.csv``, ``signals.csv`` and their manifest.
 
@@ -60,13 +59,13 @@ def write_table(
     Args:
         run_folders: every ``results/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}`` that the grid demands.
         expected_code: the stage digest that all records must carry; ``None`` accepts any, but one per arm.
-        statistics: bootstrap samples, confidence and seed.
+        statistics: bootstrap samples, confidence and seed; with ``allow_missing``, the table is made of the runs that exist,
+            and the manifest and the guide list the others.
         output_table: ``results/paper_table.csv``.
         output_seeds: ``results/seeds.csv``, in the same folder.
         command: what remakes the table, for its manifest and the reading guide.
         control_corpora: corpus → kind, of those in which nothing or everything can be learned; figures leave them out.
         vocabularies: model → number of its tokens, for control corpora.
-        allow_missing: make the table of the runs that exist; the manifest and the guide list the others.
 
     Raises:
         PonderTTTError: see :func:`build_table`; nothing is written then.
@@ -74,9 +73,7 @@ def write_table(
     """
     if control_corpora and not vocabularies:
         raise ValueError("control corpora are judged by the sizes of the models' vocabularies: give both")
-    table = build_table(
-        [Path(folder) for folder in run_folders], expected_code, statistics, allow_missing=allow_missing
-    )
+    table = build_table([Path(folder) for folder in run_folders], expected_code, statistics)
     beside = Path(output_table).parent
     files: dict[Path, tuple[type, Sequence[Any]]] = {
         Path(output_table): (TableRow, table.rows),
@@ -111,11 +108,7 @@ class Table(NamedTuple):
 
 
 def build_table(
-    run_folders: Sequence[Path],
-    expected_code: str | None,
-    statistics: StatisticsConfig,
-    *,
-    allow_missing: bool = False,
+    run_folders: Sequence[Path], expected_code: str | None, statistics: StatisticsConfig
 ) -> Table:
     """Compute every number of the results folder.
 
@@ -124,7 +117,7 @@ def build_table(
             value that is not finite or a chunk twice, or two arms that are compared scored different chunks.
     """
     folders = [Path(folder) for folder in run_folders]
-    arms, runs, missing = load_arms(folders, expected_code, allow_missing=allow_missing)
+    arms, runs, missing = load_arms(folders, expected_code, allow_missing=statistics.allow_missing)
     rows, seed_rows = [], []
     resamples: dict[tuple[str, int], StreamResamples] = {}
     for arm in arms:
@@ -138,7 +131,6 @@ def build_table(
         seed_rows.extend(seeds)
     facts = {
         "statistics": as_mapping(statistics),
-        "allow_missing": allow_missing,
         "missing": [str(folder) for folder in missing],
         "records": _provenance(runs),
     }
