@@ -3,14 +3,14 @@
 
 rule plain:
     input:
-        model=LAYOUT.model(),
-        chunks=LAYOUT.chunks(),
+        model=LAYOUT.model().manifest,
+        chunks=LAYOUT.chunks().manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
             wildcards.model, wildcards.corpus, context_of(wildcards.method)
-        ),
+        ).manifest,
     output:
-        records=f"{LAYOUT.run(fast_weights='none', seed=0)}/records.parquet",
-        manifest=f"{LAYOUT.run(fast_weights='none', seed=0)}/manifest.json",
+        records=LAYOUT.run(fast_weights="none", seed=0).file("records.parquet"),
+        manifest=LAYOUT.run(fast_weights="none", seed=0).manifest,
     log:
         f"{RESULTS}/logs/plain/{{corpus}}/{{model}}/{{method}}.log",
     benchmark:
@@ -34,16 +34,16 @@ rule plain:
 # The signals of training streams, from which rules learn what is high and what is low.
 rule calibrate:
     input:
-        model=LAYOUT.model(),
-        chunks=LAYOUT.chunks(corpus=GRID.train_corpus),
+        model=LAYOUT.model().manifest,
+        chunks=LAYOUT.chunks(corpus=GRID.train_corpus).manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
             wildcards.model, GRID.train_corpus, context_under(wildcards.fast_weights)
-        ),
-        training=LAYOUT.training(),
-        weights=LAYOUT.training().replace("manifest.json", "slow_weights.safetensors"),
+        ).manifest,
+        training=LAYOUT.training().manifest,
+        weights=LAYOUT.training().file("slow_weights.safetensors"),
     output:
-        records=LAYOUT.calibration().replace("manifest.json", "records.parquet"),
-        manifest=LAYOUT.calibration(),
+        records=LAYOUT.calibration().file("records.parquet"),
+        manifest=LAYOUT.calibration().manifest,
     log:
         f"{RESULTS}/logs/calibrate/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
     benchmark:
@@ -72,29 +72,33 @@ for control, fast_weights in ARM_RULES:
         name:
             f"{'controls' if control else 'arms'}_{re.sub('[-+]', '_', str(fast_weights))}"
         input:
-            model=LAYOUT.model(),
-            chunks=LAYOUT.chunks(),
-            hidden=LAYOUT.hidden(context=fast_weights.context),
-            training=LAYOUT.training(fast_weights=fast_weights),
-            weights=LAYOUT.training(fast_weights=fast_weights).replace(
-                "manifest.json", "slow_weights.safetensors"
+            model=LAYOUT.model().manifest,
+            chunks=LAYOUT.chunks().manifest,
+            hidden=LAYOUT.hidden(context=fast_weights.context).manifest,
+            training=LAYOUT.training(fast_weights=fast_weights).manifest,
+            weights=LAYOUT.training(fast_weights=fast_weights).file(
+                "slow_weights.safetensors"
             ),
-            calibration=calibration_for(fast_weights, control),
+            calibration=[
+                folder.manifest for folder in calibration_for(fast_weights, control)
+            ],
             signals=[
-                path.replace("manifest.json", "records.parquet")
-                for path in calibration_for(fast_weights, control)
+                folder.file("records.parquet")
+                for folder in calibration_for(fast_weights, control)
             ],
             policies=[
-                LAYOUT.policy(fast_weights=fast_weights, policy=policy)
+                LAYOUT.policy(fast_weights=fast_weights, policy=policy).manifest
                 for policy in policies_on(GRID, fast_weights, control)
             ],
         output:
             records=[
-                f"{LAYOUT.run(fast_weights=fast_weights, method=method)}/records.parquet"
+                LAYOUT.run(fast_weights=fast_weights, method=method).file(
+                    "records.parquet"
+                )
                 for method in methods_on(GRID, fast_weights, control)
             ],
             manifests=[
-                f"{LAYOUT.run(fast_weights=fast_weights, method=method)}/manifest.json"
+                LAYOUT.run(fast_weights=fast_weights, method=method).manifest
                 for method in methods_on(GRID, fast_weights, control)
             ],
         log:

@@ -136,10 +136,11 @@ def is_dataset(corpus):
     return EXPERIMENT.corpora[corpus].is_dataset
 
 
-def dataset_parts(path, corpus):
+def dataset_parts(folder, corpus):
     """The manifests of all jobs of a stage over a dataset: as many as the configuration says, whatever the data is."""
     return [
-        path(corpus, number) for number in range(EXPERIMENT.corpora[corpus].hub.parts)
+        folder(corpus, number).manifest
+        for number in range(EXPERIMENT.corpora[corpus].hub.parts)
     ]
 
 
@@ -196,7 +197,7 @@ def training_shards(wildcards):
     return (
         []
         if wildcards.corpus == GRID.train_corpus
-        else LAYOUT.shards(GRID.train_corpus)
+        else LAYOUT.shards(GRID.train_corpus).manifest
     )
 
 
@@ -217,7 +218,7 @@ def settings_of(fast_weights):
 
 
 def calibration_for(fast_weights, control):
-    """The manifest of what rules know of training streams; nothing where no method looks at a signal."""
+    """The folder of the signals of training streams; nothing where no method looks at a signal."""
     needed = any(
         method.is_calibrated for method in methods_on(GRID, fast_weights, control)
     )
@@ -260,7 +261,7 @@ def policy_taken(wildcards):
     return [
         LAYOUT.policy(
             model, wildcards.fast_weights, name.without_variant, wildcards.seed
-        )
+        ).manifest
     ]
 
 

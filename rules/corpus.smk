@@ -5,7 +5,7 @@ rule shards:
     input:
         train=training_shards,
     output:
-        LAYOUT.shards(),
+        LAYOUT.shards().manifest,
     log:
         f"{DATA}/logs/shards/{{corpus}}.log",
     benchmark:
@@ -28,7 +28,7 @@ rule shards:
 # A dataset of the hub: its parts are read, files of one repository meet in one bucket, contents are fetched by bucket.
 rule select:
     output:
-        LAYOUT.selected(),
+        LAYOUT.selected().manifest,
     log:
         f"{DATA}/logs/select/{{corpus}}/part-{{part}}.log",
     benchmark:
@@ -50,7 +50,7 @@ rule contents:
     input:
         parts=lambda wildcards: dataset_parts(LAYOUT.selected, wildcards.corpus),
     output:
-        LAYOUT.contents(),
+        LAYOUT.contents().manifest,
     log:
         f"{DATA}/logs/contents/{{corpus}}/bucket-{{bucket}}.log",
     benchmark:
@@ -76,7 +76,7 @@ rule merge:
         buckets=lambda wildcards: dataset_parts(LAYOUT.contents, wildcards.corpus),
         train=training_shards,
     output:
-        LAYOUT.shards(),
+        LAYOUT.shards().manifest,
     log:
         f"{DATA}/logs/merge/{{corpus}}.log",
     benchmark:
@@ -96,10 +96,10 @@ rule merge:
 
 rule chunks:
     input:
-        model=LAYOUT.model(),
-        shards=LAYOUT.shards(),
+        model=LAYOUT.model().manifest,
+        shards=LAYOUT.shards().manifest,
     output:
-        LAYOUT.chunks(),
+        LAYOUT.chunks().manifest,
     log:
         f"{DATA}/logs/chunks/{{model}}/{{corpus}}.log",
     benchmark:
@@ -126,12 +126,12 @@ rule chunks:
 
 rule control_chunks:
     input:
-        model=LAYOUT.model(),
+        model=LAYOUT.model().manifest,
         source=lambda wildcards: LAYOUT.chunks(
             wildcards.model, EXPERIMENT.corpora[wildcards.corpus].source
-        ),
+        ).manifest,
     output:
-        LAYOUT.chunks(),
+        LAYOUT.chunks().manifest,
     log:
         f"{DATA}/logs/control_chunks/{{model}}/{{corpus}}.log",
     benchmark:

@@ -3,10 +3,10 @@
 
 rule hidden:
     input:
-        model=LAYOUT.model(),
-        chunks=LAYOUT.chunks(),
+        model=LAYOUT.model().manifest,
+        chunks=LAYOUT.chunks().manifest,
     output:
-        LAYOUT.hidden(),
+        LAYOUT.hidden().manifest,
     log:
         f"{DATA}/logs/hidden/{{model}}/{{corpus}}/context-{{context}}.log",
     benchmark:

@@ -3,7 +3,7 @@
 
 rule model:
     output:
-        LAYOUT.model(),
+        LAYOUT.model().manifest,
     log:
         f"{DATA}/logs/model/{{model}}.log",
     benchmark:

@@ -1,18 +1,16 @@
 # What readers look at: the table, its guide, the figures, the effective configuration.
 
-RUN_MANIFESTS = [f"{run.folder(LAYOUT)}/manifest.json" for run in RUNS]
-RUN_RECORDS = [f"{run.folder(LAYOUT)}/records.parquet" for run in RUNS]
+RUN_MANIFESTS = [run.folder(LAYOUT).manifest for run in RUNS]
+RUN_RECORDS = [run.folder(LAYOUT).file("records.parquet") for run in RUNS]
 TRAINING_LOGS = [
-    LAYOUT.training(model, kind, seed).replace("manifest.json", "log.jsonl")
+    LAYOUT.training(model, kind, seed).file("log.jsonl")
     for model in GRID.models
     for kind in GRID.fast_weights
     for seed in GRID.seeds
 ]
 
 POLICY_LOGS = [
-    LAYOUT.policy(model, fast_weights, policy, seed).replace(
-        "manifest.json", "log.jsonl"
-    )
+    LAYOUT.policy(model, fast_weights, policy, seed).file("log.jsonl")
     for model in GRID.models
     for fast_weights in GRID.all_fast_weights
     for policy in policies_on(GRID, fast_weights, control=False)
@@ -25,7 +23,7 @@ rule table:
     input:
         manifests=RUN_MANIFESTS,
         records=RUN_RECORDS,
-        models=[LAYOUT.model(model) for model in GRID.models],
+        models=[LAYOUT.model(model).manifest for model in GRID.models],
     output:
         table=report(
             f"{RESULTS}/paper_table.csv",
@@ -72,7 +70,8 @@ rule table:
 rule drops:
     input:
         shards=[
-            LAYOUT.shards(corpus) for corpus in (GRID.train_corpus, *GRID.eval_corpora)
+            LAYOUT.shards(corpus).manifest
+            for corpus in (GRID.train_corpus, *GRID.eval_corpora)
         ],
     output:
         report(

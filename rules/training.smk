@@ -3,15 +3,15 @@
 
 rule train:
     input:
-        model=LAYOUT.model(),
-        chunks=LAYOUT.chunks(corpus=GRID.train_corpus),
+        model=LAYOUT.model().manifest,
+        chunks=LAYOUT.chunks(corpus=GRID.train_corpus).manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
             wildcards.model, GRID.train_corpus, context_under(wildcards.fast_weights)
-        ),
+        ).manifest,
     output:
-        manifest=LAYOUT.training(),
-        weights=LAYOUT.training().replace("manifest.json", "slow_weights.safetensors"),
-        log=LAYOUT.training().replace("manifest.json", "log.jsonl"),
+        manifest=LAYOUT.training().manifest,
+        weights=LAYOUT.training().file("slow_weights.safetensors"),
+        log=LAYOUT.training().file("log.jsonl"),
     log:
         f"{RESULTS}/logs/train/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
     benchmark:
@@ -39,27 +39,27 @@ rule train:
 # A learned policy of one trained module and seed, from training streams alone.
 rule policy:
     input:
-        model=LAYOUT.model(),
-        chunks=LAYOUT.chunks(corpus=GRID.train_corpus),
+        model=LAYOUT.model().manifest,
+        chunks=LAYOUT.chunks(corpus=GRID.train_corpus).manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
             wildcards.model, GRID.train_corpus, context_under(wildcards.fast_weights)
-        ),
-        training=LAYOUT.training(),
-        weights=LAYOUT.training().replace("manifest.json", "slow_weights.safetensors"),
+        ).manifest,
+        training=LAYOUT.training().manifest,
+        weights=LAYOUT.training().file("slow_weights.safetensors"),
         calibration=lambda wildcards: (
             [
                 LAYOUT.calibration(
                     wildcards.model, wildcards.fast_weights, wildcards.seed
-                )
+                ).manifest
             ]
             if needs_calibration(wildcards.policy)
             else []
         ),
         taken_from=lambda wildcards: policy_taken(wildcards),
     output:
-        manifest=LAYOUT.policy(),
-        policy=LAYOUT.policy().replace("manifest.json", "policy.safetensors"),
-        log=LAYOUT.policy().replace("manifest.json", "log.jsonl"),
+        manifest=LAYOUT.policy().manifest,
+        policy=LAYOUT.policy().file("policy.safetensors"),
+        log=LAYOUT.policy().file("log.jsonl"),
     log:
         f"{RESULTS}/logs/policy/{{model}}/{{fast_weights}}/{{policy}}/seed-{{seed}}.log",
     benchmark:

@@ -118,7 +118,7 @@ def open_model(experiment: config.Experiment, name: str, notice: Callable[[str],
             f"--model {name}: the configuration names no such model; known: {', '.join(experiment.models)}"
         )
     layout, settings = Layout.of(experiment), experiment.models[name]
-    folder = Path(layout.model(name)).parent
+    folder = layout.model(name).path
     if not (folder / MANIFEST).exists():
         notice(f"fetching and converting {name} into {folder} (once)")
         convert(settings, layout.downloads, folder)
@@ -138,7 +138,7 @@ def _spending(experiment: config.Experiment, request: Request) -> Spending:
     calibration = None
     if request.method in CALIBRATED_METHODS and request.kind != "none":
         layout = Layout.of(experiment)
-        folder = Path(layout.calibration(request.model_name, _name(request), request.seed)).parent
+        folder = layout.calibration(request.model_name, _name(request), request.seed).path
         if not (folder / MANIFEST).exists():
             raise PonderTTTError(
                 f"--policy {request.method}: no calibration of {_name(request)} at {folder}; `make table` makes it, or "
@@ -199,7 +199,7 @@ def _check_fits(
     from ponderttt.policies.trained import check_facts
 
     layout = Layout.of(experiment)
-    default = Path(layout.training(request.model_name, _name(request), request.seed)).parent
+    default = layout.training(request.model_name, _name(request), request.seed).path
     weights = request.slow_weights or default / "slow_weights.safetensors"
     digest = sha256_file(weights) if weights.is_file() else "untrained"
     again = rebuild(Path(request.method) / MANIFEST)
@@ -214,7 +214,7 @@ def _module(
 
     kind, layout = request.kind, Layout.of(experiment)
     module = build(kind, backbone.config.width, experiment.fast_weights, request.seed, backbone.config)
-    folder = Path(layout.training(request.model_name, _name(request), request.seed)).parent
+    folder = layout.training(request.model_name, _name(request), request.seed).path
     trained = folder / "slow_weights.safetensors"
     if request.slow_weights is None and not trained.exists():
         notice(f"no trained adapter at {trained}: using {_UNTRAINED[kind]}; `make table` trains it")

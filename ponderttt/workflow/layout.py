@@ -1,6 +1,6 @@
-"""Where every stage puts its files; one place for rules, jobs and messages.
+"""The folders of all stages, for rules, jobs and messages.
 
-Called without arguments, a path keeps its wildcards (``{model}``), which is what a Snakemake rule wants.
+A folder keeps the wildcards of all arguments that are left out, such as ``{model}``: Snakemake's rules need them.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponderttt.files.manifest import MANIFEST
+from ponderttt.files.folder import Folder
 from ponderttt.names import CALIBRATED_METHODS, ORACLE_METHODS, RULE_METHODS, FastWeightsName, MethodName
-from ponderttt.records.record import RECORDS
 from ponderttt.settings.experiment import Experiment
 from ponderttt.settings.grid import GridConfig
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of a study; each folder-like stage is tracked by its manifest."""
+    """Folders of a study; Snakemake tracks each by its manifest."""
 
     data: str
     results: str
@@ -37,49 +36,49 @@ class Layout:
         """Of jobs under way; no rule declares it, so Snakemake never deletes it."""
         return f"{self.results}/.checkpoints"
 
-    def model(self, model: str = "{model}") -> str:
+    def model(self, model: str = "{model}") -> Folder:
         """The converted backbone."""
-        return f"{self.data}/models/{model}/{MANIFEST}"
+        return Folder(f"{self.data}/models/{model}")
 
-    def shards(self, corpus: str = "{corpus}") -> str:
+    def shards(self, corpus: str = "{corpus}") -> Folder:
         """Source files of a corpus."""
-        return f"{self.data}/shards/{corpus}/{MANIFEST}"
+        return Folder(f"{self.data}/shards/{corpus}")
 
-    def selected(self, corpus: str = "{corpus}", part: int | str = "{part}") -> str:
+    def selected(self, corpus: str = "{corpus}", part: int | str = "{part}") -> Folder:
         """The files of one part of a dataset that are wanted, by bucket."""
-        return f"{self.data}/selected/{corpus}/part-{part}/{MANIFEST}"
+        return Folder(f"{self.data}/selected/{corpus}/part-{part}")
 
-    def contents(self, corpus: str = "{corpus}", bucket: int | str = "{bucket}") -> str:
+    def contents(self, corpus: str = "{corpus}", bucket: int | str = "{bucket}") -> Folder:
         """The files of a bucket with their contents."""
-        return f"{self.data}/contents/{corpus}/bucket-{bucket}/{MANIFEST}"
+        return Folder(f"{self.data}/contents/{corpus}/bucket-{bucket}")
 
-    def chunks(self, model: str = "{model}", corpus: str = "{corpus}") -> str:
+    def chunks(self, model: str = "{model}", corpus: str = "{corpus}") -> Folder:
         """A corpus in chunks, under the tokenizer of a model."""
-        return f"{self.data}/chunks/{model}/{corpus}/{MANIFEST}"
+        return Folder(f"{self.data}/chunks/{model}/{corpus}")
 
     def hidden(
         self, model: str = "{model}", corpus: str = "{corpus}", context: int | str = "{context}"
-    ) -> str:
+    ) -> Folder:
         """The frozen pass over a corpus."""
-        return f"{self.data}/hidden/{model}/{corpus}/context-{context}/{MANIFEST}"
+        return Folder(f"{self.data}/hidden/{model}/{corpus}/context-{context}")
 
     def training(
         self,
         model: str = "{model}",
         fast_weights: FastWeightsName | str = "{fast_weights}",
         seed: int | str = "{seed}",
-    ) -> str:
+    ) -> Folder:
         """Trained slow weights."""
-        return f"{self.results}/training/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
+        return Folder(f"{self.results}/training/{model}/{fast_weights}/seed-{seed}")
 
     def calibration(
         self,
         model: str = "{model}",
         fast_weights: FastWeightsName | str = "{fast_weights}",
         seed: int | str = "{seed}",
-    ) -> str:
+    ) -> Folder:
         """Records of the trained adapter at 0 updates on the training corpus: what rules know beforehand."""
-        return f"{self.results}/calibration/{model}/{fast_weights}/seed-{seed}/{MANIFEST}"
+        return Folder(f"{self.results}/calibration/{model}/{fast_weights}/seed-{seed}")
 
     def policy(
         self,
@@ -87,9 +86,9 @@ class Layout:
         fast_weights: FastWeightsName | str = "{fast_weights}",
         policy: MethodName | str = "{policy}",
         seed: int | str = "{seed}",
-    ) -> str:
+    ) -> Folder:
         """A learned policy of one trained module."""
-        return f"{self.results}/policies/{model}/{fast_weights}/{policy}/seed-{seed}/{MANIFEST}"
+        return Folder(f"{self.results}/policies/{model}/{fast_weights}/{policy}/seed-{seed}")
 
     def run(
         self,
@@ -98,9 +97,9 @@ class Layout:
         fast_weights: FastWeightsName | str = "{fast_weights}",
         method: MethodName | str = "{method}",
         seed: int | str = "{seed}",
-    ) -> str:
+    ) -> Folder:
         """The folder of one arm and seed."""
-        return f"{self.results}/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}"
+        return Folder(f"{self.results}/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}")
 
 
 @dataclass(frozen=True)
@@ -113,13 +112,9 @@ class Run:
     method: str
     seed: int
 
-    def folder(self, layout: Layout) -> str:
-        """Where its records are."""
+    def folder(self, layout: Layout) -> Folder:
+        """Return the folder of its records."""
         return layout.run(self.corpus, self.model, self.fast_weights, self.method, self.seed)
-
-    def outputs(self, layout: Layout) -> list[str]:
-        """The files that its rule declares."""
-        return [f"{self.folder(layout)}/{name}" for name in (RECORDS, MANIFEST)]
 
 
 def grid_runs(experiment: Experiment) -> list[Run]:

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.files.atomic import atomic_path, digest, disk_is_full, sha256_file
 from ponderttt.files import code
+from ponderttt.files.atomic import atomic_path, digest, disk_is_full, sha256_file
 from ponderttt.files.code import code_digest, run_metadata, stage_digest, stage_modules
 from ponderttt.files.manifest import MANIFEST, read_manifest, write_manifest
 from small_disk import small_disk

@@ -41,7 +41,9 @@ def make_figures(
         outputs: figure → its files, one for each format.
     """
     facts = table_manifest(table)["facts"]
-    arms, _, _ = load_arms([Path(f) for f in run_folders], records_code, allow_missing=statistics.allow_missing)
+    arms, _, _ = load_arms(
+        [Path(f) for f in run_folders], records_code, allow_missing=statistics.allow_missing
+    )
     arms = [arm for arm in arms if arm.key.corpus not in facts["control_corpora"]]
     beside = Path(table).parent
     draw: dict[str, Callable[[Sequence[Path | str]], None]] = {
