@@ -168,7 +168,7 @@ def main() -> None:
     setting = parse(__doc__.splitlines()[0], 31)
     backbone = setting.backbone()
     tokenizer: Any = backbone.tokenizer or Bytes()
-    document = Document(SOURCE.name, SOURCE.read_text())
+    document = Document(SOURCE.name, SOURCE.read_text(encoding="utf-8"))
     tokens = tokenize_documents([document], tokenizer, max_tokens=2 * CHUNK + 1)
     stream = cut_chunks(tokens, CHUNK, tokenizer.pad_id, "stdlib", "Python")
     rows = rows_of(*measure(parts_of(backbone, tokenizer, stream), setting.rounds, setting.clock))

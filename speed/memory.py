@@ -103,7 +103,9 @@ def run(case: str, setting: Setting, source: str | None) -> None:
 
 def facts(setting: Setting) -> dict[str, Any]:
     """Of the converted model."""
-    found: dict[str, Any] = json.loads((Path(setting.model_dir or "") / "manifest.json").read_text())["facts"]
+    found: dict[str, Any] = json.loads(
+        (Path(setting.model_dir or "") / "manifest.json").read_text(encoding="utf-8")
+    )["facts"]
     return found
 
 
@@ -141,7 +143,9 @@ def main() -> None:
         if case == "convert" and not given.source:
             continue
         command = [sys.executable, *sys.argv, "--case", case]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        out = subprocess.run(
+            command, check=True, capture_output=True, encoding="utf-8", errors="replace"
+        ).stdout
         peak = int(out.split()[-1])
         before = rows[min(1, len(rows) - 1)].peak if rows else peak
         row = Row(case, peak, peak - before, bound(case, setting, given.source))

@@ -58,7 +58,7 @@ class Setting:
                 **facts,
                 "run": run_metadata(),
             }
-            Path(self.json).write_text(json.dumps(report, indent=2) + "\n")
+            Path(self.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def parser(description: str, rounds: int) -> argparse.ArgumentParser:

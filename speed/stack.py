@@ -52,7 +52,7 @@ def sources(count: int) -> list[Written]:
 def is_text(path: Path) -> bool:
     """Whether a file is UTF-8 of an ordinary size."""
     try:
-        return 200 <= len(path.read_text("utf-8")) < 60_000
+        return 200 <= len(path.read_text(encoding="utf-8")) < 60_000
     except UnicodeDecodeError:
         return False
 
@@ -250,7 +250,7 @@ def main() -> None:
         "parquet": lambda: parquet(given.files),
     }[given.what]()
     if given.json:
-        Path(given.json).write_text(json.dumps(rows, indent=2) + "\n")
+        Path(given.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

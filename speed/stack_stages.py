@@ -120,7 +120,9 @@ def spread(buckets: int) -> dict[str, Any]:
 def own_process(*arguments: str) -> str:
     """The last line that this program prints, run with other arguments."""
     command = [sys.executable, __file__, *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+    return subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
+    ).stdout.splitlines()[-1]
 
 
 def memory(files: int) -> list[dict[str, Any]]:
@@ -224,7 +226,7 @@ def main() -> None:
         "select": lambda: select(given.parts),
     }[given.what]()
     if given.json:
-        Path(given.json).write_text(json.dumps(rows, indent=2) + "\n")
+        Path(given.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def _devices() -> Finding:
 
 def _memory() -> Finding:
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 available = int(line.split()[1]) * 1024
                 detail = f"{available / 2**30:.1f} GiB available"
@@ -109,7 +109,7 @@ def _index() -> Finding:
     ]
     remedy = "check the network and pip's own configuration (pip config list); with the data already there, no index is needed"
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return Finding("package index", "no", "no answer within 60 s", remedy)
     if ran.returncode:
@@ -149,7 +149,9 @@ def _slurm() -> Finding:
             "run on a login node for --profile slurm; everything else works here",
         )
     try:
-        ran = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, timeout=20)
+        ran = subprocess.run(
+            ["sinfo", "--noheader"], capture_output=True, encoding="utf-8", errors="replace", timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return Finding(
             "slurm",

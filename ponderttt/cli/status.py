@@ -55,7 +55,7 @@ def last_failure(run: Run, layout: Layout) -> str | None:
         policies = results / "logs" / "policy" / run.model / run.fast_weights
         logs += [*sorted(policies.glob(f"*/seed-{run.seed}.log")), results / "logs" / "train" / tail]
     for log in logs:
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
         found = next((line for line in reversed(lines) if line.startswith("ponderttt: ")), None)
         if found:
             return found.removeprefix("ponderttt: ")

@@ -41,7 +41,7 @@ def download_debian(package: Package, scratch: Path, cache_dir: Path) -> Path:
     state = cache_dir / _STATE
     state.mkdir(parents=True, exist_ok=True)
     # apt locks its folders by failing, so the threads of one run and concurrent runs take turns here.
-    with (state / "lock").open("w") as lock:
+    with (state / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             found = _try_download(package, scratch, state)
@@ -97,12 +97,12 @@ def _update_lists(state: Path) -> str:
     for old in parts.iterdir():
         old.unlink()
     for source in _system_sources():
-        text = source.read_text()
+        text = source.read_text(encoding="utf-8")
         if source.suffix == ".sources":
             text = re.sub(r"^Types:.*$", "Types: deb deb-src", text, flags=re.MULTILINE)
         else:
             text = re.sub(r"^\s*deb\s+(.*)$", r"deb \1\ndeb-src \1", text, flags=re.MULTILINE)
-        (parts / source.name).write_text(text)
+        (parts / source.name).write_text(text, encoding="utf-8")
     for folder in ("lists/partial", "cache/archives/partial"):
         (state / folder).mkdir(parents=True, exist_ok=True)
     return _apt(state, state, "apt-get", "update")
@@ -111,7 +111,7 @@ def _update_lists(state: Path) -> str:
 def _system_sources() -> list[Path]:
     """The files that name this machine's mirrors."""
     command = ["apt-config", "shell", "FILE", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d"]
-    answer = subprocess.run(command, capture_output=True, text=True).stdout
+    answer = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace").stdout
     names = dict(word.split("=", 1) for word in shlex.split(answer))
     single, parts = Path(names.get("FILE", "")), Path(names.get("PARTS", ""))
     found = [single] if single.is_file() and single.suffix == ".list" else []
@@ -138,6 +138,11 @@ def _apt(state: Path, folder: Path, tool: str, *arguments: str) -> str:
         command += ["-o", option]
     environment = {**os.environ, "LC_ALL": "C"}
     done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, errors="replace", cwd=folder, env=environment
+        [*command, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        cwd=folder,
+        env=environment,
     )
     return done.stdout + "\n" + done.stderr

@@ -77,7 +77,7 @@ def write_drop_report(target: Path | str, shard_folders: Iterable[Path | str], r
     for folder in shard_folders:
         facts = read_manifest(folder, "shards", rebuild, verify=False)["facts"]
         rows += drop_rows(facts["corpus"], facts)
-    with atomic_path(target) as temporary, temporary.open("w", newline="") as handle:
+    with atomic_path(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(DropRow._fields)
         writer.writerows(rows)

@@ -102,7 +102,7 @@ def _download_npm(package: Package, scratch: Path) -> Path:
     command += ["--fetch-retry-maxtimeout=5000", "--fetch-timeout=60000"]
     try:
         # npm may read the package.json of the folder it runs in; the scratch folder has none.
-        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", cwd=scratch)
     except FileNotFoundError:
         raise PonderTTTError(
             f"{pinned}: npm is not installed, and this corpus is made of npm packages. Install npm, "

@@ -33,7 +33,7 @@ def module_path(module: str) -> Path | None:
 def _imported_modules(path: Path) -> set[str]:
     """Names of this package's modules that a source file imports, at the top or inside functions."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -74,7 +74,7 @@ def stage_digest(*entry_modules: str) -> str:
     for name in stage_modules(*entry_modules):
         path = module_path(name)
         assert path is not None
-        total.update(f"{name}\n{ast.dump(ast.parse(path.read_text()))}\n".encode())
+        total.update(f"{name}\n{ast.dump(ast.parse(path.read_text(encoding='utf-8')))}\n".encode())
     return total.hexdigest()
 
 
@@ -95,7 +95,9 @@ def _git_commit() -> str | None:
     # somebody's repository must not carry that repository's commit.
     command = ["git", "-C", str(PACKAGE_ROOT), "rev-parse", "HEAD", "HEAD:./__init__.py"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+        return subprocess.run(
+            command, check=True, capture_output=True, encoding="utf-8", errors="replace"
+        ).stdout.split()[0]
     return None
 
 

@@ -55,7 +55,7 @@ def read_manifest(folder: Path | str, kind: str, rebuild: str, *, verify: bool =
     """
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         files, found_kind, _ = manifest["files"], manifest["kind"], manifest["facts"]
     except FileNotFoundError:
         raise CorruptFileError(
@@ -94,7 +94,7 @@ def start_or_continue(folder: Path, settings: str, pattern: str) -> None:
         pattern: of the files.
     """
     marker = folder / SETTINGS
-    if not marker.exists() or settings not in marker.read_text():
+    if not marker.exists() or settings not in marker.read_text(encoding="utf-8"):
         for old in (*folder.glob(pattern), folder / MANIFEST, marker):
             old.unlink(missing_ok=True)
         write_json(marker, {"settings": settings})

@@ -58,7 +58,9 @@ def download_wheel(
     if platform:
         command += ["--platform", platform]
     with tempfile.TemporaryDirectory(prefix=".download-", dir=target_dir) as scratch:
-        done = subprocess.run([*command, "--dest", scratch, pinned], capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, "--dest", scratch, pinned], capture_output=True, encoding="utf-8", errors="replace"
+        )
         if done.returncode:
             raise PonderTTTError(_explain(pinned, done.stderr))
         wheels = sorted(Path(scratch).glob("*.whl"))

@@ -82,14 +82,14 @@ def run_arms(
         members = range(begin, min(begin + streams_per_group, len(streams)))
         kept = checkpoints.folder / f"group-{begin:05d}.json" if checkpoints else None
         if kept and kept.exists():
-            finished = steps_from_json(kept.read_text())
+            finished = steps_from_json(kept.read_text(encoding="utf-8"))
         else:
             donors = [donor_of(streams, b) for b in members] if wants_donors else []
             group = Group([streams[b] for b in members], unembedding, suffix, donors)
             finished = _run_group(arms, oracles, group, programs, spending, seed)
             if kept:
                 with atomic_path(kept) as temporary:
-                    temporary.write_text(steps_to_json(finished))
+                    temporary.write_text(steps_to_json(finished), encoding="utf-8")
         for method in steps:
             steps[method].extend(finished[method])
         progress(members.stop, len(streams))

@@ -60,7 +60,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a model folder, or an error of one line."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PonderTTTError(f"{path}: missing; fetch the model again") from None
     except (ValueError, UnicodeDecodeError):

@@ -171,5 +171,5 @@ def write_folder(
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     write_json(folder / CONFIG, shape_json(config, ends))
     with atomic_path(folder / TOKENIZER) as temporary:
-        temporary.write_text(tokenizer_json)
+        temporary.write_text(tokenizer_json, encoding="utf-8")
     return UNEMBEDDING_SHARD, BLOCKS_SHARD, INDEX, CONFIG, TOKENIZER

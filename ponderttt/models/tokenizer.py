@@ -76,7 +76,7 @@ class Tokenizer:
     def save(self, path: Path | str) -> None:
         """Write ``tokenizer.json``, which ``transformers.PreTrainedTokenizerFast(tokenizer_file=…)`` reads."""
         with atomic_path(path) as temporary:
-            temporary.write_text(self.json)
+            temporary.write_text(self.json, encoding="utf-8")
 
 
 def load(path: Path | str, vocab_size: int | None = None) -> Tokenizer:
@@ -90,7 +90,7 @@ def load(path: Path | str, vocab_size: int | None = None) -> Tokenizer:
         PonderTTTError: no such file, not a tokenizer, or one that is not lossless.
     """
     try:
-        return from_json(Path(path).read_text(), vocab_size)
+        return from_json(Path(path).read_text(encoding="utf-8"), vocab_size)
     except FileNotFoundError:
         raise PonderTTTError(f"{path}: missing; fetch the model again") from None
     except UnicodeDecodeError:

@@ -96,7 +96,7 @@ def load(path: Path | str) -> Experiment:
     import yaml
 
     try:
-        mapping = yaml.safe_load(Path(path).read_text())
+        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except OSError as error:

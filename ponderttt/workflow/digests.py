@@ -36,5 +36,5 @@ def records_code() -> str:
 
 def stage_code(stage: str, script: Path) -> str:
     """The digest of a rule's code: its stage and its script; comments do not count."""
-    tree = ast.dump(ast.parse(script.read_text()))
+    tree = ast.dump(ast.parse(script.read_text(encoding="utf-8")))
     return digest([stage_digest(*ENTRY_MODULES[stage]), hashlib.sha256(tree.encode()).hexdigest()])

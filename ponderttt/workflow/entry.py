@@ -33,7 +33,7 @@ class Progress:
             return
         self._last = now
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"done": done, "total": total, "what": what}))
+        temporary.write_text(json.dumps({"done": done, "total": total, "what": what}), encoding="utf-8")
         temporary.replace(self._path)
 
     def clear(self) -> None:
@@ -54,10 +54,10 @@ def job(log: str, threads: int) -> Iterator[Progress]:
     """
     path = Path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
-    terminal = os.fdopen(os.dup(2), "w")
+    terminal = os.fdopen(os.dup(2), "w", encoding="locale", errors="backslashreplace")
     progress = Progress(path.with_name(path.name + PROGRESS_SUFFIX))
     try:
-        with _only_one(path), path.open("w") as written:
+        with _only_one(path), path.open("w", encoding="utf-8") as written:
             _limit_threads(threads)
             # Descriptors, not sys.stdout: compiled libraries write warnings too.
             sys.stdout.flush()
@@ -94,7 +94,7 @@ def _fail(line: str, terminal: Any) -> None:
 @contextlib.contextmanager
 def _only_one(log: Path) -> Iterator[None]:
     """Hold the job's lock.  A killed process leaves none, but one that outlived its controller still has it."""
-    with log.with_name(f".{log.name}.lock").open("w") as handle:
+    with log.with_name(f".{log.name}.lock").open("w", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

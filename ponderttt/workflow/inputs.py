@@ -37,7 +37,7 @@ def inputs_digest(*folders: Path | str) -> dict[str, str]:
     for folder in folders:
         path = Path(folder) / MANIFEST
         try:
-            found[str(folder)] = digest(json.loads(path.read_text())["files"])
+            found[str(folder)] = digest(json.loads(path.read_text(encoding="utf-8"))["files"])
         except (OSError, ValueError, KeyError):
             raise CorruptFileError(
                 f"{path}: missing or not a manifest. Rebuild it: {rebuild(path)}"

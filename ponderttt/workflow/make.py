@@ -67,7 +67,8 @@ def _run(command: list[str], quiet: bool = False) -> int:
         command,
         stdout=subprocess.PIPE if quiet else None,
         stderr=subprocess.STDOUT if quiet else None,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     try:
         output, _ = process.communicate()

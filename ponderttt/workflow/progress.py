@@ -67,7 +67,7 @@ class Running:
         if self.log is None:
             return 0.0, ""
         with contextlib.suppress(OSError, ValueError, KeyError, ZeroDivisionError):
-            found = json.loads(Path(f"{self.log}.progress").read_text())
+            found = json.loads(Path(f"{self.log}.progress").read_text(encoding="utf-8"))
             words = f"{found['done']} of {found['total']}"
             return found["done"] / found["total"], f"{words} ({found['what']})" if found["what"] else words
         return 0.0, ""

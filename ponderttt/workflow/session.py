@@ -21,7 +21,7 @@ def hold(results: Path | str) -> None:
     """
     path = Path(results) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("w")
+    handle = path.open("w", encoding="utf-8")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

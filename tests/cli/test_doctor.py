@@ -75,7 +75,7 @@ def test_too_little_disk_is_a_no_with_a_remedy(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("gigabytes", "verdict"), [(3, "no"), (16, "ok")])
 def test_too_little_memory_is_a_no(monkeypatch, gigabytes, verdict):
     text = f"MemTotal: 99999999 kB\nMemAvailable: {gigabytes * 2**20} kB\n"
-    monkeypatch.setattr(Path, "read_text", lambda _: text)
+    monkeypatch.setattr(Path, "read_text", lambda _, encoding: text)
     finding = doctor._memory()
     assert (finding.verdict, bool(finding.remedy)) == (verdict, verdict == "no")
     assert finding.detail == f"{gigabytes}.0 GiB available"

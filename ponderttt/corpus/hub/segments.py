@@ -112,7 +112,7 @@ def build_segments(
         progress(done)
     if failures:
         with atomic_path(failures_file) as temporary:
-            temporary.write_text(json.dumps(failures, indent=1))
+            temporary.write_text(json.dumps(failures, indent=1), encoding="utf-8")
         raise PonderTTTError(_missing(failures, failures_file, name))
     return segments
 

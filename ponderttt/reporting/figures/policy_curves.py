@@ -68,7 +68,7 @@ def read_policy_log(path: Path | str) -> Lines:
     wanted = {key for _, entries in _PANELS for key, _, _ in entries}
     lines: Lines = []
     try:
-        for number, text in enumerate(Path(path).read_text().splitlines(), 1):
+        for number, text in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
             line = json.loads(text)
             if not wanted <= line.keys() or not all(math.isfinite(line[key]) for key in wanted):
                 raise ValueError(number)

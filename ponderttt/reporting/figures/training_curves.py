@@ -50,7 +50,7 @@ def read_training_log(path: Path | str) -> tuple[list[dict[str, Any]], list[dict
     steps: dict[int, dict[str, Any]] = {}
     validations: dict[int, dict[str, Any]] = {}
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise CorruptFileError(f"{path}: no such training log. {remake}") from None
     for number, line in enumerate(lines, 1):

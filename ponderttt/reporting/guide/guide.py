@@ -59,7 +59,7 @@ def write_reading_guide(table: Path | str, output: Path | str) -> None:
         table_manifest(table),
     )
     with atomic_path(output) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _guide(

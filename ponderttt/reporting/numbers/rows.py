@@ -207,7 +207,7 @@ def write_rows(files: Mapping[Path, tuple[type, Sequence[Any]]], facts: Mapping[
     (folder / MANIFEST).unlink(missing_ok=True)
     for path, (kind, rows) in files.items():
         with atomic_path(path) as temporary:
-            temporary.write_text(_as_csv(kind, rows))
+            temporary.write_text(_as_csv(kind, rows), encoding="utf-8")
     write_manifest(folder, KIND, {path.name: len(rows) for path, (_, rows) in files.items()}, facts)
 
 
@@ -260,7 +260,7 @@ def _read(path: Path, kind: type[R]) -> list[R]:
     if path.name not in table_manifest(path)["files"]:
         raise CorruptFileError(f"{path}: its folder's manifest does not name it. Rebuild it: {rebuild(path)}")
     types_of = typing.get_type_hints(kind)
-    with path.open(newline="") as handle:
+    with path.open(newline="", encoding="utf-8") as handle:
         reader = csv.DictReader(handle)
         if tuple(reader.fieldnames or ()) != tuple(types_of):
             raise CorruptFileError(

@@ -28,4 +28,4 @@ def write_effective(config: dict[str, Any], output: Path | str) -> None:
     import yaml
 
     with atomic_path(output) as temporary:
-        temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
