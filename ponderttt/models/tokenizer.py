@@ -19,15 +19,17 @@ import numpy as np
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.atomic import atomic_path
+from ponderttt.models.tokenizer_json import PAD, is_bpe, is_pad, read_core, unused
 
 if TYPE_CHECKING:
     import tokenizers
 
-PAD = "<|pad|>"
 #: Names that models give to their end-of-text token, the separator of documents.
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<eos>")
 #: Names of the tokens with which a turn of a conversation ends.
 END_OF_TURN = ("<|im_end|>", "<end_of_turn>")
+#: Splitters that leave out what they split at.
+_DROPPING = ("Whitespace", "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit")
 #: How SentencePiece writes a space.
 SPACE = "\u2581"
 
@@ -38,7 +40,7 @@ class Tokenizer:
 
     Attributes:
         vocab_size: rows of the model's embedding; ids below it are tokens.
-        pad_id: ``vocab_size``, the id of ``<|pad|>``; it never comes out of :meth:`encode`.
+        pad_id: ``vocab_size``, the id of the pad token that is added here; :meth:`encode` never returns it.
         eot_id: the model's end-of-text token.
         digest: sha256 of the tokenizer's definition, for cache keys.
         json: the definition, as ``tokenizer.json`` holds it.
@@ -102,23 +104,18 @@ def load(path: Path | str, vocab_size: int | None = None) -> Tokenizer:
 def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
     """Build a tokenizer from the contents of a ``tokenizer.json``; see :func:`load`."""
     from tokenizers import AddedToken
-    from tokenizers import Tokenizer as Core
 
-    try:
-        core = Core.from_str(text)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise PonderTTTError("not a tokenizer.json; fetch the model again") from error
-    if vocab_size is not None and _has_special_beyond(core, vocab_size):
-        core = Core.from_str(_without_special_beyond(text, vocab_size))
+    core = read_core(text, vocab_size)
     bytes_of = _bytes_of(core)
     have = core.get_vocab_size(with_added_tokens=True)
-    pad_id = core.token_to_id(PAD)
+    pad = _pad_name(core, have - 1 if vocab_size is None else vocab_size)
+    pad_id = core.token_to_id(pad)
     if pad_id is None:
         pad_id = have if vocab_size is None else vocab_size
         # Ids are given in order, so rows of the embedding without a token get a name before the pad does.
-        unused = [f"<|unused_{index}|>" for index in range(have, pad_id)]
-        core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*unused, PAD)])
-    if core.token_to_id(PAD) != (pad_id if vocab_size is None else vocab_size):
+        names = [*map(unused, range(have, pad_id)), pad]
+        core.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    if core.token_to_id(pad) != pad_id:
         raise PonderTTTError(
             f"has {have} tokens, the model's embedding {vocab_size} rows; they do not belong together"
         )
@@ -138,21 +135,13 @@ def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
     )
 
 
-def _has_special_beyond(core: tokenizers.Tokenizer, vocab_size: int) -> bool:
-    """Whether special tokens, other than the pad that was given to it here, have no row of the embedding."""
-    special = core.get_added_tokens_decoder().items()
-    return any(index >= vocab_size and token.content != PAD for index, token in special if token.special)
-
-
-def _without_special_beyond(text: str, vocab_size: int) -> str:
-    """A definition without special tokens that have no row: those of images, which Gemma 3's text models never read.
-
-    Only the list of added tokens is parsed; the vocabulary behind it takes much memory.
-    """
-    start = text.index("[", text.index('"added_tokens"'))
-    tokens, end = json.JSONDecoder().raw_decode(text, start)
-    kept = [token for token in tokens if not token["special"] or token["id"] < vocab_size]
-    return text[:start] + json.dumps(kept, ensure_ascii=False) + text[end:]
+def _pad_name(core: tokenizers.Tokenizer, own_id: int) -> str:
+    """A name for the pad token: the one at ``own_id`` if a conversion put it there, or else one that the model does not use."""
+    added = core.get_added_tokens_decoder().get(own_id)
+    if added is not None and is_pad(added.content, added.special):
+        return added.content
+    names = (PAD, *(f"<|pad_{number}|>" for number in range(1, core.get_vocab_size() + 2)))
+    return next(name for name in names if core.token_to_id(name) is None)
 
 
 def _definition(part: Any) -> dict[str, Any]:
@@ -162,13 +151,19 @@ def _definition(part: Any) -> dict[str, Any]:
 
 
 def _bytes_of(core: tokenizers.Tokenizer) -> Callable[[str], int]:
-    """How many bytes a token of the vocabulary stands for, by the alphabet of the tokenizer."""
-    from tokenizers.models import BPE
-
-    model = core.model if isinstance(core.model, BPE) else None
+    """Return a function that counts the bytes of a token, by the alphabet of the tokenizer."""
+    model: Any = core.model if is_bpe(core) else None
     normalizer, splitter = _definition(core.normalizer), _definition(core.pre_tokenizer)
     parts = splitter.get("pretokenizers", [splitter])
     levels = [part for part in parts if part.get("type") == "ByteLevel"]
+    if model and (mark := model.continuing_subword_prefix or model.end_of_word_suffix):
+        raise PonderTTTError(
+            f"its tokens mark parts of words with {mark}, so bytes could not be counted; not supported"
+        )
+    if any(part.get("type") in _DROPPING or part.get("behavior") == "Removed" for part in parts):
+        raise PonderTTTError(
+            "its pre-tokenizer drops characters, so bytes could not be counted; not supported"
+        )
     if model and model.byte_fallback and not levels:
         spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
         if normalizer != spaces or any(part.get("type") not in (None, "Split") for part in parts):
