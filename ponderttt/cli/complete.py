@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponderttt.cli.reader import Reader, Request, open_reader
-from ponderttt.cli.score import NOT_GIVEN_BACK, language_of, read_documents, tokenized
+from ponderttt.cli.score import language_of, read_documents, tokenized
 from ponderttt.corpus.streams import Document, Tokenizer, tokenize_documents
 from ponderttt.errors import PonderTTTError
 from ponderttt.settings import experiment as config
@@ -133,8 +133,8 @@ def prompted(
     from ponderttt.decoding.adaptive import Source
 
     continued = tokenize_documents([last], tokenizer)
-    if continued.not_lossless:
-        raise PonderTTTError(f"{name}: {NOT_GIVEN_BACK}")
+    for reason in continued.not_lossless.values():
+        raise PonderTTTError(f"{name}: {reason}")
     before = tokenized(documents, tokenizer, notice)
     ids = before.ids.tolist()
     ids += [tokenizer.eot_id] if ids else []

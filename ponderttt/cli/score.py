@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 #: A larger file is data more often than code; it is named and left out.
 MAX_FILE_BYTES = 1 << 20
-#: What is wrong with a text that the model cannot read: pieces, for example, write a space as U+2581.
-NOT_GIVEN_BACK = "the model's tokenizer does not give its text back byte for byte (U+2581 in it?)"
 
 
 def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
@@ -64,8 +62,8 @@ def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
 def tokenized(documents: Sequence[Document], tokenizer: Tokenizer, notice: Callable[[str], None]) -> Tokens:
     """Documents as one sequence; those that the tokenizer does not give back exactly are named by ``notice`` and left out."""
     tokens = tokenize_documents(documents, tokenizer)
-    for path in tokens.not_lossless:
-        notice(f"{path}: left out, {NOT_GIVEN_BACK}")
+    for path, reason in tokens.not_lossless.items():
+        notice(f"{path}: left out, {reason}")
     return tokens
 
 
@@ -96,7 +94,7 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
         language = language_of(documents)
         tokens = tokenized(documents, backbone.tokenizer, notice)
         if len(tokens.not_lossless) == len(documents):
-            raise PonderTTTError(f"{path}: nothing left to score; {NOT_GIVEN_BACK}")
+            raise PonderTTTError(f"{path}: nothing left to score; all {len(documents)} files were left out")
         stream = cut_chunks(tokens, chunk_size, backbone.tokenizer.pad_id, str(path), language)
         if not stream.n_chunks:
             raise PonderTTTError(f"{path}: too short to score; at least two tokens are needed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def build_chunks(
     Returns:
         The manifest's facts: ``corpus``, ``chunk_size``, ``tokenizer``, ``vocab_size``, ``pad_id``, ``eot_id``, ``streams``
         (stream → number of chunks), ``tokens`` and ``bytes`` (scored), ``short_streams`` (stream → number of chunks),
-        ``not_lossless`` (stream → paths left out), ``shards`` (digest).
+        ``not_lossless`` (stream → path left out → reason), ``shards`` (digest).
 
     Raises:
         CorruptFileError: the shards differ from their manifest.
@@ -73,7 +73,7 @@ def build_chunks(
     max_tokens = None if max_chunks_per_stream is None else max_chunks_per_stream * chunk_size + 1
     sizes: dict[str, int] = {}
     short: dict[str, int] = {}
-    not_lossless: dict[str, tuple[str, ...]] = {}
+    not_lossless: dict[str, Mapping[str, str]] = {}
     scored = n_bytes = 0
 
     def streams() -> Iterator[Stream]:
@@ -92,9 +92,11 @@ def build_chunks(
                 yield stream
             progress(f"chunked {name}", done, total)
         if not sizes:
+            lost = [(path, why) for paths in not_lossless.values() for path, why in paths.items()]
+            left_out = f" {len(lost)} files were left out; {lost[0][0]}: {lost[0][1]}." if lost else ""
             raise PonderTTTError(
                 f"corpus {corpus}: none of its {total} streams has {min_chunks_per_stream} chunks of "
-                f"{chunk_size} tokens. Give it larger repositories, or a smaller chunk_size."
+                f"{chunk_size} tokens. Give it larger repositories, or a smaller chunk_size.{left_out}"
             )
 
     def facts() -> dict[str, Any]:

@@ -71,7 +71,7 @@ def build_control_chunks(
         else:
             name, ids = f"random-{number}", random_tokens(number, chunks * size + 1, facts["vocab_size"])
         n_bytes = np.asarray(tokenizer.token_bytes(ids.tolist()), np.int32)
-        tokens = Tokens(ids, n_bytes, np.zeros(1, np.int32), (name,), ())
+        tokens = Tokens(ids, n_bytes, np.zeros(1, np.int32), (name,))
         made.append(cut_chunks(tokens, size, facts["pad_id"], name, source[0].language))
     write_chunks(made, size, output_dir, lambda: _facts(facts, corpus, kind, made))
 

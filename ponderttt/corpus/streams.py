@@ -7,8 +7,8 @@ documents.  With chunks of C tokens, chunk c reads ``x[C·c … C·c+C−1]`` an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -88,8 +88,8 @@ class Tokens:
     n_bytes: Int32[np.ndarray, " L"]
     document_starts: Int32[np.ndarray, " M"]
     document_paths: tuple[str, ...]
-    #: Paths of documents that the tokenizer cannot represent byte for byte, and that were left out.
-    not_lossless: tuple[str, ...]
+    #: Path → reason, for documents that were left out because their tokens do not stand for exactly their bytes.
+    not_lossless: Mapping[str, str] = field(default_factory=dict)
 
 
 def tokenize_documents(
@@ -104,14 +104,14 @@ def tokenize_documents(
     n_bytes: list[int] = []
     starts: list[int] = []
     paths: list[str] = []
-    not_lossless: list[str] = []
+    not_lossless: dict[str, str] = {}
     for document in documents:
         if max_tokens is not None and len(ids) >= max_tokens:
             break
         encoded = tokenizer.encode(document.text)
         sizes = tokenizer.token_bytes(encoded)
         if not encoded or sum(sizes) != len(document.text.encode()) or tokenizer.eot_id in encoded:
-            not_lossless.append(document.path)
+            not_lossless[document.path] = _loss(document.text, encoded, sum(sizes), tokenizer)
             continue
         if ids:
             ids.append(tokenizer.eot_id)
@@ -128,8 +128,21 @@ def tokenize_documents(
         np.asarray(n_bytes[kept], np.int32),
         np.asarray(inside, np.int32),
         tuple(paths[: len(inside)]),
-        tuple(not_lossless),
+        not_lossless,
     )
+
+
+def _loss(text: str, encoded: list[int], n_bytes: int, tokenizer: Tokenizer) -> str:
+    """Say why tokens do not stand for a text."""
+    if not text:
+        return "empty"
+    if tokenizer.eot_id in encoded:
+        return "contains the model's end-of-text token, which the tokenizer recognises in a text"
+    for character in sorted(set(text)):
+        if sum(tokenizer.token_bytes(tokenizer.encode(character))) != len(character.encode()):
+            name = f"{character!r} (U+{ord(character):04X})"
+            return f"contains {name}, which the model's tokenizer does not give back"
+    return f"the tokens of its {len(text.encode())} bytes stand for {n_bytes} bytes"
 
 
 def cut_chunks(tokens: Tokens, chunk_size: int, pad_id: int, stream_id: str, language: str) -> Stream:

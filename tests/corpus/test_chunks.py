@@ -25,7 +25,7 @@ PAD = 1_000
 
 def tokens_of(ids: list[int], n_bytes: list[int]) -> Tokens:
     starts = np.array([0] if ids else [], np.int32)
-    return Tokens(np.array(ids, np.int32), np.array(n_bytes, np.int32), starts, ("a.py",) * len(starts), ())
+    return Tokens(np.array(ids, np.int32), np.array(n_bytes, np.int32), starts, ("a.py",) * len(starts))
 
 
 def stream_of(
@@ -85,7 +85,7 @@ def test_bytes_of_a_stream_are_those_of_its_text_but_the_first_tokens(
     named = [Document(f"{i}.py", text) for i, text in enumerate(documents)]
     stream = stream_of(named, tokenizer, chunk_size, "s")
     tokens = tokenize_documents(named, tokenizer)
-    assert tokens.not_lossless == ()
+    assert not tokens.not_lossless
     total = sum(len(text.encode()) for text in documents)
     assert tokens.n_bytes.sum() == total
     assert stream.n_bytes.sum() == total - tokens.n_bytes[0]
@@ -141,7 +141,8 @@ def test_a_document_that_the_tokenizer_loses_bytes_of_is_left_out_and_named(toke
     # This tokenizer takes the words for the special token, which would end the document in its middle.
     assert tokenizer.eot_id in tokenizer.encode(documents[1].text)
     tokens = tokenize_documents(documents, tokenizer)
-    assert tokens.not_lossless == ("b.py",)
+    reason = "contains the model's end-of-text token, which the tokenizer recognises in a text"
+    assert tokens.not_lossless == {"b.py": reason}
     assert tokens.document_paths == ("a.py", "c.py")
     assert tokens.ids.tolist().count(tokenizer.eot_id) == 1
 

@@ -70,9 +70,7 @@ def model(backbone):
 
 
 def stream_of(tokens: np.ndarray, name: str) -> Stream:
-    whole = Tokens(
-        tokens.astype(np.int32), np.ones(len(tokens), np.int32), np.zeros(1, np.int32), ("a.py",), ()
-    )
+    whole = Tokens(tokens.astype(np.int32), np.ones(len(tokens), np.int32), np.zeros(1, np.int32), ("a.py",))
     return cut_chunks(whole, CHUNK, VOCABULARY, name, "Python")
 
 

@@ -57,7 +57,7 @@ def stream() -> Stream:
     ids[[29, 39]] = END
     starts = np.asarray([0, 30, 40], np.int32)
     return cut_chunks(
-        Tokens(ids, np.ones_like(ids), starts, ("a", "b", "c"), ()), CHUNK, VOCABULARY, "s", "Python"
+        Tokens(ids, np.ones_like(ids), starts, ("a", "b", "c")), CHUNK, VOCABULARY, "s", "Python"
     )
 
 

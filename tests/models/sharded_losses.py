@@ -39,9 +39,9 @@ if len(sys.argv) > 2:
     jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[3]))
 mesh = make_mesh(parse_mesh(sys.argv[1]))
 tokens = np.random.default_rng(0).integers(3, 60, (8, 130)).astype(np.int32)
-text = Tokens(tokens.reshape(-1), np.ones(tokens.size, np.int32), np.zeros(1, np.int32), ("a.py",), ())
+text = Tokens(tokens.reshape(-1), np.ones(tokens.size, np.int32), np.zeros(1, np.int32), ("a.py",))
 stream = cut_chunks(text, 64, 64, "text", "Python")
-few = Tokens(tokens[0], text.n_bytes[:130], text.document_starts, ("a.py",), ())
+few = Tokens(tokens[0], text.n_bytes[:130], text.document_starts, ("a.py",))
 short = cut_chunks(few, 64, 64, "few", "Python")
 fast_weights = FastWeightsConfig(lora=LoRAConfig(rank=4, inner_rate=0.02, token_share=0.25))
 precisions = {"": EXACT, " in int8": Precision(kind="int8"), " in int4": Precision("bfloat16", "int4")}

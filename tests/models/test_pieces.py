@@ -11,7 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ponderttt.cli.complete import prompted
-from ponderttt.cli.score import NOT_GIVEN_BACK
 from ponderttt.corpus.streams import Document
 from ponderttt.errors import PonderTTTError
 from ponderttt.models import tokenizer
@@ -102,11 +101,12 @@ def test_what_changes_the_text_or_can_not_be_used_is_refused() -> None:
 
 
 def test_a_text_with_the_sign_for_a_space_is_named_and_never_continued() -> None:
-    """Of a repository it is left out."""
+    """A file of a repository is left out; the file to continue is an error."""
+    reason = "contains '▁' (U+2581), which the model's tokenizer does not give back"
     notices: list[str] = []
     strange = Document("s.py", "x = '\u2581'\n")
     ids, source = prompted([strange], Document("z.py", "he"), "z.py", READER, notices.append)
     assert source.document_paths == ("z.py",) and ids == READER.encode("he")
-    assert notices == [f"s.py: left out, {NOT_GIVEN_BACK}"]
-    with pytest.raises(PonderTTTError, match=r"s\.py: the model's tokenizer does not give its text back"):
+    assert notices == [f"s.py: left out, {reason}"]
+    with pytest.raises(PonderTTTError, match=re.escape(f"s.py: {reason}")):
         prompted([], strange, "s.py", READER, notices.append)
