@@ -98,12 +98,24 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
     return _jaxpr_flops(needed)
 
 
+class Cost(NamedTuple):
+    """Counted FLOPs and wall-clock seconds."""
+
+    flops: float
+    seconds: float
+
+
 class Measured(NamedTuple):
-    """A result and what it cost: counted FLOPs, wall-clock seconds."""
+    """A result with its counted FLOPs and wall-clock seconds."""
 
     value: Any
     flops: float
     seconds: float
+
+    @property
+    def cost(self) -> Cost:
+        """The cost alone."""
+        return Cost(self.flops, self.seconds)
 
 
 class Program:

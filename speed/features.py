@@ -27,7 +27,7 @@ from ponderttt.corpus.streams import Document, Stream, cut_chunks, tokenize_docu
 from ponderttt.costs import Measured, Program
 from ponderttt.features.frozen import frozen_features
 from ponderttt.features.text import code_metrics
-from ponderttt.frozen.frozen_pass import FrozenModel, chunk_signals, chunk_text
+from ponderttt.frozen.model import FrozenModel, chunk_signals, chunk_text
 from ponderttt.models.backbone import Backbone
 from ponderttt.models.losses import frozen_losses, gradient_sketch
 

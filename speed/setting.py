@@ -16,7 +16,7 @@ import numpy as np
 
 from ponderttt.features.table import FROZEN
 from ponderttt.files.code import run_metadata
-from ponderttt.frozen.streams import StreamChunks
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.models import weights
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.presets import PRESETS, preset
@@ -89,11 +89,11 @@ def parse(description: str, rounds: int) -> Setting:
     return read(parser(description, rounds))[1]
 
 
-def random_stream(number: int, chunks: int) -> StreamChunks:
+def random_stream(number: int, chunks: int) -> FrozenChunks:
     """Random states, features and targets in the shapes of SmolLM2-135M, as the frozen pass would leave them."""
     rng = np.random.default_rng(number)
     shape, ones = (chunks, TOKENS), np.ones(chunks)
-    return StreamChunks(
+    return FrozenChunks(
         stream_id=str(number),
         hidden=rng.normal(size=(*shape, WIDTH)).astype(np.float32),
         targets=rng.integers(0, VOCABULARY, shape, dtype=np.int32),

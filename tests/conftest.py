@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from ponderttt.fast_weights.base import FastWeights
-from ponderttt.frozen.streams import StreamChunks
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.suffix import SuffixWeights
 from ponderttt.names import KINDS
@@ -34,7 +34,7 @@ def suffix() -> SuffixWeights:
 
 
 @pytest.fixture(scope="session")
-def streams() -> list[StreamChunks]:
+def streams() -> list[FrozenChunks]:
     """Three streams of different lengths; the second ends in a half-empty chunk."""
     return [
         make_stream("one", random_tokens(1, 3)),

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
 from ponderttt.features.normalise import Normaliser, fit
 from ponderttt.features.table import FROZEN, NAMES, frozen_index, index
-from ponderttt.frozen.streams import StreamChunks
+from ponderttt.frozen.chunks import FrozenChunks
 
 TOKENS, WIDTH, CHUNKS = 4, 2, 8
 #: What tells; a feature that means something else on real code.
@@ -63,7 +63,7 @@ class PlantedWeights(FastWeights):
         return jax.nn.log_softmax(readout.rows(chunk, None), axis=-1)
 
 
-def planted_stream(name: str, seed: int, pays: float = 0.3, costs: float = -0.3) -> StreamChunks:
+def planted_stream(name: str, seed: int, pays: float = 0.3, costs: float = -0.3) -> FrozenChunks:
     """Half of the chunks pay ``pays`` nats per later token, the others ``costs``; all else is noise."""
     draw = np.random.default_rng(seed)
     gains = draw.permutation(np.where(np.arange(CHUNKS) % 2, pays, costs)).astype(np.float32)
@@ -72,7 +72,7 @@ def planted_stream(name: str, seed: int, pays: float = 0.3, costs: float = -0.3)
     features[:, frozen_index(TELLS)] = np.sign(gains - 1e-3) + 0.2 * draw.normal(size=CHUNKS)
     one = np.ones(CHUNKS)
     shape = (CHUNKS, TOKENS)
-    return StreamChunks(
+    return FrozenChunks(
         stream_id=name,
         hidden=np.broadcast_to(gains[:, None, None], (*shape, WIDTH)).copy(),
         targets=draw.integers(0, 5, shape).astype(np.int32),
@@ -89,20 +89,20 @@ def planted_stream(name: str, seed: int, pays: float = 0.3, costs: float = -0.3)
     )
 
 
-def worth(stream: StreamChunks) -> Float[np.ndarray, " N"]:
+def worth(stream: FrozenChunks) -> Float[np.ndarray, " N"]:
     """What one update after each chunk takes off the mean loss of the stream, nats per token."""
     later = np.arange(CHUNKS)[::-1]
     gains: Float[np.ndarray, " N"] = stream.hidden[:, 0, 0] * later / CHUNKS
     return gains
 
 
-def best_gain(stream: StreamChunks, updates: float) -> float:
+def best_gain(stream: FrozenChunks, updates: float) -> float:
     """What so many updates (the last one in part) take off at best: the oracle at that budget."""
     kept = np.clip(updates - np.arange(CHUNKS), 0.0, 1.0)
     return float(np.sort(worth(stream))[::-1] @ kept)
 
 
-def noise_normaliser(streams: list[StreamChunks]) -> Normaliser:
+def noise_normaliser(streams: list[FrozenChunks]) -> Normaliser:
     """The statistics of the frozen features of streams; those of the loop are taken as they are."""
     rows = np.concatenate([stream.features for stream in streams])
     spread = np.tile([[-1.0], [1.0]], (len(rows) // 2, 1))

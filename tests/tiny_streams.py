@@ -10,7 +10,7 @@ from flax import nnx
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import FROZEN, frozen_index
-from ponderttt.frozen.streams import StreamChunks
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.models.families.llama import block_shapes
 from ponderttt.models.suffix import SuffixWeights
 from ponderttt.settings.fast_weights import (
@@ -47,7 +47,7 @@ def suffix_block() -> SuffixWeights:
     return SuffixWeights(blocks, {"final_norm": jnp.ones(WIDTH)})
 
 
-def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK) -> StreamChunks:
+def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK) -> FrozenChunks:
     """A stream over ``tokens`` whose hidden state at i depends on tokens ≤ i only, as a causal model's does.
 
     ``last`` is the number of real tokens of the last chunk.  States at the split layer are the final ones.
@@ -70,7 +70,7 @@ def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK)
     nll = np.where(mask, total - chosen, 0.0).astype(np.float32)
     features = hidden.reshape(count, -1)[:, 7::29][:, : len(FROZEN)].copy()
     features[:, frozen_index("entropy_mean")] = (entropy * mask).sum(-1) / mask.sum(-1)
-    return StreamChunks(
+    return FrozenChunks(
         stream_id=name,
         hidden=hidden,
         targets=targets,

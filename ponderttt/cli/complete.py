@@ -170,7 +170,7 @@ def _adaptive(
     """Chunk by chunk: what is behind the chunk under way lives in the fast weights."""
     from ponderttt.decoding.adaptive import AdaptiveText
     from ponderttt.decoding.sampling import Chooser
-    from ponderttt.frozen.frozen_pass import FrozenModel
+    from ponderttt.frozen.model import FrozenModel
 
     assert reader.module is not None
     text = AdaptiveText(

@@ -83,7 +83,7 @@ def open_reader(experiment: config.Experiment, request: Request, notice: Callabl
         PonderTTTError: see :func:`open_model`; suffix adaptation with context, a rule without its calibration, a budget that no actions have, a policy that
             was trained for something else, a chunk that does not fit the model's context.
     """
-    from ponderttt.frozen.frozen_pass import check_context
+    from ponderttt.frozen.model import check_context
     from ponderttt.models.suffix import suffix_weights
     from ponderttt.workflow.entry import compilation_cache
 

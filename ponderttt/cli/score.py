@@ -81,7 +81,7 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
     Raises:
         PonderTTTError: see :func:`read_documents` and :func:`open_reader`; or a path is too short to score.
     """
-    from ponderttt.frozen.frozen_pass import FrozenModel
+    from ponderttt.frozen.model import FrozenModel
     from ponderttt.loop.scoring import score_stream
 
     experiment = config.load(request.config_path)

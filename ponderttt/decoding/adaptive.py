@@ -34,8 +34,8 @@ from ponderttt.decoding.cache import (
 )
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk, FastWeights
-from ponderttt.frozen.frozen_pass import FrozenModel
-from ponderttt.frozen.live import LiveStream
+from ponderttt.frozen.live import live_stream
+from ponderttt.frozen.model import FrozenModel
 from ponderttt.loop.arm import initial_state
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
@@ -117,7 +117,7 @@ class AdaptiveText:
         # What a stream of this length will have; chunks are filled in as they come.
         self.stream = _empty_stream(max_tokens, chunk_size, self.backbone.config.pad_id, source)
         self._group = Group(
-            [LiveStream(model, self.stream, context_chunks)], self.backbone.stored_unembedding, suffix
+            [live_stream(model, self.stream, context_chunks)], self.backbone.stored_unembedding, suffix
         )
         self._programs = ModulePrograms(module)
         self._arm = arm_of(method, self._programs, spending, seed)

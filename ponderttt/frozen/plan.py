@@ -85,7 +85,7 @@ def plan(
     Raises:
         PonderTTTError: too few devices, a batch that they do not share evenly, or a chunk beyond the model's context.
     """
-    from ponderttt.frozen.frozen_pass import check_context
+    from ponderttt.frozen.model import check_context
 
     check_context(shape, chunk_size, context_chunks)
     sharing = math.prod(mesh_sizes[axis] for axis in BATCH)

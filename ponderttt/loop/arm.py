@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ponderttt.costs import Cost
 from ponderttt.fast_weights.base import Fast
 from ponderttt.features.loop import History, observe, start
 from ponderttt.features.table import FEATURES, frozen_index
 from ponderttt.loop.controls import Lesson
-from ponderttt.loop.page import Cost, Page
+from ponderttt.loop.page import Page
 from ponderttt.loop.programs import ModulePrograms
 from ponderttt.policies.base import Decision, Observation, Policy
 from ponderttt.seeds import named_key

@@ -17,12 +17,12 @@ from jaxtyping import Int
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk
-from ponderttt.frozen.streams import StreamLike
+from ponderttt.frozen.chunks import FrozenChunks
 
 Lesson = Literal["chunk", "shuffled", "sign_flipped", "other_stream"]
 
 
-def donor_of(streams: Sequence[StreamLike], index: int) -> StreamLike:
+def donor_of(streams: Sequence[FrozenChunks], index: int) -> FrozenChunks:
     """The stream whose chunks ``other_stream`` gives to stream ``index``: the next one, the first after the last.
 
     Raises:

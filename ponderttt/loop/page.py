@@ -5,25 +5,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 
-from ponderttt.costs import Measured
+from ponderttt.costs import Cost, Measured
 from ponderttt.fast_weights.base import Chunk, Readout, as_chunk
-from ponderttt.frozen.streams import StreamLike
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.controls import Lesson, shuffle_chunk
 from ponderttt.loop.programs import ModulePrograms, project
 
 T = TypeVar("T")
-
-
-class Cost(NamedTuple):
-    """Of one chunk of one stream."""
-
-    flops: float
-    seconds: float
 
 
 class Page:
@@ -124,10 +117,10 @@ class Group:
         donors: for each stream another one, whose chunks the control ``other_stream`` learns from.
     """
 
-    streams: Sequence[StreamLike]
+    streams: Sequence[FrozenChunks]
     unembedding: Any
     suffix: Any = None
-    donors: Sequence[StreamLike] = ()
+    donors: Sequence[FrozenChunks] = ()
     _pages: dict[int, Page] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -145,7 +138,7 @@ class Group:
         self._pages.pop(t, None)
 
 
-def _stack(streams: Sequence[StreamLike], index: Sequence[int]) -> Chunk:
+def _stack(streams: Sequence[FrozenChunks], index: Sequence[int]) -> Chunk:
     names = [name for name in Chunk._fields if name != "split" or streams[0].split is not None]
     return as_chunk(
         {name: np.stack([getattr(s, name)[t] for s, t in zip(streams, index, strict=True)]) for name in names}

@@ -10,7 +10,7 @@ from ponderttt.actions import Action
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.files.atomic import atomic_path
 from ponderttt.files.checkpoints import Checkpoints
-from ponderttt.frozen.streams import StreamLike
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.controls import donor_of
 from ponderttt.loop.methods import Spending, arm_of
@@ -38,7 +38,7 @@ class Budget:
 
 def run_arms(
     module: FastWeights,
-    streams: Sequence[StreamLike],
+    streams: Sequence[FrozenChunks],
     unembedding: Any,
     methods: Sequence[MethodName],
     *,
@@ -98,7 +98,7 @@ def run_arms(
 
 def action_costs(
     programs: ModulePrograms,
-    streams: Sequence[StreamLike],
+    streams: Sequence[FrozenChunks],
     unembedding: Any,
     suffix: Any,
     unit: Literal["nominal", "flops"],

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ponderttt.fast_weights.base import FastWeights
-from ponderttt.frozen.frozen_pass import FrozenModel
-from ponderttt.frozen.live import LiveStream
+from ponderttt.frozen.live import live_stream
+from ponderttt.frozen.model import FrozenModel
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
@@ -45,7 +45,7 @@ def score_stream(
     Yields:
         One step per chunk, as soon as the chunk is scored (and learned from).
     """
-    live = LiveStream(model, stream, context_chunks)
+    live = live_stream(model, stream, context_chunks)
     if module is None:
         for t in range(len(live.hidden)):
             yield frozen_step(live, t)

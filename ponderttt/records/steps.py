@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ponderttt.actions import Action
-from ponderttt.frozen.streams import StreamLike
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.records.record import Record, write_records
 from ponderttt.records.step import Step
 
 
-def frozen_step(stream: StreamLike, t: int) -> Step:
+def frozen_step(stream: FrozenChunks, t: int) -> Step:
     """What the plain backbone did with chunk t, taken from the frozen pass: no fast weights, no decision."""
     return Step(
         stream_id=stream.stream_id,
@@ -32,7 +32,7 @@ def frozen_step(stream: StreamLike, t: int) -> Step:
     )
 
 
-def frozen_steps(streams: Sequence[StreamLike]) -> list[Step]:
+def frozen_steps(streams: Sequence[FrozenChunks]) -> list[Step]:
     """:func:`frozen_step` of every chunk."""
     return [frozen_step(stream, t) for stream in streams for t in range(len(stream.mask))]
 

@@ -27,7 +27,7 @@ from ponderttt.fast_weights.base import FastWeights, Readout
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import BASE
 from ponderttt.files.checkpoints import Checkpoints
-from ponderttt.frozen.streams import StreamLike
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.programs import ModulePrograms, project
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.gumbel import temperature_at
@@ -48,7 +48,7 @@ class GateState(NamedTuple):
 
 def train_gate(
     module: FastWeights,
-    streams: Sequence[StreamLike],
+    streams: Sequence[FrozenChunks],
     readout: Readout,
     normaliser: Normaliser,
     config: GateConfig,

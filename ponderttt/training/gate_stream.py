@@ -30,7 +30,7 @@ from ponderttt.fast_weights.memory import Memory
 from ponderttt.features import traced
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import NAMES
-from ponderttt.frozen.streams import StreamLike
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.arm import RECONSTRUCTION_ERROR
 from ponderttt.models.losses import frozen_logits
 from ponderttt.policies.budget import NOMINAL_COSTS
@@ -102,7 +102,7 @@ class Score(NamedTuple):
     error_left: Float[Array, ""]
 
 
-def gate_stream(stream: StreamLike, size: int) -> GateStream:
+def gate_stream(stream: FrozenChunks, size: int) -> GateStream:
     """A stream of at most ``size`` chunks, on the device."""
     count = len(stream.hidden)
     missing = size - count

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ponderttt.actions import Action
 from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout, as_chunk
 from ponderttt.files.checkpoints import Checkpoints
-from ponderttt.frozen.streams import StreamLike
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.seeds import named_key
 from ponderttt.settings.training import TrainingConfig
 
@@ -129,7 +129,7 @@ def entering(module: FastWeights, carried: Fast, begins: Bool[Array, ""]) -> Fas
     return jax.tree.map(leaf, module.reset(), carried)
 
 
-def window_chunks(stream: StreamLike, start: int, size: int) -> Chunk:
+def window_chunks(stream: FrozenChunks, start: int, size: int) -> Chunk:
     """Chunks ``start … start+size−1`` of a stream; beyond its end, chunks that are masked altogether."""
     names = [name for name in Chunk._fields if name != "split" or stream.split is not None]
     parts = {name: np.asarray(getattr(stream, name)[start : start + size]) for name in names}
@@ -144,8 +144,8 @@ def window_chunks(stream: StreamLike, start: int, size: int) -> Chunk:
 
 def train_slow_weights(
     module: FastWeights,
-    training: Sequence[StreamLike],
-    validation: Sequence[StreamLike],
+    training: Sequence[FrozenChunks],
+    validation: Sequence[FrozenChunks],
     readout: Readout,
     config: TrainingConfig,
     seed: int,
@@ -243,7 +243,7 @@ def _compile(
 
 def _validate(
     state: TrainState,
-    validation: Sequence[StreamLike],
+    validation: Sequence[FrozenChunks],
     readout: Readout,
     evaluate: Callable[..., WindowLoss],
     config: TrainingConfig,

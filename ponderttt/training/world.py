@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ponderttt.actions import Action
-from ponderttt.frozen.streams import StreamLike
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.arm import RECONSTRUCTION_ERROR
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
@@ -28,7 +28,7 @@ _HALF = {Action.UPDATE_2: Action.UPDATE_1, Action.UPDATE_4: Action.UPDATE_2}
 Updates = tuple[tuple[int, int], ...]
 
 
-def streams_within(streams: Sequence[StreamLike], vocabulary: int, logits_bytes: float) -> int:
+def streams_within(streams: Sequence[FrozenChunks], vocabulary: int, logits_bytes: float) -> int:
     """How many streams, from the first one on, have frozen float32 logits of so many bytes together."""
     sizes = [4 * vocabulary * int(np.prod(np.shape(stream.targets))) for stream in streams]
     return int(np.searchsorted(np.cumsum(sizes), logits_bytes, side="right"))
@@ -57,7 +57,7 @@ class World:
     def __init__(
         self,
         programs: ModulePrograms,
-        streams: Sequence[StreamLike],
+        streams: Sequence[FrozenChunks],
         unembedding: Any,
         suffix: Any = None,
         memory_bytes: int = 1 << 30,

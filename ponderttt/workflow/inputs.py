@@ -14,13 +14,14 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.atomic import digest
 from ponderttt.files.commands import rebuild
 from ponderttt.files.manifest import MANIFEST, read_manifest
-from ponderttt.frozen.frozen_pass import FrozenModel, open_frozen_pass
+from ponderttt.frozen.frozen_pass import open_frozen_pass
+from ponderttt.frozen.model import FrozenModel
 from ponderttt.models.weights import open_configured, open_unembedding, precision_of
 from ponderttt.settings.model import ModelConfig
 
 if TYPE_CHECKING:
     from ponderttt.fast_weights.base import Readout
-    from ponderttt.frozen.streams import StreamChunks
+    from ponderttt.frozen.chunks import FrozenChunks
     from ponderttt.models.families.family import Shape
     from ponderttt.models.suffix import SuffixWeights
 
@@ -49,7 +50,7 @@ def inputs_digest(*folders: Path | str) -> dict[str, str]:
 class FrozenInputs:
     """A corpus as the frozen pass left it, with the projection that scores it."""
 
-    streams: list[StreamChunks]
+    streams: list[FrozenChunks]
     language: str
     #: [V, D], as the model keeps it.
     unembedding: Any

@@ -22,7 +22,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import index
-from ponderttt.frozen.frozen_pass import FrozenModel
+from ponderttt.frozen.model import FrozenModel
 from ponderttt.loop.methods import Spending
 from ponderttt.loop.scoring import score_stream
 from ponderttt.models.backbone import Backbone, random_backbone

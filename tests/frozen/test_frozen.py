@@ -12,8 +12,9 @@ from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build
-from ponderttt.frozen.frozen_pass import FrozenModel, open_frozen_pass, run_frozen_pass
-from ponderttt.frozen.streams import StreamChunks
+from ponderttt.frozen.chunks import FrozenChunks
+from ponderttt.frozen.frozen_pass import open_frozen_pass, run_frozen_pass
+from ponderttt.frozen.model import FrozenModel
 from ponderttt.loop.methods import Spending, arm_of, protocol_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
@@ -86,7 +87,7 @@ def corpus() -> list[Stream]:
     ]
 
 
-def frozen(model: FrozenModel, streams: Sequence[Stream], folder, context: int = 0) -> list[StreamChunks]:
+def frozen(model: FrozenModel, streams: Sequence[Stream], folder, context: int = 0) -> list[FrozenChunks]:
     run_frozen_pass(
         model.backbone,
         streams,
@@ -124,7 +125,7 @@ SPENDING = Spending(3.0, NOMINAL_COSTS, RulesConfig(), CALIBRATION, learned_poli
 
 
 def steps_of(
-    model: FrozenModel, programs: ModulePrograms, streams: Sequence[StreamChunks], methods: Sequence[str]
+    model: FrozenModel, programs: ModulePrograms, streams: Sequence[FrozenChunks], methods: Sequence[str]
 ) -> dict[str, list[Step]]:
     """Steps of methods with one module; the streams advance together."""
     arms = [arm_of(MethodName(method), programs, SPENDING, 0) for method in methods]
@@ -271,12 +272,12 @@ def test_an_untrained_adapter_without_updates_is_the_plain_arm(kind, model, pass
 )
 def test_scoring_live_equals_scoring_from_the_cache(kind, method, model, programs, corpus, passed):
     suffix = suffix_weights(model.backbone)
-    live = list(score_stream(model, corpus[0], awake(kind), method, SPENDING, suffix=suffix))
+    live = list(score_stream(model, corpus[0], awake(kind), MethodName(method), SPENDING, suffix=suffix))
     cached = steps_of(model, programs[kind], passed[:1], [method])[method]
     for name in ("loss", "action", "features", "flops"):
         assert [getattr(s, name) for s in live] == [getattr(s, name) for s in cached], name
 
 
 def test_the_plain_backbone_scored_live_is_the_frozen_pass(model, corpus, passed):
-    plain = list(score_stream(model, corpus[0], None, "skip", SPENDING))
+    plain = list(score_stream(model, corpus[0], None, MethodName("skip"), SPENDING))
     assert [s.loss for s in plain] == list(passed[0].loss_frozen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import jax
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 
 from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
 from ponderttt.errors import PonderTTTError
+from ponderttt.features.frozen import frozen_features
 from ponderttt.features.table import FROZEN, frozen_index
-from ponderttt.frozen.frozen_pass import FrozenModel, chunk_text, open_frozen_pass, run_frozen_pass
-from ponderttt.frozen.live import LiveStream
+from ponderttt.frozen.frozen_pass import open_frozen_pass, run_frozen_pass
+from ponderttt.frozen.live import live_stream
+from ponderttt.frozen.model import FrozenModel, chunk_text
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.workflow.stages.hidden import keeps_hidden
@@ -173,24 +176,31 @@ def test_with_context_only_the_chunk_s_own_positions_are_kept_and_observed(model
     assert of(wide, "attention_entropy_mean")[1] > of(chunks, "attention_entropy_mean")[1]
 
 
-def test_the_suffix_is_a_known_part_of_the_cost_and_features_are_charged(model, stream, chunks):
+def test_the_suffix_is_a_known_part_of_the_cost(chunks):
     assert np.all((chunks.suffix_flops > 0) & (chunks.suffix_flops < chunks.flops))
     # Two blocks of four on either side; the suffix also observes, the prefix also embeds.
     assert np.all(np.abs(chunks.suffix_flops / chunks.flops - 0.5) < 0.1)
     assert np.all((chunks.suffix_seconds > 0) & (chunks.suffix_seconds < chunks.seconds))
-    run = model.run(stream, 0, 0, None)
-    assert run.features_seconds > 0
-    live = LiveStream(model, stream, 0)
-    assert live.projection_seconds[0] > live._last[1].loss_seconds
+
+
+def test_the_seconds_of_the_features_are_charged(model, stream, monkeypatch):
+    def slow(signals):
+        time.sleep(0.05)
+        return frozen_features(signals)
+
+    model.run(stream, 0, 0, None)
+    monkeypatch.setattr("ponderttt.frozen.model.frozen_features", slow)
+    assert model.run(stream, 0, 0, None).projection_seconds > 0.05
+    assert live_stream(model, stream, 0).projection_seconds[0] > 0.05
 
 
 def test_a_stream_read_live_has_the_same_fields(model, stream, chunks):
-    live = LiveStream(model, stream, 0)
+    live = live_stream(model, stream, 0)
     for t in range(3):
         for name in ("features", "split", "hidden", "suffix_flops", "flops", "projection_flops"):
             assert np.array_equal(getattr(live, name)[t], getattr(chunks, name)[t]), name
-    # Whoever begins in the middle is compared with the chunk before all the same.
-    assert np.array_equal(LiveStream(model, stream, 0).features[2], chunks.features[2])
+    # A reader that starts in the middle compares with the preceding chunk too.
+    assert np.array_equal(live_stream(model, stream, 0).features[2], chunks.features[2])
 
 
 def test_a_model_without_blocks_to_observe_is_refused():

@@ -13,7 +13,7 @@ from ponderttt.actions import Action
 from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
 from ponderttt.files.checkpoints import Checkpoints
-from ponderttt.frozen.streams import StreamChunks
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.methods import Spending, arm_of, protocol_of
 from ponderttt.loop.page import Group
@@ -86,7 +86,7 @@ def run_all(module: FastWeights, streams, unembedding, methods: Sequence[str], *
     return run_arms(module, streams, unembedding, [MethodName(m) for m in methods], **{**given, **options})
 
 
-def changed(stream: StreamChunks, tokens: np.ndarray) -> tuple[StreamChunks, int]:
+def changed(stream: FrozenChunks, tokens: np.ndarray) -> tuple[FrozenChunks, int]:
     """The stream with one token changed, and the position in its chunk of the first loss that may differ."""
     position = CHANGED_CHUNK * CHUNK + CHANGED_TOKEN
     other = tokens.copy()
@@ -165,7 +165,7 @@ def test_learning_from_a_chunk_reaches_the_next_one(perturbed, kind, method):
         assert np.array_equal(a.nll, b.nll)
 
 
-def repeated(seed: int) -> StreamChunks:
+def repeated(seed: int) -> FrozenChunks:
     """A chunk of noise, read four times."""
     once = random_tokens(seed, 1)[:-1]
     return make_stream(f"again {seed}", np.concatenate([np.tile(once, 4), once[:1]]))

@@ -22,7 +22,7 @@ from ponderttt.decoding.adaptive import AdaptiveText
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
 from ponderttt.fast_weights.build import build
-from ponderttt.frozen.frozen_pass import FrozenModel
+from ponderttt.frozen.model import FrozenModel
 from ponderttt.loop.methods import Spending
 from ponderttt.loop.scoring import score_stream
 from ponderttt.models.backbone import Backbone, random_backbone

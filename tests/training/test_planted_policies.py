@@ -18,7 +18,7 @@ from planted import CHUNKS, PlantedWeights, planted_stream, worth
 from ponderttt.actions import Action
 from ponderttt.features import normalise
 from ponderttt.files.checkpoints import Checkpoints
-from ponderttt.frozen.streams import StreamChunks
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
@@ -45,7 +45,7 @@ GAINS = np.array([min(action.steps, 1) for action in Action])
 UNITS = np.array([action.nominal_cost for action in Action], int) - 1
 
 
-def best(stream: StreamChunks, budget: float) -> float:
+def best(stream: FrozenChunks, budget: float) -> float:
     """What the best actions of exactly this mean cost take off the mean loss, by dynamic programming."""
     total = round((budget - 1) * CHUNKS)
     value = np.full(total + 1, -np.inf)
@@ -58,7 +58,7 @@ def best(stream: StreamChunks, budget: float) -> float:
     return float(value[total])
 
 
-def achieved(policy: Policy, streams: Sequence[StreamChunks], seed: int = 0) -> float:
+def achieved(policy: Policy, streams: Sequence[FrozenChunks], seed: int = 0) -> float:
     """What a policy takes off the mean loss of streams, in the loop."""
     arm = Arm("learned", PROGRAMS, policy, "score_first", seed, observes="features")
     steps = run_streams([arm], Group(streams, UNEMBEDDING))["learned"]
@@ -72,7 +72,7 @@ def against_the_oracle(policy: Policy, budget: float) -> float:
     return (achieved(policy, HELD_OUT) - chance) / (oracle - chance)
 
 
-def taught(streams: Sequence[StreamChunks], folder: Path) -> ActorPolicy:
+def taught(streams: Sequence[FrozenChunks], folder: Path) -> ActorPolicy:
     """The policy that PPO makes of the random rule."""
     world = World(PROGRAMS, streams, UNEMBEDDING)
     tables = budget_tables(NOMINAL_COSTS, BUDGET)
@@ -100,7 +100,7 @@ class Unbound:
         return without_rank(state, action, jnp.zeros(()))
 
 
-def regressed(streams: Sequence[StreamChunks]) -> RegressionPolicy:
+def regressed(streams: Sequence[FrozenChunks]) -> RegressionPolicy:
     """The policy of the ridge regression."""
     world = World(PROGRAMS, streams, UNEMBEDDING)
     visits = visit(world, budget_tables(NOMINAL_COSTS, BUDGET), NOMINAL_COSTS, 4, 0, with_gains=True)
