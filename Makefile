@@ -9,7 +9,7 @@ STUDY ?= config.yaml
 HURRY := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help env table smoke test prove parity lint lock status clean
+.PHONY: help env table smoke test prove parity lint schema lock status clean
 
 help:
 	@echo "make table    the whole study: results/paper_table.csv, figures, report (about 40 minutes on 2 cores)"
@@ -18,6 +18,7 @@ help:
 	@echo "make prove    the proofs that take minutes"
 	@echo "make parity   compare with reference implementations in torch and rlax ($(PARITY)); ACCEPT_TERMS=yes: Gemma too"
 	@echo "make lint     formatting, linters, types"
+	@echo "make schema   schemas/config.schema.yaml and docs/configuration.md, from the settings"
 	@echo "make status   what is missing or failed, and the command that runs it"
 	@echo "make clean    remove results (results/, smoke/, ci/, frontier/, learned/, transfer/, stack/); keeps data/ and $(VENV)"
 
@@ -64,6 +65,10 @@ lint: env
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/python .ci/lint_workflow
+
+# The schema for editors and the reference page of the configuration.
+schema: env
+	$(BIN)/python -m ponderttt.settings.reference
 
 # Needs uv.  One version of each package for every Python from 3.11 on; no index address in the file.
 lock:

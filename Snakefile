@@ -5,10 +5,6 @@ from snakemake.utils import min_version
 
 min_version("9.8")
 
-if not workflow.overwrite_configfiles:
-
-    configfile: "config.yaml"
-
 
 include: "rules/common.smk"
 include: "rules/models.smk"

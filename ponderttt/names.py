@@ -7,7 +7,6 @@ text back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ponderttt.errors import ConfigError, unknown
@@ -192,13 +191,6 @@ class FastWeightsName:
     def runs(self, method: MethodName) -> bool:
         """Whether a method makes sense for it: only TTT can be read inside a chunk."""
         return method.base != "in_chunk" or self.kind == "ttt"
-
-
-def check_variants(names: Iterable[str]) -> None:
-    """Raise ConfigError unless ``ppo-{name}`` and ``lora-{name}`` can name each variant."""
-    for name in names:
-        if not _VARIANT.fullmatch(name):
-            raise ConfigError(f"the variant '{name}' must have no characters other than a-z, 0-9 and _")
 
 
 def split_method(method: str) -> tuple[str, str]:

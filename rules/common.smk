@@ -5,17 +5,14 @@ import re
 import sys
 from pathlib import Path
 
-from snakemake.utils import validate
-
 from ponderttt.errors import ConfigError
-from ponderttt.settings.experiment import Experiment
-from ponderttt.settings.mapping import as_mapping, from_mapping
+from ponderttt.settings.experiment import load
+from ponderttt.settings.mapping import as_mapping
 from ponderttt.names import CALIBRATED_METHODS, FastWeightsName, MethodName
 from ponderttt.corpus.packages import select_packages
 from ponderttt.files.atomic import sha256_file
 from ponderttt.settings.corpus import settings_of_files
 from ponderttt.workflow import digests, session
-from ponderttt.workflow.stages.effective import effective
 from ponderttt.files.commands import COMMAND_VARIABLE, DEFAULT_CONFIG, command_of
 from ponderttt.workflow.layout import (
     Layout,
@@ -27,15 +24,18 @@ from ponderttt.workflow.layout import (
 )
 
 try:
-    EXPERIMENT = from_mapping(Experiment, config)
+    EXPERIMENT = load(
+        *(workflow.overwrite_configfiles or [DEFAULT_CONFIG]),
+        overrides=workflow.config_settings.config,
+    )
 except ConfigError as error:
     print(f"ponderttt: {error}", file=sys.stderr)
     sys.exit(1)
 
-validate(config, "../schemas/config.schema.yaml")
-
 # With every default filled in, so that spelling one out reruns nothing.
-CONFIG = effective(EXPERIMENT)
+CONFIG = as_mapping(EXPERIMENT)
+config.clear()
+config.update(CONFIG)
 GRID = EXPERIMENT.grid
 LAYOUT = Layout.of(EXPERIMENT)
 DATA, RESULTS = EXPERIMENT.data_dir, EXPERIMENT.results_dir

@@ -1,16 +1,18 @@
-"""A corpus: which source files of one language and split, where they come from, and which of them are kept.
+"""A corpus: source files of one language and split, their origin, and the filters that choose them (``corpora``).
 
-On its own, so that what a corpus is made with does not depend on the settings of models and policies.
+A module of its own, so that the digest of a corpus does not depend on the settings of models and policies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from ponderttt.errors import ConfigError, unknown
+from pydantic import Field
+
 from ponderttt.settings.hub import ACCESS, HubConfig
+from ponderttt.settings.mapping import KeyProblem, UnknownName, settings
+from ponderttt.settings.values import Count, CountOrZero, Distinct, LocalPath, NotNegative, Share
 
 #: Languages whose source files are known by their names.
 LANGUAGES = ("Python", "JavaScript", "Java", "Go")
@@ -18,91 +20,124 @@ LANGUAGES = ("Python", "JavaScript", "Java", "Go")
 DATASET_KINDS = ("stack_v2", "stack_v3", "text")
 
 
-@dataclass(frozen=True)
+@settings
 class FilterConfig:
-    """Which source files are kept; sizes in bytes, shares in 0..1."""
+    """Filters that choose source files."""
 
-    min_bytes: int = 64
-    max_bytes: int = 1_048_576
-    max_line_length: int = 1_000
-    max_mean_line_length: float = 100.0
-    min_alphanumeric_share: float = 0.25
-    licenses: tuple[str, ...] = (
-        "MIT",
-        "Apache-2.0",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "ISC",
-        "Zlib",
-        "PSF-2.0",
-        "Unlicense",
-        "CC0-1.0",
-        "0BSD",
+    min_bytes: CountOrZero = Field(default=64, description="Size of the smallest file to keep, in bytes.")
+    max_bytes: CountOrZero = Field(
+        default=1_048_576, description="Size of the largest file to keep, in bytes."
     )
-    near_duplicate_threshold: float = 0.7
-    near_duplicate_permutations: int = 250
+    max_line_length: CountOrZero = Field(
+        default=1_000, description="Longest line of a file to keep, in characters."
+    )
+    max_mean_line_length: NotNegative = Field(
+        default=100.0, description="Longest mean line of a file to keep, in characters."
+    )
+    min_alphanumeric_share: Share = Field(
+        default=0.25, description="Smallest fraction of alphanumeric characters in a file to keep."
+    )
+    licenses: Distinct[str] = Field(
+        default=(
+            "MIT",
+            "Apache-2.0",
+            "BSD-2-Clause",
+            "BSD-3-Clause",
+            "ISC",
+            "Zlib",
+            "PSF-2.0",
+            "Unlicense",
+            "CC0-1.0",
+            "0BSD",
+        ),
+        description="Licenses to keep, as SPDX names.",
+    )
+    near_duplicate_threshold: Share = Field(
+        default=0.7,
+        description="Jaccard similarity of word 5-grams from which two files are near duplicates.",
+    )
+    near_duplicate_permutations: Count = Field(default=250, description="Length of a MinHash signature.")
 
 
 def settings_of_files(corpus: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the settings of a corpus out of a dataset those that its files depend on.
+    """Return the settings of a dataset's corpus, as plain values, that its files depend on.
 
-    Neither how many chunks are made of them, nor who may read the dataset and how contents are fetched.
+    Left out: how many chunks are made, who may read the dataset, and how contents are fetched.
     """
     hub = {key: value for key, value in corpus["hub"].items() if key not in ACCESS}
     return {**corpus, "chunks_per_stream": None, "hub": hub}
 
 
-@dataclass(frozen=True)
+@settings
 class CorpusConfig:
-    """Source files of one language and split.
-
-    ``wheel``, ``npm``, ``debian``: the rows of ``packages`` (a CSV list with sha256 and license) that match
-    ``language`` and ``split``, or only those named in ``only``.  ``files``: the folder or checkout ``path``,
-    each of whose top-level folders is a repository unless ``single_repository``.  ``random_tokens`` and ``repeated``:
-    controls made from the chunks of the corpus ``source``: tokens drawn uniformly, and its streams' first chunks over
-    and over.  ``stack_v2``, ``stack_v3``, ``text``: rows of the dataset that ``hub`` names.
-    """
+    """Source files of one language and split."""
 
     kind: Literal[
         "wheel", "npm", "debian", "files", "random_tokens", "repeated", "stack_v2", "stack_v3", "text"
-    ]
-    #: As the dataset calls it; of packages and files one of Python, JavaScript, Java and Go.
-    language: str
-    split: str
-    packages: str | None = None
-    only: tuple[str, ...] = ()
-    path: str | None = None
-    license: str | None = None
-    source: str | None = None
-    single_repository: bool = True
-    max_streams: int | None = None
-    chunks_per_stream: int | None = None
+    ] = Field(
+        description="wheel, npm, debian: pinned packages, those lines of packages that match language and split. files: a "
+        "folder or checkout. random_tokens, repeated: controls made from the chunks of the corpus source, as tokens drawn "
+        "uniformly and as its streams' first chunks over and over. stack_v2, stack_v3, text: rows of the dataset in hub."
+    )
+    language: str = Field(
+        description="Language of the files: Python, JavaScript, Java or Go; for a dataset its own name of the language."
+    )
+    split: str = Field(description="Name of the split; for packages it selects lines of the list.")
+    packages: LocalPath | None = Field(
+        default=None,
+        description="wheel, npm, debian: CSV list of pinned packages, with sha256 and license.",
+    )
+    only: Distinct[str] = Field(
+        default=(), description="wheel, npm, debian: names of the list to use; empty is all."
+    )
+    path: LocalPath | None = Field(default=None, description="files: the folder.")
+    license: str | None = Field(default=None, description="files: SPDX name of your files' license.")
+    source: str | None = Field(
+        default=None, description="random_tokens, repeated: name of the corpus that they are made from."
+    )
+    single_repository: bool = Field(
+        default=True,
+        description="files: true if the folder is one repository, false if each of its top-level folders is one.",
+    )
+    max_streams: Count | None = Field(
+        default=None, description="Largest number of repositories or packages; null is no limit."
+    )
+    chunks_per_stream: Count | None = Field(
+        default=None,
+        description="Largest number of chunks of each stream, from its start; null is no limit.",
+    )
     filters: FilterConfig = FilterConfig()
-    hub: HubConfig | None = None
+    hub: HubConfig | None = Field(
+        default=None, description="stack_v2, stack_v3, text: the dataset, and how it is read."
+    )
 
     def __post_init__(self) -> None:
         if self.is_dataset:
             if self.hub is None:
-                raise ConfigError(f"a corpus of kind {self.kind} needs the key 'hub' (the dataset)")
+                raise self._missing("hub", "the dataset")
             if self.kind == "text" and self.hub.repository is None and self.hub.path is None:
-                raise ConfigError("a corpus of kind text needs the key 'hub.repository' or 'hub.path'")
+                raise self._missing("hub.repository", "or hub.path")
             return
         if self.hub is not None:
-            raise ConfigError(
-                f"a corpus of kind {self.kind} has no key 'hub'; that is for {', '.join(DATASET_KINDS)}"
-            )
+            raise KeyProblem("hub", f"is only for the kinds {', '.join(DATASET_KINDS)}, not for {self.kind}")
         if self.language not in LANGUAGES:
-            raise ConfigError(unknown("language", self.language, LANGUAGES))
-        if self.kind == "files" and not (self.path and self.license):
-            raise ConfigError(
-                "a corpus of kind files needs the keys 'path' and 'license' (the SPDX name of your files' license)"
-            )
-        if self.is_control:
+            raise UnknownName(self.language, LANGUAGES, "language")
+        if self.kind == "files":
+            if not self.path:
+                raise self._missing("path", "the folder")
+            if not self.license:
+                raise self._missing("license", "the SPDX name of your files' license")
+        elif self.is_control:
             for key in ("source", "max_streams", "chunks_per_stream"):
                 if not getattr(self, key):
-                    raise ConfigError(f"a corpus of kind {self.kind} needs the key '{key}'")
-        elif self.kind != "files" and not self.packages:
-            raise ConfigError(f"a corpus of kind {self.kind} needs the key 'packages' (a CSV list)")
+                    raise self._missing(key)
+        elif not self.packages:
+            raise self._missing("packages", "a CSV list")
+
+    def _missing(self, key: str, what: str = "") -> KeyProblem:
+        return KeyProblem(
+            key, f"is missing: a corpus of kind {self.kind} needs it{f' ({what})' if what else ''}"
+        )
 
     @property
     def is_dataset(self) -> bool:
@@ -111,7 +146,7 @@ class CorpusConfig:
 
     @property
     def dataset_config(self) -> str | None:
-        """The configuration of the dataset that is read; ``None`` where it is not asked for one."""
+        """The configuration of the dataset to read; ``None`` if no configuration is named."""
         assert self.hub is not None
         if self.hub.config is not None:
             return self.hub.config or None
@@ -119,10 +154,10 @@ class CorpusConfig:
 
     @property
     def is_running_text(self) -> bool:
-        """Whether its rows are passages of one text, of which none is a copy of another in the sense that files are."""
+        """Whether its rows are passages of one text, which are no copies of one another in the sense that files are."""
         return self.kind == "text" and self.hub is not None and self.hub.repository_column is None
 
     @property
     def is_control(self) -> bool:
-        """Whether it is made from another corpus, to show what can and what cannot be learned."""
+        """Whether it is a control, made from another corpus to show what can and cannot be learned."""
         return self.kind in ("random_tokens", "repeated")

@@ -1,46 +1,67 @@
-"""The experiment: one YAML file as frozen dataclasses; an unknown or bad key is an error that names it."""
+"""The experiment: all settings of a study."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ponderttt.errors import ConfigError, unknown
 from ponderttt.settings.corpus import CorpusConfig
 from ponderttt.settings.fast_weights import FastWeightsSettings
 from ponderttt.settings.grid import GridConfig
 from ponderttt.settings.held_out import shared_rows
+from ponderttt.settings.layers import merged, read_layers
 from ponderttt.settings.learning import LearnedConfig
-from ponderttt.settings.mapping import from_mapping
+from ponderttt.settings.mapping import from_mapping, settings
 from ponderttt.settings.model import ModelConfig
 from ponderttt.settings.rules import RulesConfig
 from ponderttt.settings.statistics import StatisticsConfig
 from ponderttt.settings.training import TrainingConfig
+from ponderttt.settings.values import CountOrZero, FolderName, WorkflowFolder
 
 
-@dataclass(frozen=True)
+@settings
 class Experiment:
-    """The whole study; one YAML file."""
+    """The settings of a study."""
 
-    models: dict[str, ModelConfig]
-    corpora: dict[str, CorpusConfig]
-    grid: GridConfig
-    data_dir: str = "data"
-    results_dir: str = "results"
-    chunk_size: int = 512
-    cache: Literal["on", "off", "auto"] = "auto"
-    #: ``auto`` caches hidden states up to this many bytes per (model, corpus).
-    cache_limit_bytes: int = 20_000_000_000
-    fast_weights: FastWeightsSettings = FastWeightsSettings()  # noqa: RUF009 (frozen)
-    rules: RulesConfig = RulesConfig()  # noqa: RUF009 (frozen)
-    training: TrainingConfig = TrainingConfig()  # noqa: RUF009 (frozen)
-    learned: LearnedConfig = LearnedConfig()  # noqa: RUF009 (frozen)
-    statistics: StatisticsConfig = StatisticsConfig()  # noqa: RUF009 (frozen)
+    models: dict[FolderName, ModelConfig] = Field(
+        description="Backbones by name; only those named in grid.models are fetched."
+    )
+    corpora: dict[FolderName, CorpusConfig] = Field(
+        description="Corpora by name; only those named in grid are fetched."
+    )
+    grid: GridConfig = Field()
+    data_dir: WorkflowFolder = Field(
+        default="data",
+        description="Folder of downloads, models, shards, chunks and hidden states; studies may share it.",
+    )
+    results_dir: WorkflowFolder = Field(
+        default="results",
+        description="Folder of all that depends on the grid; one run of the workflow uses it at a time.",
+    )
+    chunk_size: Annotated[int, Field(ge=2)] = Field(default=512, description="Tokens per chunk.")
+    cache: Literal["on", "off", "auto"] = Field(
+        default="auto", description="Keep hidden states on disk: always, never, or up to cache_limit_bytes."
+    )
+    cache_limit_bytes: CountOrZero = Field(
+        default=20_000_000_000,
+        description="auto keeps the hidden states of a model and corpus if they have at most this many bytes.",
+    )
+    fast_weights: FastWeightsSettings = FastWeightsSettings()
+    rules: RulesConfig = RulesConfig()
+    training: TrainingConfig = TrainingConfig()
+    learned: LearnedConfig = LearnedConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
 
     def __post_init__(self) -> None:
-        if self.chunk_size < 2:
-            raise ConfigError(f"chunk_size is {self.chunk_size}; a chunk has at least 2 tokens")
+        self._check_names()
+        self._check_corpora()
+
+    def _check_names(self) -> None:
+        """Raise ConfigError unless each name in the grid has its settings."""
         for key, names, known in (
             ("grid.models", self.grid.models, self.models),
             ("grid.train_corpus", (self.grid.train_corpus,), self.corpora),
@@ -62,45 +83,41 @@ class Experiment:
             if learning.taken_from is not None and learning.taken_from not in self.grid.models:
                 key = f"learned.variants.{name}.taken_from"
                 raise ConfigError(unknown(key, learning.taken_from, self.grid.models))
+
+    def _check_corpora(self) -> None:
+        """Raise ConfigError unless controls are used as controls, and held-out corpora are held out."""
+        grid = self.grid
         for name, corpus in self.corpora.items():
             source = self.corpora.get(corpus.source or "")
             if corpus.is_control and (source is None or source.is_control):
-                raise ConfigError(f"corpora.{name}.source: '{corpus.source}' is no corpus of source files")
-            if corpus.is_control and name in (self.grid.train_corpus, *self.grid.eval_corpora):
                 raise ConfigError(
-                    f"corpora.{name} is of kind {corpus.kind}; name it in grid.control_corpora, not among what is learned "
-                    "from or held out"
+                    f"corpora.{name}.source must name a corpus of source files, got '{corpus.source}'"
                 )
-        for name in self.grid.control_corpora:
+            if corpus.is_control and name in (grid.train_corpus, *grid.eval_corpora):
+                raise ConfigError(
+                    f"corpora.{name} is of kind {corpus.kind}, a control: name it in grid.control_corpora, not in "
+                    "grid.train_corpus or grid.eval_corpora"
+                )
+        for name in grid.control_corpora:
             if not self.corpora[name].is_control:
                 raise ConfigError(
                     f"grid.control_corpora holds {name}, of kind {self.corpora[name].kind}; a control is of kind "
                     "random_tokens or repeated"
                 )
-        if self.grid.train_corpus in self.grid.eval_corpora:
+        if grid.train_corpus in grid.eval_corpora:
             raise ConfigError(
-                f"grid.train_corpus {self.grid.train_corpus} is also in grid.eval_corpora: nothing would be held out"
+                f"grid.train_corpus {grid.train_corpus} is also in grid.eval_corpora: nothing would be held out"
             )
-        for name in self.grid.eval_corpora:
-            wrong = shared_rows(self.corpora[self.grid.train_corpus], self.corpora[name])
+        for name in grid.eval_corpora:
+            wrong = shared_rows(self.corpora[grid.train_corpus], self.corpora[name])
             if wrong is not None:
                 raise ConfigError(f"corpora.{name} {wrong}")
 
 
-def load(path: Path | str) -> Experiment:
-    """Read an experiment from a YAML file.
+def load(*paths: Path | str, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Read an experiment from study files, later ones on top, and from ``overrides`` on top of them.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or holds a bad key.
+        ConfigError: a file is missing, is not YAML, or extends itself; a key is unknown, missing or has a bad value.
     """
-    import yaml
-
-    try:
-        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: not a readable configuration file: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    return from_mapping(Experiment, mapping)
+    return from_mapping(Experiment, merged(read_layers(paths), overrides or {}))

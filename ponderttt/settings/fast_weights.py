@@ -1,93 +1,100 @@
-"""Settings of every kind of fast weights: the part ``fast_weights`` of the experiment."""
+"""Settings of every kind of fast weights: the section ``fast_weights``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from ponderttt.errors import ConfigError
-from ponderttt.names import check_variants
+from pydantic import Field
+
+from ponderttt.settings.mapping import settings
+from ponderttt.settings.values import Count, Positive, PositiveShare, VariantName
 
 
-@dataclass(frozen=True)
+@settings
 class TTTConfig:
     """TTT-Linear layer on the final hidden state (Sun et al. 2024, arXiv:2407.04620)."""
 
-    heads: int = 1
-    head_dim: int = 64
-    mini_batch: int = 16
-    conv_width: int = 4
-    base_inner_rate: float = 1.0
+    heads: Count = Field(default=1, description="Number of heads.")
+    head_dim: Count = Field(default=64, description="Width of a head.")
+    mini_batch: Count = Field(default=16, description="Tokens per inner step.")
+    conv_width: Count = Field(
+        default=4, description="Taps of the causal convolution, including the current token."
+    )
+    base_inner_rate: Positive = Field(default=1.0, description="Inner learning rate before the learned gate.")
 
 
-@dataclass(frozen=True)
+@settings
 class LoRAConfig:
-    """LoRA on the final hidden state; an update sees ``token_share`` of the chunk (1.0: all of it)."""
+    """LoRA on the final hidden state."""
 
-    rank: int = 16
-    inner_rate: float = 1e-3
-    token_share: float = 1.0
-    #: Which tokens those are: spread evenly over the chunk, or the most uncertain ones of the frozen model.
-    token_choice: Literal["even", "entropy"] = "even"
-    clip_norm: float = 1.0
+    rank: Count = Field(default=16, description="Rank of the adapter.")
+    inner_rate: Positive = Field(default=1e-3, description="Initial learning rate of an update.")
+    token_share: PositiveShare = Field(
+        default=1.0, description="Fraction of the chunk's tokens that an update uses."
+    )
+    token_choice: Literal["even", "entropy"] = Field(
+        default="even",
+        description="Which tokens those are: spread evenly over the chunk, or those of which the frozen model is least "
+        "certain.",
+    )
+    clip_norm: Positive = Field(default=1.0, description="Largest norm of an inner gradient.")
 
 
-@dataclass(frozen=True)
+@settings
 class SuffixConfig:
-    """The MLP down-projections of the last blocks: all of them (``down``) or a low-rank change (``lora``)."""
+    """The MLP down-projections of the last blocks."""
 
-    #: Blocks that are adapted; the model's ``split_layer`` leaves at least so many.
-    blocks: int = 2
-    target: Literal["lora", "down"] = "down"
-    #: Of the low-rank change.
-    rank: int = 16
-    #: In units of F^-½ per element of the matrix (F: inner size of the MLP), for either target.
-    inner_rate: float = 0.02
-    #: Share of the chunk, spread evenly, whose loss an update looks at: at a quarter an update costs six tenths of
-    #: what it costs at one half, and gains three quarters of it (validation streams).
-    token_share: float = 0.25
-    clip_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.blocks < 1:
-            raise ConfigError(f"blocks is {self.blocks}; suffix adaptation adapts at least 1")
-        if self.rank < 1:
-            raise ConfigError(f"rank is {self.rank}; it is at least 1")
-        if not 0 < self.token_share <= 1:
-            raise ConfigError(f"token_share is {self.token_share}; it is greater than 0 and at most 1")
-        if not self.inner_rate > 0:
-            raise ConfigError(f"inner_rate is {self.inner_rate}; it is greater than 0")
+    blocks: Count = Field(
+        default=2,
+        description="Number of adapted blocks, counted from the end; split_layer of the model must leave at least as many.",
+    )
+    target: Literal["lora", "down"] = Field(
+        default="down", description="lora: adapt a low-rank change of the projection. down: adapt all of it."
+    )
+    rank: Count = Field(default=16, description="Rank of the low-rank change.")
+    inner_rate: Positive = Field(
+        default=0.02,
+        description="Initial learning rate of an update, in units of F^-½ per element of the matrix (F: inner size of the "
+        "MLP).",
+    )
+    # At a quarter an update costs six tenths of its cost at a half, and gains three quarters as much (validation streams).
+    token_share: PositiveShare = Field(
+        default=0.25,
+        description="Fraction of the chunk's tokens, spread evenly, whose loss an update uses.",
+    )
+    clip_norm: Positive = Field(default=1.0, description="Largest norm of an inner gradient.")
 
 
-@dataclass(frozen=True)
+@settings
 class MemoryConfig:
-    """Stored (hidden state, next token) pairs that are mixed into the model's distribution."""
+    """Stored pairs of hidden state and next token, mixed into the model's distribution."""
 
-    #: Pairs that are held at most; the oldest go first.
-    capacity: int = 3072
-    #: Where training starts from: softmax temperature⁻¹ of cosine similarities; weight of the memory in the mixture where
-    #: the nearest pair has similarity 0.6 and the frozen prediction 2 nats of entropy; slopes of its logit in both.
-    inverse_temperature: float = 20.0
-    mixing_weight: float = 0.05
-    mixing_similarity: float = 9.0
-    mixing_entropy: float = 0.3
-    #: Of what is fitted; instead of ``training.learning_rate``.
-    learning_rate: float = 0.02
+    capacity: Count = Field(
+        default=3072, description="Largest number of stored pairs; the oldest are dropped."
+    )
+    inverse_temperature: Positive = Field(
+        default=20.0, description="Initial factor of the cosine similarities under the softmax."
+    )
+    mixing_weight: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05,
+        description="Initial weight of the memory in the mixture where the nearest pair has similarity 0.6 and the frozen "
+        "prediction has 2 nats of entropy.",
+    )
+    mixing_similarity: float = Field(
+        default=9.0, description="Initial slope of that weight's logit in the similarity of the nearest pair."
+    )
+    mixing_entropy: float = Field(
+        default=0.3,
+        description="Initial slope of that logit in the entropy of the frozen prediction, per nat.",
+    )
+    learning_rate: Positive = Field(
+        default=0.02, description="Learning rate of its slow weights, instead of training.learning_rate."
+    )
 
-    def __post_init__(self) -> None:
-        if self.capacity < 1:
-            raise ConfigError(f"capacity is {self.capacity}; a memory holds at least 1 pair")
-        if not self.inverse_temperature > 0:
-            raise ConfigError(f"inverse_temperature is {self.inverse_temperature}; it is greater than 0")
-        if not 0 < self.mixing_weight < 1:
-            raise ConfigError(
-                f"mixing_weight is {self.mixing_weight}; it lies between 0 and 1, both excluded"
-            )
 
-
-@dataclass(frozen=True)
+@settings
 class FastWeightsConfig:
-    """Every kind of fast weights with its settings."""
+    """Settings of every kind of fast weights."""
 
     ttt: TTTConfig = TTTConfig()
     lora: LoRAConfig = LoRAConfig()
@@ -95,14 +102,12 @@ class FastWeightsConfig:
     memory: MemoryConfig = MemoryConfig()
 
 
-@dataclass(frozen=True)
+@settings
 class FastWeightsSettings(FastWeightsConfig):
-    """Settings of the study, and by name those of other modules: ``lora-{variant}`` in ``grid.fast_weights``.
+    """Settings of the study's fast weights, and of its variants."""
 
-    A variant states all that is not a default; it takes nothing from the study's own settings.
-    """
-
-    variants: dict[str, FastWeightsConfig] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_variants(self.variants)
+    variants: dict[VariantName, FastWeightsConfig] = Field(
+        default_factory=dict,
+        description="Named settings other than these, used as {kind}-{variant} in grid.fast_weights. A variant starts from "
+        "the defaults, not from the study's settings.",
+    )

@@ -1,75 +1,80 @@
-"""Which arms a study runs."""
+"""The arms that a study runs: the section ``grid``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from ponderttt.errors import ConfigError, unknown
+from pydantic import Field
+
 from ponderttt.names import METHODS, FastWeightsName, MethodName
 from ponderttt.seeds import SEEDS
+from ponderttt.settings.mapping import KeyProblem, UnknownName, settings
+from ponderttt.settings.values import CountOrZero, Distinct
+
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+#: A mean cost between those of SKIP and UPDATE_4.
+Budget = Annotated[float, Field(gt=1.0, lt=12.0)]
 
 
-@dataclass(frozen=True)
+@settings
 class GridConfig:
-    """Which arms the table has."""
+    """The arms of the table."""
 
-    models: tuple[str, ...]
-    fast_weights: tuple[str, ...]
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    train_corpus: str
-    eval_corpora: tuple[str, ...]
-    context_chunks: tuple[int, ...] = (0, 1)
-    #: Mean cost per chunk that every rule is held to, in multiples of one SKIP.
-    budget: float = 3.0
-    #: Further budgets for the rules, whose arms are named ``{method}@{budget}``.
-    more_budgets: tuple[float, ...] = ()
-    #: What a budget counts: nominal costs (1, 3, 6, 12) or the counted FLOPs of what runs, in multiples of SKIP's.
-    budget_unit: Literal["nominal", "flops"] = "nominal"
-    #: Corpora in which nothing (random tokens) or everything (repeats) can be learned, for few arms of the first seed.
-    control_corpora: tuple[str, ...] = ()
+    models: Distinct[str] = Field(min_length=1, description="Names in models.")
+    fast_weights: Distinct[str] = Field(
+        min_length=1,
+        description="ttt, lora, suffix or memory; with -{variant} for settings of fast_weights.variants, and with "
+        "+context_{n} on a backbone that also attends to the n preceding chunks, as in memory+context_1.",
+    )
+    methods: Distinct[str] = Field(
+        min_length=1,
+        description="Fixed: skip, update_1, update_2, update_4. Rules: random, entropy, loss, reconstruction, adaptive, "
+        "schedule. Learned: regression, gumbel_hard, gumbel_soft, ppo. Oracles: greedy_oracle, exhaustive_oracle. Controls: "
+        "shuffled, sign_flipped, other_stream. Protocols: in_chunk (ttt only), transductive. A method that spends a budget may "
+        "name its own, as in entropy@2; a learned one may name a variant, as in ppo-myopic.",
+    )
+    seeds: Distinct[Seed] = Field(
+        min_length=1, description="Seeds; each has one training and one run of every method."
+    )
+    train_corpus: str = Field(description="Corpus that trains the slow weights; never evaluated on.")
+    eval_corpora: Distinct[str] = Field(
+        min_length=1, description="Held-out corpora; each has its own rows in the table."
+    )
+    context_chunks: Distinct[CountOrZero] = Field(
+        default=(0, 1),
+        description="Numbers of preceding chunks that the plain backbone also attends to; each above 0 is an arm context_{n}.",
+    )
+    budget: Budget = Field(
+        default=3.0,
+        description="Mean cost per chunk of every rule, oracle and learned policy, in multiples of one SKIP.",
+    )
+    more_budgets: Distinct[Budget] = Field(
+        default=(), description="Further budgets; their arms are named {method}@{budget}, as in entropy@1.5."
+    )
+    budget_unit: Literal["nominal", "flops"] = Field(
+        default="nominal",
+        description="nominal: budgets count nominal costs (1, 3, 6, 12). flops: they count the FLOPs of what runs. Both in "
+        "multiples of SKIP.",
+    )
+    control_corpora: Distinct[str] = Field(
+        default=(),
+        description="Corpora of kind random_tokens or repeated, on which skip, update_1 and update_4 run with the first seed.",
+    )
 
     def __post_init__(self) -> None:
-        optional = ("context_chunks", "more_budgets", "control_corpora")
-        for key in ("models", "fast_weights", "methods", "seeds", "eval_corpora", *optional):
-            values = getattr(self, key)
-            # Without context_chunks there is no context arm, which is a choice.
-            if not values and key not in optional:
-                raise ConfigError(f"grid.{key} is empty: name at least one")
-            if len(set(values)) != len(values):
-                raise ConfigError(f"grid.{key} names one twice: {list(values)}")
-        for name in map(MethodName.parse, self.methods):
-            # The workflow adds the backbone without fast weights by itself.
-            if name.context is not None:
-                raise ConfigError(unknown("grid.methods", name, METHODS))
         for fast_weights in self.fast_weights:
             FastWeightsName.parse(fast_weights)
-        if "skip" not in self.methods:
-            raise ConfigError(
-                "grid.methods lacks 'skip': without the trained adapter at 0 updates no gain can be told from training"
-            )
-        for seed in self.seeds:
-            if not 0 <= seed < SEEDS:
-                raise ConfigError(f"grid.seeds holds {seed}; a seed is a whole number from 0 to {SEEDS - 1}")
-        for count in self.context_chunks:
-            if count < 0:
-                raise ConfigError(f"grid.context_chunks holds {count}; a number of chunks is 0 or more")
-        for key, budget in [
-            ("budget", self.budget),
-            *(("more_budgets", budget) for budget in self.more_budgets),
-        ]:
-            if not 1.0 < budget < 12.0:
-                raise ConfigError(
-                    f"grid.{key} holds {budget}; a mean cost lies between 1 (SKIP) and 12 (UPDATE_4), both excluded"
-                )
-        if self.budget in self.more_budgets:
-            raise ConfigError(f"grid.more_budgets holds {self.budget}, which is grid.budget: name it once")
         for method in map(MethodName.parse, self.methods):
+            # The workflow adds the backbone without fast weights by itself.
+            if method.context is not None:
+                raise UnknownName(str(method), METHODS, "methods")
+        if "skip" not in self.methods:
+            raise KeyProblem("methods", "lacks 'skip': without it no gain can be told from training")
+        if self.budget in self.more_budgets:
+            raise KeyProblem("more_budgets", f"has {self.budget}, which is grid.budget: name it once")
+        for method in self.all_methods:
             if self.all_methods.count(method) > 1 or method.budget == self.budget:
-                raise ConfigError(
-                    f"grid.methods holds {method}, whose budget is one of the grid's: name it once"
-                )
+                raise KeyProblem("methods", f"has {method}, whose budget is one of the grid's: name it once")
 
     @property
     def all_methods(self) -> tuple[MethodName, ...]:

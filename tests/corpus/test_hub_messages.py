@@ -203,15 +203,21 @@ def test_a_line_that_could_opt_nobody_out_is_refused_by_its_number(line: str, tm
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (lambda: HubConfig(revision="main"), "hub.revision is main; name the commit"),
-        (lambda: HubConfig(path="x", parts=0), "hub.parts is 0"),
-        (lambda: HubConfig(path="x", hash_from=0.5, hash_to=0.5), "0 ≤ from < to ≤ 1"),
-        (lambda: ContentsConfig(connections=0), "contents.connections is 0"),
-        (lambda: ContentsConfig(max_failures=1.0), "contents.max_failures is 1.0"),
-        (lambda: CorpusConfig("stack_v2", "Python", "train"), "needs the key 'hub'"),
+        (lambda: HubConfig(revision="main"), "revision must be the commit of the dataset"),
+        (lambda: HubConfig(path="x", parts=0), "parts must be at least 1, got 0"),
+        (
+            lambda: HubConfig(path="x", hash_from=0.5, hash_to=0.5),
+            "hash_from must be less than hash_to, got 0.5 and 0.5",
+        ),
+        (lambda: ContentsConfig(connections=0), "connections must be at least 1, got 0"),
+        (lambda: ContentsConfig(max_failures=1.0), "max_failures must be less than 1, got 1.0"),
+        (
+            lambda: CorpusConfig("stack_v2", "Python", "train"),
+            "hub is missing: a corpus of kind stack_v2 needs it (the dataset)",
+        ),
         (
             lambda: CorpusConfig("text", "English", "t", hub=HubConfig(revision="0" * 40)),
-            "hub.repository' or 'hub.path",
+            "hub.repository is missing: a corpus of kind text needs it (or hub.path)",
         ),
         (lambda: CorpusConfig("files", "Cobol", "t", path=".", license="MIT"), "unknown 'Cobol'"),
     ],

@@ -398,5 +398,5 @@ def test_the_cost_of_a_read_is_that_of_its_similarities_and_an_update_costs_litt
     ("key", "value"), [("capacity", 0), ("inverse_temperature", 0.0), ("mixing_weight", 1.0)]
 )
 def test_a_memory_that_could_hold_or_find_nothing_is_refused(key, value):
-    with pytest.raises(ConfigError, match=key):
+    with pytest.raises(ConfigError, match=rf"^{key} must be "):
         MemoryConfig(**{key: value})

@@ -330,5 +330,5 @@ def test_cost_follows_what_is_calculated(world: World) -> None:
     "bad", [{"blocks": 0}, {"rank": 0}, {"token_share": 0.0}, {"token_share": 1.5}, {"inner_rate": 0.0}]
 )
 def test_settings_that_mean_nothing_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=rf"^{next(iter(bad))} is "):
+    with pytest.raises(ConfigError, match=rf"^{next(iter(bad))} must be "):
         SuffixConfig(**bad)

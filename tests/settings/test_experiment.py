@@ -88,14 +88,14 @@ def test_what_is_not_written_has_its_default():
 @pytest.mark.parametrize(
     ("path", "where", "nearest"),
     [
-        ("chunk_sise", "config", "chunk_size"),
-        ("grid.seed", "config.grid", "seeds"),
-        ("training.learning_rat", "config.training", "learning_rate"),
-        ("fast_weights.lara", "config.fast_weights", "lora"),
-        ("fast_weights.lora.rnak", "config.fast_weights.lora", "rank"),
-        ("models.tiny.famly", "config.models.tiny", "family"),
-        ("models.tiny.source.sha265", "config.models.tiny.source", "sha256"),
-        ("corpora.ours.filters.min_byte", "config.corpora.ours.filters", "min_bytes"),
+        ("chunk_sise", "the configuration", "chunk_size"),
+        ("grid.seed", "grid", "seeds"),
+        ("training.learning_rat", "training", "learning_rate"),
+        ("fast_weights.lara", "fast_weights", "lora"),
+        ("fast_weights.lora.rnak", "fast_weights.lora", "rank"),
+        ("models.tiny.famly", "models.tiny", "family"),
+        ("models.tiny.source.sha265", "models.tiny.source", "sha256"),
+        ("corpora.ours.filters.min_byte", "corpora.ours.filters", "min_bytes"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_one_at_every_depth(path, where, nearest):
@@ -104,31 +104,32 @@ def test_an_unknown_key_is_named_with_the_nearest_one_at_every_depth(path, where
 
 
 def test_a_key_that_resembles_none_lists_those_that_exist():
-    assert "known: bootstrap_samples, confidence, seed" in refusal(changed("statistics.zzz", 1))
+    assert "known: bootstrap_samples, confidence, seed, allow_missing" in refusal(
+        changed("statistics.zzz", 1)
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "value", "where", "expected"),
     [
-        ("chunk_size", "512", "config.chunk_size", "expected int"),
-        ("chunk_size", 512.0, "config.chunk_size", "expected int"),
-        ("chunk_size", True, "config.chunk_size", "expected int"),
-        ("data_dir", 3, "config.data_dir", "expected str"),
-        ("training.epochs", None, "config.training.epochs", "expected int"),
-        ("training.learning_rate", True, "config.training.learning_rate", "expected float"),
-        ("corpora.ours.single_repository", 1, "config.corpora.ours.single_repository", "expected bool"),
-        ("grid.seeds", 3, "config.grid.seeds", "expected a list"),
-        ("grid.seeds", [0, "one"], "config.grid.seeds[1]", "expected int"),
-        ("grid.models", "tiny", "config.grid.models", "expected a list"),
-        ("models", ["tiny"], "config.models", "expected a mapping"),
-        ("models.tiny", None, "config.models.tiny", "expected a mapping"),
-        ("grid", [], "config.grid", "expected a mapping"),
+        ("chunk_size", "512", "chunk_size", "must be a whole number"),
+        ("chunk_size", 512.0, "chunk_size", "must be a whole number"),
+        ("chunk_size", True, "chunk_size", "must be a whole number"),
+        ("data_dir", 3, "data_dir", "must be text"),
+        ("training.epochs", None, "training.epochs", "must be a whole number"),
+        ("training.learning_rate", True, "training.learning_rate", "must be a number"),
+        ("corpora.ours.single_repository", 1, "corpora.ours.single_repository", "must be true or false"),
+        ("grid.seeds", 3, "grid.seeds", "must be a list"),
+        ("grid.seeds", [0, "one"], "grid.seeds[1]", "must be a whole number"),
+        ("grid.models", "tiny", "grid.models", "must be a list"),
+        ("models", ["tiny"], "models", "must be a mapping"),
+        ("models.tiny", None, "models.tiny", "must be a mapping"),
+        ("grid", [], "grid", "must be a mapping"),
     ],
 )
 def test_a_wrong_type_names_where_it_stands_and_what_was_found(path, value, where, expected):
     message = refusal(changed(path, value))
-    assert message.startswith(f"{where}: {expected}")
-    assert "found" in message
+    assert message.startswith(f"{where} {expected}, got ")
 
 
 def test_a_rate_written_without_a_dot_is_explained():
@@ -140,11 +141,11 @@ def test_a_rate_written_without_a_dot_is_explained():
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("models.tiny.family", "lama", "config.models.tiny.family: unknown 'lama'; did you mean 'llama'?"),
+        ("models.tiny.family", "lama", "models.tiny.family: unknown 'lama'; did you mean 'llama'?"),
         (
             "grid.fast_weights",
             ["lorra"],
-            "config.grid: grid.fast_weights: unknown 'lorra'; did you mean 'lora'?",
+            "grid.fast_weights: unknown 'lorra'; did you mean 'lora'?",
         ),
         ("grid.methods", ["update_3"], "grid.methods: unknown 'update_3'; did you mean 'update_"),
         ("grid.models", ["tinny"], "grid.models: unknown 'tinny'; did you mean 'tiny'?"),
@@ -169,7 +170,8 @@ def test_a_seed_named_twice_is_refused():
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_that_would_equal_another_is_refused(seed):
     """Random keys keep 32 bits: 2**32 would be seed 0 under another name."""
-    assert f"grid.seeds holds {seed}" in refusal(changed("grid.seeds", [0, seed]))
+    message = refusal(changed("grid.seeds", [0, seed]))
+    assert message.startswith("grid.seeds[1] must be ") and message.endswith(f"got {seed}")
 
 
 def test_a_grid_without_its_control_is_refused():
@@ -198,7 +200,7 @@ def test_repositories_of_a_dataset_are_held_out_by_ranges_that_do_not_meet():
     low, high = {**COMMIT, "hash_to": 0.5}, {**COMMIT, "hash_from": 0.5}
     from_mapping(Experiment, of_datasets(low, high))
     message = refusal(of_datasets(low, {**high, "hash_from": 0.4}))
-    assert message.startswith("config: corpora.theirs reads the same rows as the training corpus")
+    assert message.startswith("corpora.theirs reads the same rows as the training corpus")
     assert "hashes from 0 to 0.5 and 0.4 to 1" in message and "ranges of hub.hash_from" in message
     # The dataset that a kind has by default is the same by its name, in any case.
     named = {**COMMIT, "repository": "huggingfacecode/stack-v3-train"}
@@ -235,12 +237,12 @@ def test_a_running_text_is_held_out_by_its_split_and_by_no_hash(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 0, -512])
 def test_a_chunk_without_two_tokens_is_refused(size):
-    assert f"chunk_size is {size}" in refusal(changed("chunk_size", size))
+    assert refusal(changed("chunk_size", size)) == f"chunk_size must be at least 2, got {size}"
 
 
 @pytest.mark.parametrize("budget", [0.5, 1.0, 12.0, 13.0, float("nan")])
 def test_a_budget_that_no_mixture_of_actions_has_is_refused(budget):
-    assert "grid.budget" in refusal(changed("grid.budget", budget))
+    assert refusal(changed("grid.budget", budget)).startswith("grid.budget must be ")
 
 
 def test_a_grid_may_do_without_context_arms():
@@ -248,19 +250,23 @@ def test_a_grid_may_do_without_context_arms():
 
 
 def test_a_negative_number_of_context_chunks_is_refused():
-    assert "grid.context_chunks holds -1" in refusal(changed("grid.context_chunks", [0, -1]))
+    assert (
+        refusal(changed("grid.context_chunks", [0, -1]))
+        == "grid.context_chunks[1] must be at least 0, got -1"
+    )
 
 
 @pytest.mark.parametrize(("kind", "missing"), [("wheel", "package"), ("hub", "repository"), ("path", "path")])
 def test_a_model_source_says_which_key_its_kind_needs(kind, missing):
     message = refusal(changed("models.tiny.source", {"kind": kind}))
-    assert message == f"config.models.tiny.source: model source of kind {kind} needs the key '{missing}'"
+    assert message == f"models.tiny.source.{missing} is missing: a model source of kind {kind} needs it"
 
 
 def test_a_corpus_says_which_key_its_kind_needs():
     corpus = {"language": "Python", "split": "train"}
-    assert "'path' and 'license'" in refusal(changed("corpora.ours", {**corpus, "kind": "files"}))
-    assert "'packages'" in refusal(changed("corpora.ours", {**corpus, "kind": "npm"}))
+    for kind, key in (("files", "path"), ("npm", "packages"), ("repeated", "source"), ("stack_v3", "hub")):
+        message = refusal(changed("corpora.ours", {**corpus, "kind": kind}))
+        assert message.startswith(f"corpora.ours.{key} is missing: a corpus of kind {kind} needs it")
 
 
 @pytest.mark.parametrize("path", ["grid", "models", "grid.seeds", "models.tiny.family"])
@@ -271,7 +277,7 @@ def test_a_missing_key_is_named(path):
     for key in parents:
         place = place[key]
     del place[leaf]
-    assert refusal(mapping) == f"{'.'.join(['config', *parents])}: the key '{leaf}' is missing"
+    assert refusal(mapping) == f"{path} is missing"
 
 
 @pytest.mark.parametrize("name", [2024, True, None])
@@ -296,8 +302,8 @@ def test_the_effective_configuration_reads_back_as_itself():
 
 
 @given(
-    rate=st.floats(allow_nan=False, allow_infinity=False),
-    tokens=st.none() | st.integers(),
+    rate=st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False),
+    tokens=st.none() | st.integers(1),
     seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, unique=True),
 )
 def test_any_setting_survives_a_round_trip_through_yaml(rate, tokens, seeds):
@@ -319,8 +325,8 @@ def test_a_file_reads_as_its_mapping_does(tmp_path):
     [
         (b"grid: [1, 2", "not readable as YAML"),
         (b"\xff\xfe\x00grid", "not readable as YAML"),
-        (b"", "expected a mapping"),
-        (b"- 1\n- 2\n", "expected a mapping"),
+        (b"", "must be a mapping"),
+        (b"- 1\n- 2\n", "must be a mapping"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_one_line(tmp_path, content, says):
@@ -375,18 +381,18 @@ def test_a_further_budget_is_a_further_arm_of_what_spends():
         ("grid.methods", ["skip", "context_1"], "grid.methods: unknown 'context_1'"),
         ("grid.methods", ["skip", "entropy-odd"], "entropy is not trained, so it has no variant"),
         ("grid.methods", ["skip", "ppo-odd"], "learned.variants: unknown 'odd'"),
-        ("learned", {"leave_out": ["cod"]}, "leave_out: unknown 'cod'; did you mean 'code'?"),
-        ("learned", {"variants": {"a b": {}}}, "must have no characters other than a-z"),
-        ("learned", {"ppo": {"warm_start": "ppo"}}, "ppo warm_start: unknown 'ppo'"),
+        ("learned", {"leave_out": ["cod"]}, "learned.leave_out[0]: unknown 'cod'; did you mean 'code'?"),
+        ("learned", {"variants": {"a b": {}}}, "is not usable as the name of a variant"),
+        ("learned", {"ppo": {"warm_start": "ppo"}}, "learned.ppo.warm_start: unknown 'ppo'"),
         ("grid.more_budgets", [3.0], "which is grid.budget: name it once"),
-        ("grid.more_budgets", [12.0], "grid.more_budgets holds 12.0"),
+        ("grid.more_budgets", [12.0], "grid.more_budgets[0] must be less than 12, got 12.0"),
         ("grid.fast_weights", ["suffix+context_1"], "see one chunk at a time"),
         ("grid.fast_weights", ["lora-wide"], "fast_weights.variants: unknown 'wide'"),
-        ("fast_weights", {"variants": {"a b": {}}}, "must have no characters other than a-z"),
+        ("fast_weights", {"variants": {"a b": {}}}, "is not usable as the name of a variant"),
         ("grid.control_corpora", ["ours"], "a control is of kind random_tokens or repeated"),
-        ("rules", {"schedule": ["UPDATE_3"]}, "rules.schedule: unknown 'UPDATE_3'; did you mean 'UPDATE_"),
-        ("rules", {"allocation": [0.5, 0.5]}, "a share of at least 0 for each of SKIP"),
-        ("rules", {"ema_step": 0.0}, "rules.ema_step is 0.0"),
+        ("rules", {"schedule": ["UPDATE_3"]}, "rules.schedule[0]: unknown 'UPDATE_3'; did you mean 'UPDATE_"),
+        ("rules", {"allocation": [0.5, 0.5]}, "must have one share for each of SKIP"),
+        ("rules", {"ema_step": 0.0}, "rules.ema_step must be greater than 0, got 0.0"),
     ],
 )
 def test_a_rule_or_a_control_that_cannot_be_is_named(path, value, says):

@@ -287,7 +287,7 @@ def test_seeds_are_independent(trained, tiny, unembedding, awake_modules, tmp_pa
     [{"epochs": 0}, {"temperature_end": 0.0}, {"warmup_share": 1.5}, {"cost_weight": -1.0}],
 )
 def test_a_bad_setting_is_named(bad):
-    with pytest.raises(ConfigError, match=next(iter(bad))):
+    with pytest.raises(ConfigError, match=rf"^{next(iter(bad))} must be "):
         GateConfig(**bad)
 
 

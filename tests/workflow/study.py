@@ -20,7 +20,7 @@ from tiny_llama import tiny_llama
 LLAMA = tiny_llama()
 ROOT = Path(__file__).resolve().parents[2]
 #: What a checkout needs for the workflow to run.
-PARTS = ("Snakefile", "rules", "workflow_scripts", "schemas", "report", "profiles", "ponderttt")
+PARTS = ("Snakefile", "rules", "workflow_scripts", "report", "profiles", "ponderttt")
 TRAIN = ("json", "email", "logging", "html")
 HELDOUT = ("xml", "http", "wsgiref", "urllib")
 

@@ -29,7 +29,7 @@ def complaints(output: str) -> list[str]:
         ({"grid__sedes": [0]}, "unknown 'sedes'; did you mean 'seeds'?"),
         ({"grid__seeds": []}, "grid.seeds is empty"),
         ({"grid__fast_weights": ["lorra"]}, "did you mean 'lora'?"),
-        ({"chunk_size": 1}, "chunk_size is 1;"),
+        ({"chunk_size": 1}, "chunk_size must be at least 2, got 1"),
     ],
 )
 def test_a_bad_configuration_is_one_line(study: Study, changes: dict[str, object], words: str) -> None:

@@ -66,7 +66,7 @@ def test_it_is_a_row_of_the_table_on_both(two_backbones: Study) -> None:
     ("learned", "said"),
     [
         ({"variants": {"x": {"taken_from": "big"}}}, "learned.variants.x.taken_from: unknown 'big'"),
-        ({"taken_from": "tiny"}, "learned.taken_from is tiny; set it in one of learned.variants"),
+        ({"taken_from": "tiny"}, "learned.taken_from is tiny: set it in one of learned.variants"),
     ],
 )
 def test_a_backbone_that_is_not_in_the_grid_is_named(

@@ -29,15 +29,15 @@ def test_the_budget_curriculum_reaches_the_budget_at_half_and_stays():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PPOConfig(minibatches=3), "ppo minibatches is 3, which does not divide the 64 × 8"),
-        (lambda: PPOConfig(clip=0.0), "ppo clip is 0.0; it is greater than 0"),
-        (lambda: PPOConfig(gamma=1.5), "ppo gamma is 1.5; it is between 0 and 1"),
-        (lambda: PPOConfig(value_clip=0.0), "ppo value_clip is 0.0; it is greater than 0, or null"),
-        (lambda: PPOConfig(epochs=0), "ppo epochs is 0; it is at least 1"),
-        (lambda: PidConfig(smoothing=1.0), "pid smoothing is 1.0; it is at least 0 and less than 1"),
-        (lambda: PidConfig(integral=-0.1), "pid integral is -0.1; it is at least 0"),
+        (lambda: PPOConfig(minibatches=3), "minibatches must divide the 64 × 8 chunks of a rollout, got 3"),
+        (lambda: PPOConfig(clip=0.0), "clip must be greater than 0, got 0.0"),
+        (lambda: PPOConfig(gamma=1.5), "gamma must be at most 1, got 1.5"),
+        (lambda: PPOConfig(value_clip=0.0), "value_clip must be greater than 0, got 0.0"),
+        (lambda: PPOConfig(epochs=0), "epochs must be at least 1, got 0"),
+        (lambda: PidConfig(smoothing=1.0), "smoothing must be less than 1, got 1.0"),
+        (lambda: PidConfig(integral=-0.1), "integral must be at least 0, got -0.1"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(make, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
         make()
