@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,19 +13,14 @@ from ponderttt.models.families.family import Shape
 from ponderttt.models.families.gemma3 import Gemma3Config
 from ponderttt.models.families.gpt2 import GPT2Config
 from ponderttt.models.families.llama import LlamaConfig
-
-
-class Fields(Protocol):
-    """Reads a metadata value of one architecture; an error names the key if it is absent and has no default."""
-
-    def __call__(self, key: str, default: Any = None) -> Any: ...
+from ponderttt.models.gguf_metadata import Metadata
 
 
 class GGUFFamily(NamedTuple):
     """How a GGUF file holds the models of one family."""
 
-    #: ``(fields, vocab_size, tied) → shape``.
-    shape: Callable[[Fields, int, bool], Shape]
+    #: ``(metadata of the architecture, vocab_size, tied) → shape``.
+    shape: Callable[[Metadata, int, bool], Shape]
     #: Name of a block's tensor in the file → in a Hugging Face checkpoint, without the block's own name.
     blocks: Mapping[str, str]
     #: The same of tensors outside of the blocks.
@@ -50,34 +45,53 @@ def gguf_name(family: GGUFFamily, block: str, name: str) -> str:
     return next(k for k, v in family.outer.items() if v == name)
 
 
-def written_as(value: float) -> float:
-    """The decimal number that a float32 of a file was written as: 1e-5, not 9.999999747378752e-06."""
-    return float(str(np.float32(value)))
-
-
-def _shared(fields: Fields, vocab_size: int, tied: bool) -> dict[str, Any]:
-    """What files of every family say alike."""
+def _shared(fields: Metadata, vocab_size: int, tied: bool) -> dict[str, Any]:
+    """Read what files of every family have under the same keys."""
+    if not fields.flag("attention.causal", True):
+        raise PonderTTTError("attention.causal is false; only causal attention is supported")
     return {
         "vocab_size": vocab_size,
-        "layers": fields("block_count"),
-        "width": fields("embedding_length"),
-        "heads": fields("attention.head_count"),
-        "mlp_width": fields("feed_forward_length"),
-        "max_context": fields("context_length"),
+        "layers": fields.whole("block_count"),
+        "width": fields.whole("embedding_length"),
+        "heads": fields.whole("attention.head_count"),
+        "mlp_width": fields.whole("feed_forward_length"),
+        "max_context": fields.whole("context_length"),
         "tied": tied,
     }
 
 
-def _llama_shape(fields: Fields, vocab_size: int, tied: bool) -> LlamaConfig:
-    if fields("rope.scaling.type", "none") != "none":
-        raise PonderTTTError("scaled rotary positions are not supported")
+def _rotary_factor(fields: Metadata, head_dim: int) -> float:
+    """Read by how much positions are divided, as llama.cpp does: linearly if no type is given, and by 1 if it is none.
+
+    Raises:
+        PonderTTTError: positions are scaled in another way, or turn only a part of each head.
+    """
+    kind = fields.text("rope.scaling.type", "linear")
+    if kind not in ("none", "linear"):
+        raise PonderTTTError(f"rotary positions scaled by {kind} are not supported")
+    for key in ("rope.dimension_count", "rope.dimension_count_swa"):
+        if (turned := fields.whole(key, head_dim)) != head_dim:
+            raise PonderTTTError(
+                f"{key} is {turned} and heads have {head_dim} dimensions; partial rotary positions are not supported"
+            )
+    # The older key is of August 2023.
+    factor = fields.number(
+        "rope.scaling.factor", fields.number("rope.scale_linear", 1.0, or_zero=True), or_zero=True
+    )
+    return 1.0 if kind == "none" or factor == 0 else factor
+
+
+def _llama_shape(fields: Metadata, vocab_size: int, tied: bool) -> LlamaConfig:
     shared = _shared(fields, vocab_size, tied)
+    head_dim = fields.whole("attention.key_length", shared["width"] // shared["heads"])
+    if (factor := _rotary_factor(fields, head_dim)) != 1.0:
+        raise PonderTTTError(f"scaled rotary positions (factor {factor}) are not supported in this family")
     return LlamaConfig(
         **shared,
-        kv_heads=fields("attention.head_count_kv", shared["heads"]),
-        head_dim=fields("attention.key_length", shared["width"] // shared["heads"]),
-        rope_base=written_as(fields("rope.freq_base", 10_000.0)),
-        norm_eps=written_as(fields("attention.layer_norm_rms_epsilon")),
+        kv_heads=fields.whole("attention.head_count_kv", shared["heads"]),
+        head_dim=head_dim,
+        rope_base=fields.number("rope.freq_base", 10_000.0),
+        norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
     )
 
 
@@ -94,27 +108,28 @@ def _restore_llama(config: LlamaConfig, name: str, values: np.ndarray) -> np.nda
     return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
-def _gpt2_shape(fields: Fields, vocab_size: int, tied: bool) -> GPT2Config:
-    norm_eps = written_as(fields("attention.layer_norm_epsilon"))
+def _gpt2_shape(fields: Metadata, vocab_size: int, tied: bool) -> GPT2Config:
+    norm_eps = fields.number("attention.layer_norm_epsilon")
     return GPT2Config(**_shared(fields, vocab_size, tied), norm_eps=norm_eps)
 
 
-def _gemma3_shape(fields: Fields, vocab_size: int, tied: bool) -> Gemma3Config:
-    kind = fields("rope.scaling.type", "none")
-    if kind not in ("none", "linear"):
-        raise PonderTTTError(f"rotary positions scaled by {kind} are not supported")
-    shared, head_dim = _shared(fields, vocab_size, tied), fields("attention.key_length")
+def _gemma3_shape(fields: Metadata, vocab_size: int, tied: bool) -> Gemma3Config:
+    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if cap := fields.number(key, 0.0, or_zero=True):
+            raise PonderTTTError(f"{key} is {cap}; capped logits are not supported")
+    shared, head_dim = _shared(fields, vocab_size, tied), fields.whole("attention.key_length")
     return Gemma3Config(
         **shared,
-        kv_heads=fields("attention.head_count_kv"),
+        kv_heads=fields.whole("attention.head_count_kv"),
         head_dim=head_dim,
-        norm_eps=written_as(fields("attention.layer_norm_rms_epsilon")),
-        # Files do not say it: the largest model (62 blocks) divides by the width of a head of the residual stream.
+        norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
+        # Files do not have it: the largest model (62 blocks) divides by the width of a head of the residual stream.
         query_scalar=shared["width"] // shared["heads"] if shared["layers"] == 62 else head_dim,
-        window=fields("attention.sliding_window"),
-        local_rope_base=written_as(fields("rope.freq_base_swa", 10_000.0)),
-        global_rope_base=written_as(fields("rope.freq_base", 1_000_000.0)),
-        global_rope_factor=written_as(fields("rope.scaling.factor", 1.0)) if kind == "linear" else 1.0,
+        window=fields.whole("attention.sliding_window"),
+        local_rope_base=fields.number("rope.freq_base_swa", 10_000.0),
+        global_rope_base=fields.number("rope.freq_base", 1_000_000.0),
+        global_rope_factor=_rotary_factor(fields, head_dim),
+        global_every=fields.whole("attention.sliding_window_pattern", 6),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,8 +101,9 @@ def write_gguf(
     kind: GGMLQuantizationType | None = None,
     splitter: str = "smollm",
     architecture: str = "llama",
+    change: Callable[[GGUFWriter], None] = lambda writer: None,
 ) -> None:
-    """Write a model as llama.cpp's converter does; matrices in type ``kind`` where given."""
+    """Write a model as llama.cpp's converter does; matrices in type ``kind`` where given, metadata after ``change``."""
     writer = begin_gguf(path, architecture, config, splitter)
     writer.add_head_count_kv(config.kv_heads)
     writer.add_rope_freq_base(config.rope_base)
@@ -114,6 +115,7 @@ def write_gguf(
             writer.add_tensor(gguf_name(name), quantised(stored, kind), raw_dtype=kind)
         else:
             writer.add_tensor(gguf_name(name), np.ascontiguousarray(stored))
+    change(writer)
     finish_gguf(writer)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from gguf import GGUFWriter
 from safetensors.numpy import save_file
 
 import model_files as files
@@ -79,8 +81,10 @@ def write_folder(folder: Path, shape: Shape, arrays: Arrays) -> Path:
     return folder
 
 
-def write_gguf(path: Path, shape: Shape, arrays: Arrays) -> Path:
-    """As llama.cpp's converter does: GPT-2's matrices the other way round, Gemma's norms one more."""
+def write_gguf(
+    path: Path, shape: Shape, arrays: Arrays, change: Callable[[GGUFWriter], None] = lambda writer: None
+) -> Path:
+    """Write a file as llama.cpp's converter does: GPT-2's matrices transposed, Gemma's norms with one added."""
     writer = files.begin_gguf(path, shape.family, shape, "gpt-2")
     if isinstance(shape, Gemma3Config):
         writer.add_head_count_kv(shape.kv_heads)
@@ -100,6 +104,7 @@ def write_gguf(path: Path, shape: Shape, arrays: Arrays) -> Path:
         if shape.family == "gemma3" and name.endswith("norm.weight"):
             stored = array + 1
         writer.add_tensor(gguf_name(GGUF_FAMILIES[shape.family], block, name), np.ascontiguousarray(stored))
+    change(writer)
     files.finish_gguf(writer)
     return path
 
