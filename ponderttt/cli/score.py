@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ponderttt.cli.reader import Request, open_reader
 from ponderttt.corpus.filters import EXTENSIONS
-from ponderttt.corpus.folders import read_folder
+from ponderttt.corpus.folders import is_file, read_folder
+from ponderttt.corpus.raw_files import utf8_name
 from ponderttt.corpus.streams import Document, Tokenizer, Tokens, cut_chunks, tokenize_documents
 from ponderttt.errors import PonderTTTError
 from ponderttt.settings import experiment as config
@@ -29,7 +30,7 @@ def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
     Raises:
         PonderTTTError: the one file named cannot be read as text, or a folder has nothing to read.
     """
-    single = path.is_file()
+    single = is_file(path)
     suffixes = {suffix for group in EXTENSIONS.values() for suffix in group}
     wanted = (lambda name: True) if single else (lambda name: Path(name).suffix.lower() in suffixes)
     documents = []
@@ -95,7 +96,7 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
         tokens = tokenized(documents, backbone.tokenizer, notice)
         if len(tokens.not_lossless) == len(documents):
             raise PonderTTTError(f"{path}: nothing left to score; all {len(documents)} files were left out")
-        stream = cut_chunks(tokens, chunk_size, backbone.tokenizer.pad_id, str(path), language)
+        stream = cut_chunks(tokens, chunk_size, backbone.tokenizer.pad_id, utf8_name(str(path)), language)
         if not stream.n_chunks:
             raise PonderTTTError(f"{path}: too short to score; at least two tokens are needed")
         yield from score_stream(

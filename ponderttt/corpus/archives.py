@@ -13,10 +13,10 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from ponderttt.corpus.raw_files import RawFile, every_path, utf8_name
 from ponderttt.errors import CorruptFileError, PonderTTTError
 
 MAX_UNPACKED_BYTES = 2 << 30
@@ -29,24 +29,8 @@ _ZIP_SUFFIXES = (".whl", ".zip")
 _TAR_SUFFIXES = (".tgz", ".tar.gz", ".tar.xz", ".tar")
 
 
-@dataclass(frozen=True)
-class RawFile:
-    """A regular file as it was found; nothing about it has been checked."""
-
-    #: Relative, with forward slashes.
-    path: str
-    #: In bytes.
-    size: int
-    #: ``None`` for a file that was not wanted, or that is larger than the reader was told to hold.
-    content: bytes | None
-
-
-def _everything(path: str) -> bool:
-    return True
-
-
 def read_archive(
-    path: Path | str, wanted: Callable[[str], bool] = _everything, max_file_bytes: int = 1 << 20
+    path: Path | str, wanted: Callable[[str], bool] = every_path, max_file_bytes: int = 1 << 20
 ) -> Iterator[RawFile]:
     """The regular files of an archive in path order; of two members with one name the later one counts.
 
@@ -105,7 +89,7 @@ class _Collector:
         self.held_bytes = 0
 
     def add(self, name: str, size: int, read: Callable[[], bytes]) -> None:
-        path = PurePosixPath(name)
+        path = PurePosixPath(utf8_name(name))
         if path.is_absolute() or ".." in path.parts:
             raise PonderTTTError(f"{self.archive}: refused, since it holds the unsafe path {name!r}")
         key = str(path)

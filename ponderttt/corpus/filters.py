@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ponderttt.corpus.archives import RawFile
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile, blob_id, content_id
+from ponderttt.corpus.raw_files import RawFile
 from ponderttt.settings.corpus import FilterConfig
 
 EXTENSIONS = {

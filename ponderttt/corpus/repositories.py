@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderttt.corpus.archives import RawFile, read_archive
+from ponderttt.corpus.archives import read_archive
 from ponderttt.corpus.filters import Origin, path_reason
-from ponderttt.corpus.folders import git_commit, read_folder
+from ponderttt.corpus.folders import git_commit, is_file, read_folder, subfolders
 from ponderttt.corpus.packages import select_packages
+from ponderttt.corpus.raw_files import RawFile, utf8_name
 from ponderttt.corpus.sources import Progress, fetch_packages, silent
 from ponderttt.errors import PonderTTTError
 from ponderttt.settings.corpus import CorpusConfig
@@ -88,22 +89,22 @@ def find_repositories(
 def _folders(config: CorpusConfig) -> list[Repository]:
     assert config.path is not None and config.license is not None, "the configuration checks both"
     top = Path(config.path)
-    if not top.exists():
-        raise PonderTTTError(f"{top}: no such file or folder; check the key 'path' of the corpus")
-    if config.single_repository or top.is_file():
+    try:
+        single = is_file(top) or config.single_repository
+    except PonderTTTError as error:
+        raise PonderTTTError(f"{error}; check the key 'path' of the corpus") from None
+    if single:
         return [_folder(top, config)]
-    inner = sorted(
-        path for path in top.iterdir() if path.is_dir() and not path.is_symlink() and path.name[0] != "."
-    )
+    inner = subfolders(top)
     repositories = [_folder(path, config) for path in inner]
-    loose = _folder(top, config, frozenset(path.name for path in inner))
+    loose = _folder(top, config, frozenset(utf8_name(path.name) for path in inner))
     has_loose_files = any(path.is_file() for path in top.iterdir())
     return [*repositories, loose] if has_loose_files else repositories
 
 
 def _folder(path: Path, config: CorpusConfig, without: frozenset[str] = frozenset()) -> Repository:
     # "." has no name of its own.
-    name = path.resolve().name
+    name = utf8_name(path.resolve().name)
     commit = git_commit(path)
     origin = Origin(
         repo_name=name,

@@ -7,13 +7,14 @@ import contextlib
 import hashlib
 import os
 import platform
-import subprocess
 import sys
 import time
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ponderttt.files.git import GitError, git
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,11 +94,8 @@ def code_digest() -> str:
 def _git_commit() -> str | None:
     # The second name fails unless this very file is in the commit: an installed copy in a virtual environment inside
     # somebody's repository must not carry that repository's commit.
-    command = ["git", "-C", str(PACKAGE_ROOT), "rev-parse", "HEAD", "HEAD:./__init__.py"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(
-            command, check=True, capture_output=True, encoding="utf-8", errors="replace"
-        ).stdout.split()[0]
+    with contextlib.suppress(GitError):
+        return git(PACKAGE_ROOT, "rev-parse", "HEAD", "HEAD:./__init__.py").decode().split()[0]
     return None
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from archive_makers import deb_bytes, make_wheel, tar_bytes
 from ponderttt.corpus import archives
-from ponderttt.corpus.archives import RawFile, read_archive
+from ponderttt.corpus.archives import read_archive
+from ponderttt.corpus.raw_files import RawFile
 from ponderttt.errors import CorruptFileError, PonderTTTError
 
 FILES = {"pkg/b.py": b"b = 2\n", "pkg/a.py": b"a = 1\n", "pkg/sub/c.py": b"c = 3\n", "LICENSE": b"MIT"}
@@ -114,6 +115,12 @@ def test_wanted_files_beyond_the_limit_of_memory_are_refused(
     with pytest.raises(PonderTTTError, match="of source files"):
         list(read_archive(path))
     assert len(list(read_archive(path, lambda name: name < "5"))) == 11
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
+    name = b"caf\xe9.py".decode("utf-8", "surrogateescape")
+    archive = write(tmp_path / "a.tgz", tar_bytes({name: b"x"}))
+    assert [file.path for file in read_archive(archive)] == [r"caf\xe9.py"]
 
 
 def test_an_unknown_kind_and_a_missing_file_are_errors(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from ponderttt.corpus import dedup
-from ponderttt.corpus.archives import RawFile
 from ponderttt.corpus.dedup import NearDuplicates, deduplicate, drop_overlap, overlap
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile
 from ponderttt.corpus.filters import Origin, filter_files
+from ponderttt.corpus.raw_files import RawFile
 from ponderttt.settings.corpus import FilterConfig
 
 THRESHOLD, PERMUTATIONS = 0.7, 250

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponderttt.corpus.archives import RawFile
 from ponderttt.corpus.drops import DropRow, Drops, drop_rows, format_drop_report
 from ponderttt.corpus.files import SourceFile, from_table, to_table
 from ponderttt.corpus.filters import Origin, filter_files, license_allowed, path_reason, stated_licenses
+from ponderttt.corpus.raw_files import RawFile
 from ponderttt.settings.corpus import FilterConfig
 
 ORIGIN = Origin("pond", "Python", "MIT", "wheel:pond==1.0", "train")

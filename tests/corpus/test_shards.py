@@ -145,6 +145,21 @@ def test_each_folder_is_a_repository_when_asked_for(tmp_path: Path, code_files: 
     assert {f.repo_name for f in read_shards(tmp_path / "one", REBUILD)} == {"a"}
 
 
+def test_ignored_folders_are_no_repositories_and_names_may_hold_any_bytes(
+    tmp_path: Path, code_files: list[Path]
+) -> None:
+    texts = {name: path.read_text() for name, path in zip(("a/x.py", "build/y.py"), code_files, strict=False)}
+    top = make_checkout(tmp_path / "many", {**texts, ".gitignore": "build/\n"})
+    bad = top / os.fsdecode(b"bad\xff")
+    bad.mkdir()
+    shutil.copy(code_files[2], bad / os.fsdecode(b"caf\xe9.py"))
+    build_shards(folder_corpus(top, single_repository=False), "mine", tmp_path, tmp_path / "shards")
+    assert [(f.repo_name, f.path) for f in read_shards(tmp_path / "shards", REBUILD)] == [
+        ("a", "x.py"),
+        (r"bad\xff", r"caf\xe9.py"),
+    ]
+
+
 def test_an_empty_corpus_is_an_error_that_counts_the_drops(tmp_path: Path, checkout: Path) -> None:
     config = folder_corpus(checkout, filters=FilterConfig(licenses=("Apache-2.0",)))
     with pytest.raises(PonderTTTError) as caught:

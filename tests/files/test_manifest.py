@@ -203,13 +203,13 @@ def test_the_run_that_made_a_file_is_on_record():
     json.dumps(run)
 
 
-def test_an_installed_copy_does_not_claim_the_commit_of_the_repository_around_it(tmp_path):
+def test_an_installed_copy_does_not_claim_the_commit_of_the_repository_around_it(tmp_path, monkeypatch):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "theirs"], check=True)
     installed = tmp_path / "site-packages" / "ponderttt"
     installed.mkdir(parents=True)
-    for name in ("__init__.py", "files/__init__.py", "files/code.py"):
+    for name in ("__init__.py", "files/__init__.py", "files/code.py", "files/git.py"):
         (installed / name).parent.mkdir(exist_ok=True)
         shutil.copy(code.PACKAGE_ROOT / name, installed / name)
     program = "import ponderttt.files.code as p; print(p._git_commit())"
@@ -218,6 +218,8 @@ def test_an_installed_copy_does_not_claim_the_commit_of_the_repository_around_it
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "ours"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    # Set in a hook of another repository.
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     assert subprocess.run(ask, cwd=installed.parent, capture_output=True, text=True).stdout == head
 
 
