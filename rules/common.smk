@@ -13,7 +13,7 @@ from ponderttt.corpus.packages import select_packages
 from ponderttt.files.atomic import sha256_file
 from ponderttt.settings.corpus import settings_of_files
 from ponderttt.workflow import digests, session
-from ponderttt.files.commands import COMMAND_VARIABLE, DEFAULT_CONFIG, command_of
+from ponderttt.files.commands import DEFAULT_CONFIG, OPTIONS_VARIABLE, study_options
 from ponderttt.workflow.layout import (
     Layout,
     fast_weights_on,
@@ -51,9 +51,9 @@ FIGURES = {
     for name in figure_names(GRID.methods)
 }
 
-# For jobs' messages and manifests.
-os.environ[COMMAND_VARIABLE] = command_of(
-    next(iter(workflow.overwrite_configfiles or []), DEFAULT_CONFIG)
+# For the commands in jobs' messages and manifests.
+os.environ[OPTIONS_VARIABLE] = study_options(
+    workflow.overwrite_configfiles, workflow.config_settings.config
 )
 
 

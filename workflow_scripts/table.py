@@ -1,6 +1,5 @@
 """Rule ``table``."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from ponderttt.workflow.entry import job
 snakemake: Any
 
 with job(snakemake.log[0], snakemake.threads):
-    from ponderttt.files.commands import COMMAND_VARIABLE
+    from ponderttt.files.commands import workflow_command
     from ponderttt.settings.mapping import from_mapping
     from ponderttt.settings.statistics import StatisticsConfig
     from ponderttt.workflow.stages.table import make_table
@@ -21,7 +20,7 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.output.table,
         snakemake.output.seeds,
         snakemake.output.guide,
-        command=f"{os.environ.get(COMMAND_VARIABLE, 'snakemake')} {snakemake.output.table}",
+        command=workflow_command(snakemake.output.table),
         control_corpora=snakemake.params.control_corpora,
         model_manifests=list(snakemake.input.models),
     )

@@ -12,7 +12,6 @@ from ponderttt.cli.reader import Reader, Request, open_reader
 from ponderttt.cli.score import language_of, read_documents, tokenized
 from ponderttt.corpus.streams import Document, Tokenizer, tokenize_documents
 from ponderttt.errors import PonderTTTError
-from ponderttt.settings import experiment as config
 
 if TYPE_CHECKING:
     from ponderttt.decoding.adaptive import Source
@@ -83,9 +82,8 @@ def complete_text(
         raise PonderTTTError(f"max_tokens is {continuation.max_tokens}; it is from 1 to {MOST_TOKENS}")
     if not prompt:
         raise PonderTTTError("the prompt is empty; there is nothing to continue")
-    experiment = config.load(request.config_path)
     documents = [document for path in repository for document in read_documents(path, notice)]
-    reader = open_reader(experiment, request, notice)
+    reader = open_reader(request, notice)
     tokenizer = reader.backbone.tokenizer
     assert tokenizer is not None
     ids, source = prompted(documents, Document(file.name, prompt), str(file), tokenizer, notice)
@@ -95,7 +93,7 @@ def complete_text(
     tokens = (
         _frozen(reader, ids, continuation, ends)
         if reader.module is None
-        else _adaptive(reader, ids, source, request, continuation, ends, chunk_read)
+        else _adaptive(reader, ids, source, continuation, ends, chunk_read)
     )
     text = TextStream(tokenizer.decode, continuation.stops)
     begin = None
@@ -162,7 +160,6 @@ def _adaptive(
     reader: Reader,
     ids: list[int],
     source: Source,
-    request: Request,
     continuation: Continuation,
     ends: frozenset[int],
     chunk_read: Callable[[Step], None],
@@ -179,10 +176,10 @@ def _adaptive(
         reader.method,
         reader.spending,
         chunk_size=reader.chunk_size,
-        context_chunks=request.context_chunks,
+        context_chunks=reader.context_chunks,
         max_tokens=len(ids) + continuation.max_tokens,
         suffix=reader.suffix,
-        seed=request.seed,
+        seed=reader.seed,
         source=source,
     )
     for step in text.read(ids):

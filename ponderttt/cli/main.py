@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ import click
 from ponderttt import __version__
 from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
-from ponderttt.names import KINDS, NAMED_POLICIES, SPENDING_RULES
+from ponderttt.files.commands import DEFAULT_CONFIG, study_of
+from ponderttt.names import KINDS, NAMED_POLICIES, SPENDING_RULES, FastWeightsName, MethodName
 from ponderttt.seeds import SEEDS
 
 if TYPE_CHECKING:
@@ -22,25 +23,28 @@ if TYPE_CHECKING:
     from ponderttt.records.step import Step
 
 
+SKIP = MethodName("skip")
 _SEED = click.IntRange(0, SEEDS - 1)
 _FROM_0, _FROM_1 = click.IntRange(min=0), click.IntRange(min=1)
 
 
-class _PolicyName(click.ParamType[str]):
-    """A method that needs no training, or the folder of a trained policy."""
+class _Policy(click.ParamType[MethodName | Path]):
+    """The name of a policy that needs no training, or the folder of a trained one."""
 
     name = "policy"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> MethodName | Path:
         if value.lower() in NAMED_POLICIES:
-            return value.lower()
+            return MethodName(value.lower())
         if not Path(value).is_dir():
             self.fail(
                 f"{value!r} is not one of {', '.join(NAMED_POLICIES)}, nor the folder of a trained policy",
                 param,
                 ctx,
             )
-        return value
+        return Path(value)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return f"[{'|'.join(NAMED_POLICIES)}|FOLDER]"
@@ -55,10 +59,22 @@ def commands() -> None:
     """
 
 
+def _study(context: click.Context, _: click.Parameter, config_path: str) -> str:
+    """Have messages name the commands of this study as long as the command runs."""
+    context.with_resource(study_of(config_path))
+    return config_path
+
+
+_CONFIG = click.option(
+    "--config",
+    "config_path",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    callback=_study,
+    help="Configuration file of the study.",
+)
 _READING = (
-    click.option(
-        "--config", "config_path", default="config.yaml", show_default=True, help="Where models are named."
-    ),
+    _CONFIG,
     click.option(
         "--model",
         "model_name",
@@ -74,8 +90,7 @@ _READING = (
     ),
     click.option(
         "--policy",
-        "method",
-        type=_PolicyName(),
+        type=_Policy(),
         default="update_1",
         show_default=True,
         help="What decides after each chunk: always the same action, a rule that holds the budget, or the folder of a "
@@ -113,30 +128,39 @@ def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
     return reduce(lambda inner, option: option(inner), reversed(_READING), command)
 
 
-def _request(options: Mapping[str, Any]) -> Request:
-    """The request that these options state; options that contradict each other are named."""
+def _request(
+    config_path: str,
+    model_name: str | None,
+    kind: str,
+    policy: MethodName | Path,
+    context_chunks: int,
+    **options: Any,
+) -> Request:
+    """Return the request that the options of :data:`_READING` make; refuse options that contradict each other."""
     from ponderttt.cli.reader import Request
+    from ponderttt.settings.experiment import load
 
-    options = dict(options)
-    asked = (
-        click.get_current_context().get_parameter_source("method") is click.core.ParameterSource.COMMANDLINE
+    chosen = (
+        click.get_current_context().get_parameter_source("policy") is click.core.ParameterSource.COMMANDLINE
     )
-    if options["kind"] == "none" and options["method"] != "skip":
-        if asked:
+    if kind == "none" and policy != SKIP:
+        if chosen:
             raise PonderTTTError(
-                f"--fast-weights none has nothing to update; use --policy skip instead of {options['method']}"
+                f"--fast-weights none has nothing to update; use --policy skip instead of {policy}"
             )
-        options["method"] = "skip"
-    named = options["method"] in NAMED_POLICIES
-    if options["budget"] is not None and named and options["method"] not in SPENDING_RULES:
-        raise PonderTTTError(
-            f"--policy {options['method']} holds no budget; leave --budget out, or choose one of {', '.join(SPENDING_RULES)}"
-        )
-    if options["model_name"] is None:
-        from ponderttt.settings.experiment import load
-
-        options["model_name"] = load(options["config_path"]).grid.models[0]
-    return Request(**options)
+        policy = SKIP
+    if options["budget"] is not None and isinstance(policy, MethodName) and not policy.is_budgeted:
+        rules = ", ".join(SPENDING_RULES)
+        raise PonderTTTError(f"--policy {policy} has no budget; leave --budget out, or choose one of {rules}")
+    experiment = load(config_path)
+    return Request(
+        experiment=experiment,
+        model_name=model_name or experiment.grid.models[0],
+        fast_weights=None if kind == "none" else FastWeightsName(kind, context=context_chunks),
+        policy=policy,
+        context_chunks=context_chunks,
+        **options,
+    )
 
 
 def _notice(text: str) -> None:
@@ -153,10 +177,10 @@ def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     A chunk is scored before it is learned from.  Losses are nats per token.  A rule says why it decided: its signal, the
     rank of that among chunks of training streams, and the ranks from which each update begins.
     """
-    request = _request(options)
+    request = _request(**options)
     from ponderttt.cli.score import score_paths
 
-    signal = request.method if request.method in NAMED_POLICIES else "score"
+    signal = str(request.policy) if isinstance(request.policy, MethodName) else "score"
     for number, step in enumerate(score_paths(paths, request, _notice)):
         if as_json:
             click.echo(json.dumps(_as_json(step)))
@@ -223,7 +247,7 @@ def complete(
     The repository and FILE are read chunk by chunk; after each chunk the policy decides how much the fast weights learn from
     it, also from chunks that are generated.  With --fast-weights none the whole text is the model's context instead.
     """
-    request = _request(options)
+    request = _request(**options)
     from ponderttt.cli.complete import Continuation, Summary, complete_text
     from ponderttt.decoding.sampling import Sampling
 
@@ -262,7 +286,7 @@ def _text_of(file: Path) -> str:
 
 
 @commands.command()
-@click.option("--config", "config_path", default="config.yaml", show_default=True)
+@_CONFIG
 def status(config_path: str) -> None:
     """List the arms that are missing or failed, with the command that runs what is missing."""
     from ponderttt.cli.status import report

@@ -1,24 +1,21 @@
-"""What ``ponderttt score`` and ``ponderttt complete`` read with: a model, fast weights and a policy, opened together."""
+"""Open what ``ponderttt score`` and ``ponderttt complete`` read with: a model, fast weights and a policy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ponderttt.errors import PonderTTTError
+from ponderttt.cli.studies import Adapter
+from ponderttt.errors import PonderTTTError, unknown
 from ponderttt.files.atomic import sha256_file
 from ponderttt.files.commands import rebuild
-from ponderttt.files.manifest import MANIFEST
-from ponderttt.names import (
-    CALIBRATED_METHODS,
-    NAMED_POLICIES,
-    NO_CONTEXT,
-    FastWeightsName,
-    MethodName,
-)
-from ponderttt.settings import experiment as config
+from ponderttt.files.folder import Folder
+from ponderttt.files.manifest import check_facts
+from ponderttt.names import NO_CONTEXT, SPENDING_RULES, FastWeightsName, MethodName
+from ponderttt.settings.experiment import Experiment
+from ponderttt.settings.mapping import as_mapping
 from ponderttt.settings.rules import RulesConfig
 from ponderttt.workflow.layout import Layout
 
@@ -27,29 +24,32 @@ if TYPE_CHECKING:
     from ponderttt.loop.methods import Spending
     from ponderttt.models.backbone import Backbone
     from ponderttt.models.suffix import SuffixWeights
-    from ponderttt.policies.trained import Trained
+
+Notice = Callable[[str], None]
+#: Digest of an adapter that was not trained.
+UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
 class Request:
-    """With what to read, and how.
+    """What to read with, and how.
 
     Attributes:
-        kind: of the fast weights; ``none`` is the plain backbone.
-        method: what decides after each chunk: a fixed action, a rule, or the folder of a trained policy.
-        budget: of a rule, mean nominal cost per chunk; ``None`` is the configuration's.
-        config_path: the configuration that names models and settings.
-        model_name: a model of it.
-        seed: which trained adapter of the study, and of random decisions.
-        slow_weights: another trained adapter.
+        experiment: the configuration.
+        model_name: a model of the configuration.
+        fast_weights: fast weights with their context; None is the plain backbone.
+        policy: a fixed action or a rule, or the folder of a trained policy.
+        budget: mean nominal cost per chunk; None is the configuration's, or the one that the policy was trained with.
+        seed: seed of the study's adapter and of random decisions.
+        slow_weights: file of an adapter to use instead of the study's.
         context_chunks: chunks before each one that the backbone sees.
     """
 
-    kind: str
-    method: str
-    budget: float | None
-    config_path: str
+    experiment: Experiment
     model_name: str
+    fast_weights: FastWeightsName | None
+    policy: MethodName | Path
+    budget: float | None
     seed: int
     slow_weights: Path | None
     context_chunks: int
@@ -57,15 +57,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Reader:
-    """Everything that a request needs, ready.
+    """A model, fast weights and a policy, ready to read.
 
     Attributes:
         backbone: the frozen model, with its tokenizer.
-        module: fast weights; ``None`` is the plain backbone.
+        module: fast weights; None is the plain backbone.
         method: what decides after each chunk.
-        spending: the budget of rules, and what they know.
+        spending: the budget, and what the policy knows.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
         chunk_size: tokens of a chunk.
+        context_chunks: chunks before each one that the backbone sees.
+        seed: seed of random decisions.
     """
 
     backbone: Backbone
@@ -74,157 +76,142 @@ class Reader:
     spending: Spending
     suffix: SuffixWeights | None
     chunk_size: int
+    context_chunks: int
+    seed: int
 
 
-def open_reader(experiment: config.Experiment, request: Request, notice: Callable[[str], None]) -> Reader:
-    """Open what a request names of an experiment.
+def open_reader(request: Request, notice: Notice) -> Reader:
+    """Open what a request names.
 
     Raises:
-        PonderTTTError: see :func:`open_model`; suffix adaptation with context, a rule without its calibration, a budget that no actions have, a policy that
-            was trained for something else, a chunk that does not fit the model's context.
+        PonderTTTError: a budget that no actions have, an unknown model, an adapter, calibration or
+            policy that is missing, damaged or made for something else, or a chunk that does not fit the model's context.
     """
     from ponderttt.frozen.model import check_context
     from ponderttt.models.suffix import suffix_weights
     from ponderttt.workflow.entry import compilation_cache
+    from ponderttt.workflow.inputs import CACHE_FOLDER
+    from ponderttt.workflow.stages.arms import calibration_of
 
-    if _name(request).misses_context:
+    experiment, name = request.experiment, request.fast_weights
+    if name is not None and name.misses_context:
         raise PonderTTTError(
-            f"--context-chunks {request.context_chunks}: {NO_CONTEXT}; leave it out, or use other fast weights"
+            f"--context-chunks {name.context}: {NO_CONTEXT}; leave it out, or use other fast weights"
         )
-    trained = None if request.method in NAMED_POLICIES else _open_trained(request)
-    spending = _spending(experiment, request) if trained is None else _learned_spending(request, *trained)
+    # What can be refused is refused before the model is read, which takes seconds.
+    method, spending, facts = _policy(request)
+    adapter = None if name is None else Adapter(Layout.of(experiment), request.model_name, name, request.seed)
+    if adapter is not None and method.is_calibrated:
+        adapter.check_calibration(method)
+    compilation_cache(Path(experiment.data_dir) / CACHE_FOLDER)
     backbone = open_model(experiment, request.model_name, notice)
     check_context(backbone.config, experiment.chunk_size, request.context_chunks)
-    compilation_cache(Path(experiment.data_dir) / ".jax_cache")
-    module = None if request.kind == "none" else _module(experiment, request, backbone, notice)
-    if trained is not None:
-        _check_fits(trained[1], experiment, request, backbone)
+    module = None
+    if adapter is not None:
+        module, digest = _module(experiment, adapter, request.slow_weights, backbone, notice)
+        digests = {"model_digest": backbone.digest, "module_digest": digest}
+        if method.is_calibrated:
+            spending = replace(spending, calibration=calibration_of(adapter.calibration, **digests))
+        if isinstance(request.policy, Path):
+            check_facts(request.policy, facts, rebuild(Folder(request.policy).manifest), **digests)
     return Reader(
         backbone,
         module,
-        MethodName(request.method) if trained is None else trained[0].name,
+        method,
         spending,
-        suffix_weights(backbone) if request.kind == "suffix" else None,
+        suffix_weights(backbone) if name is not None and name.kind == "suffix" else None,
         experiment.chunk_size,
+        request.context_chunks,
+        request.seed,
     )
 
 
-def open_model(experiment: config.Experiment, name: str, notice: Callable[[str], None]) -> Backbone:
-    """A model of the configuration, fetched and converted now if the study has not done so yet."""
+def open_model(experiment: Experiment, name: str, notice: Notice) -> Backbone:
+    """Open a model of the configuration; fetch and convert it first if no study has done so.
+
+    Raises:
+        PonderTTTError: an unknown model, a source that cannot be read, or a folder that was converted from another one.
+    """
     from ponderttt.models.weights import convert, open_configured
 
     if name not in experiment.models:
-        raise PonderTTTError(
-            f"--model {name}: the configuration names no such model; known: {', '.join(experiment.models)}"
-        )
+        raise PonderTTTError(unknown("--model", name, experiment.models))
     layout, settings = Layout.of(experiment), experiment.models[name]
-    folder = layout.model(name).path
-    if not (folder / MANIFEST).exists():
+    folder = layout.model(name)
+    if not folder.exists:
         notice(f"fetching and converting {name} into {folder} (once)")
-        convert(settings, layout.downloads, folder)
-    return open_configured(settings, folder, rebuild(folder / MANIFEST))
+        convert(settings, layout.downloads, folder.path)
+    return open_configured(settings, folder.path, rebuild(folder.manifest))
 
 
-def _name(request: Request) -> FastWeightsName:
-    return FastWeightsName(request.kind, context=request.context_chunks)
-
-
-def _spending(experiment: config.Experiment, request: Request) -> Spending:
-    """The budget, and for a rule that looks at a signal what the study's training streams say of it."""
+def _policy(request: Request) -> tuple[MethodName, Spending, dict[str, Any]]:
+    """Return the method and what it may spend; for a trained policy also the facts of its manifest."""
     from ponderttt.loop.methods import Spending, policy_for
     from ponderttt.policies.budget import NOMINAL_COSTS
-    from ponderttt.workflow.stages.arms import calibration_of
 
-    calibration = None
-    if request.method in CALIBRATED_METHODS and request.kind != "none":
-        layout = Layout.of(experiment)
-        folder = layout.calibration(request.model_name, _name(request), request.seed).path
-        if not (folder / MANIFEST).exists():
-            raise PonderTTTError(
-                f"--policy {request.method}: no calibration of {_name(request)} at {folder}; `make table` makes it, or "
-                f"{rebuild(folder / MANIFEST)}"
-            )
-        calibration = calibration_of(folder)
+    policy, experiment = request.policy, request.experiment
+    if isinstance(policy, Path):
+        return _trained_policy(policy, request)
     budget = experiment.grid.budget if request.budget is None else request.budget
-    spending = Spending(budget, NOMINAL_COSTS, experiment.rules, calibration)
-    # A budget that no actions have is refused before the model is read.
-    policy_for(MethodName(request.method), spending)
-    return spending
+    spending = Spending(budget, NOMINAL_COSTS, experiment.rules)
+    if policy.base in SPENDING_RULES:
+        # Every rule of a budget refuses what `random` refuses, which needs no calibration.
+        policy_for(MethodName("random"), spending)
+    return policy, spending, {}
 
 
-def _open_trained(request: Request) -> tuple[Trained, dict[str, Any]]:
-    """A trained policy, for the fast weights that were asked for."""
+def _trained_policy(folder: Path, request: Request) -> tuple[MethodName, Spending, dict[str, Any]]:
+    """Open a trained policy; refuse other fast weights or another budget than it was trained for."""
+    from ponderttt.loop.methods import Spending, policy_for
+    from ponderttt.policies.budget import NOMINAL_COSTS
     from ponderttt.policies.trained import open_policy
 
-    trained, facts = open_policy(request.method, rebuild(Path(request.method) / MANIFEST))
-    fast_weights = FastWeightsName.parse(facts["fast_weights"])
-    if fast_weights != _name(request):
-        if fast_weights.variant:
-            raise PonderTTTError(
-                f"--policy {request.method}: trained for {fast_weights}, a variant of a study; here modules have the "
-                "settings of fast_weights, so use a policy that was trained with those"
-            )
+    trained, facts = open_policy(folder, rebuild(Folder(folder).manifest))
+    name, fast_weights = trained.name, FastWeightsName.parse(facts["fast_weights"])
+    own, where = name.budget or float(facts["budget"]["mean"]), f"--policy {folder}: trained for"
+    if fast_weights.variant:
         raise PonderTTTError(
-            f"--policy {request.method}: trained for {fast_weights}, not for {_name(request)}; use "
-            f"--fast-weights {fast_weights.kind} --context-chunks {fast_weights.context}"
+            f"{where} {fast_weights}, whose settings are a variant; choose a policy for fast weights without a variant"
         )
-    return trained, facts
-
-
-def _learned_spending(request: Request, trained: Trained, facts: dict[str, Any]) -> Spending:
-    """The budget of a trained policy: what was asked for, or what it was trained with."""
-    from ponderttt.loop.methods import Spending, policy_for
-    from ponderttt.policies.budget import NOMINAL_COSTS
-
-    own = trained.name.budget or float(facts["budget"]["mean"])
-    if request.budget is not None and not trained.name.is_budgeted:
+    if fast_weights != request.fast_weights:
         raise PonderTTTError(
-            f"--policy {request.method}: {trained.name.base} holds no budget; leave --budget out"
+            f"{where} {fast_weights}, not for {request.fast_weights or 'none'}; use --fast-weights {fast_weights.kind} "
+            f"--context-chunks {fast_weights.context}"
         )
-    if request.budget is not None and trained.name.base == "ppo" and request.budget != own:
+    if request.budget is not None and not name.is_budgeted:
+        raise PonderTTTError(f"--policy {folder}: {name.base} has no budget; leave --budget out")
+    if request.budget not in (None, own) and name.base == "ppo":
         raise PonderTTTError(
-            f"--policy {request.method}: trained for a budget of {own:g}, so leave --budget out or train one for "
-            f"{request.budget:g} (grid.methods: [ppo@{request.budget:g}])"
+            f"{where} a budget of {own:g}; leave --budget out, or train one for {request.budget:g} "
+            f"(grid.methods: [ppo@{request.budget:g}])"
         )
     budget = own if request.budget is None else request.budget
-    spending = Spending(budget, NOMINAL_COSTS, RulesConfig(), None, {trained.name: trained})
-    policy_for(trained.name, spending)
-    return spending
-
-
-def _check_fits(
-    facts: dict[str, Any], experiment: config.Experiment, request: Request, backbone: Backbone
-) -> None:
-    """Refuse a policy that was trained on another model or another trained module."""
-    from ponderttt.policies.trained import check_facts
-
-    layout = Layout.of(experiment)
-    default = layout.training(request.model_name, _name(request), request.seed).path
-    weights = request.slow_weights or default / "slow_weights.safetensors"
-    digest = sha256_file(weights) if weights.is_file() else "untrained"
-    again = rebuild(Path(request.method) / MANIFEST)
-    check_facts(request.method, facts, again, model_digest=backbone.digest, module_digest=digest)
+    spending = Spending(budget, NOMINAL_COSTS, RulesConfig(), None, {name: trained})
+    policy_for(name, spending)
+    return name, spending, facts
 
 
 def _module(
-    experiment: config.Experiment, request: Request, backbone: Backbone, notice: Callable[[str], None]
-) -> FastWeights:
-    """The fast weights with the slow weights of the study, or untrained ones with a notice."""
+    experiment: Experiment, adapter: Adapter, file: Path | None, backbone: Backbone, notice: Notice
+) -> tuple[FastWeights, str]:
+    """Return fast weights with their slow weights, and the sha256 of these.
+
+    They are those of ``file`` or of the study; if there are none they are untrained, and ``notice`` says so.
+    """
     from ponderttt.fast_weights.build import build, load_slow_weights
+    from ponderttt.workflow.inputs import SLOW_WEIGHTS
+    from ponderttt.workflow.modules import open_trained
 
-    kind, layout = request.kind, Layout.of(experiment)
-    module = build(kind, backbone.config.width, experiment.fast_weights, request.seed, backbone.config)
-    folder = layout.training(request.model_name, _name(request), request.seed).path
-    trained = folder / "slow_weights.safetensors"
-    if request.slow_weights is None and not trained.exists():
-        notice(f"no trained adapter at {trained}: using {_UNTRAINED[kind]}; `make table` trains it")
-        return module
-    return load_slow_weights(module, request.slow_weights or trained, rebuild(folder / MANIFEST))
-
-
-_UNTRAINED = {
-    "ttt": "an untrained one (its reads change nothing)",
-    "lora": "an untrained one (it starts from the plain backbone)",
-    "suffix": "an untrained one (it starts from the plain backbone)",
-    "memory": "the temperature and weight of the configuration, and no centre",
-}
+    kind, config = adapter.fast_weights.kind, experiment.fast_weights
+    fresh = build(kind, backbone.config.width, config, adapter.seed, backbone.config)
+    folder = adapter.training if file is None else Folder.of(file)
+    if file is not None and (file.name != SLOW_WEIGHTS or not folder.exists):
+        # Nothing says what a file from elsewhere was trained on; its shapes are checked.
+        return load_slow_weights(
+            fresh, file, "run its study again, or leave --slow-weights out"
+        ), sha256_file(file)
+    if not folder.exists:
+        notice(adapter.untrained())
+        return fresh, UNTRAINED
+    opened = open_trained(fresh, kind, as_mapping(getattr(config, kind)), backbone.digest, folder)
+    return opened.module, opened.digest

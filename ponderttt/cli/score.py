@@ -13,7 +13,6 @@ from ponderttt.corpus.folders import is_file, read_folder
 from ponderttt.corpus.raw_files import utf8_name
 from ponderttt.corpus.streams import Document, Tokenizer, Tokens, cut_chunks, tokenize_documents
 from ponderttt.errors import PonderTTTError
-from ponderttt.settings import experiment as config
 
 if TYPE_CHECKING:
     from ponderttt.records.step import Step
@@ -85,9 +84,8 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
     from ponderttt.frozen.model import FrozenModel
     from ponderttt.loop.scoring import score_stream
 
-    experiment = config.load(request.config_path)
     read = {path: read_documents(path, notice) for path in paths}
-    reader = open_reader(experiment, request, notice)
+    reader = open_reader(request, notice)
     backbone, chunk_size = reader.backbone, reader.chunk_size
     assert backbone.tokenizer is not None
     model = FrozenModel(backbone)
@@ -105,9 +103,9 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
             reader.module,
             reader.method,
             reader.spending,
-            request.context_chunks,
+            reader.context_chunks,
             reader.suffix,
-            request.seed,
+            reader.seed,
         )
 
 

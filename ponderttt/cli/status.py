@@ -1,15 +1,14 @@
-"""``ponderttt status``: which arms are missing or failed, and the command that runs what is missing."""
+"""``ponderttt status``: which runs are missing or failed, and the command that makes them."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.files.commands import command_of
+from ponderttt.files.commands import study_options, workflow_command
 from ponderttt.files.manifest import MANIFEST, read_manifest
 from ponderttt.records.record import KIND, RECORDS
 from ponderttt.settings.experiment import Experiment, load
@@ -20,8 +19,15 @@ State = Literal["finished", "missing", "failed", "outdated", "damaged"]
 
 
 @dataclass(frozen=True)
-class ArmStatus:
-    """One arm and seed, what is known of it, and the file that its rule makes."""
+class RunStatus:
+    """The state of one run.
+
+    Attributes:
+        run: the arm and seed.
+        state: whether it is finished, or what is wrong.
+        detail: the error or the reason; empty if there is none.
+        target: the file of its records.
+    """
 
     run: Run
     state: State
@@ -29,24 +35,24 @@ class ArmStatus:
     target: str
 
 
-def arm_status(run: Run, layout: Layout) -> ArmStatus:
-    """Look at the records of one arm, and where there are none at the logs of the jobs that make them."""
+def run_status(run: Run, layout: Layout) -> RunStatus:
+    """Return the state of one run, from its records or, if there are none, from the logs of their jobs."""
     folder = Path(run.folder(layout))
     target = str(folder / RECORDS)
     if not (folder / MANIFEST).exists():
         failure = last_failure(run, layout)
-        return ArmStatus(run, "failed" if failure else "missing", failure or "", target)
+        return RunStatus(run, "failed" if failure else "missing", failure or "", target)
     try:
         facts = read_manifest(folder, KIND, "")["facts"]
     except PonderTTTError as error:
-        return ArmStatus(run, "damaged", str(error).partition(" Rebuild it")[0], target)
+        return RunStatus(run, "damaged", str(error).partition(" Rebuild it")[0], target)
     if facts.get("stage_digest") != records_code():
-        return ArmStatus(run, "outdated", "made by another version of the code", target)
-    return ArmStatus(run, "finished", "", target)
+        return RunStatus(run, "outdated", "made by another version of the code", target)
+    return RunStatus(run, "finished", "", target)
 
 
 def last_failure(run: Run, layout: Layout) -> str | None:
-    """The error with which the job of an arm, or a policy, calibration or training before it, ended; ``None`` if neither did."""
+    """Return the error that ended the job of a run, or a job before it; None if no log has one."""
     results = Path(layout.results)
     logs = [results / "logs" / "plain" / run.corpus / run.model / f"{run.method}.log"]
     if run.fast_weights != "none":
@@ -62,48 +68,49 @@ def last_failure(run: Run, layout: Layout) -> str | None:
     return None
 
 
-def statuses(experiment: Experiment) -> list[ArmStatus]:
-    """The state of every arm and seed of the grid, in the order of the grid."""
+def statuses(experiment: Experiment) -> list[RunStatus]:
+    """Return the state of every run of the grid, in the grid's order."""
     layout = Layout.of(experiment)
-    return [arm_status(run, layout) for run in grid_runs(experiment)]
+    return [run_status(run, layout) for run in grid_runs(experiment)]
 
 
 def report(config_path: Path | str) -> str:
-    """What is finished and what is not, as text that ends with the command to run.
+    """Return what is finished and what is not, as text that ends with the command to run.
 
     Raises:
         ConfigError: the configuration is missing or bad.
     """
     experiment = load(config_path)
     found = statuses(experiment)
-    counts = Counter(arm.state for arm in found)
-    lines = [f"{counts['finished']} of {len(found)} arms and seeds are finished in {experiment.results_dir}"]
-    open_ones = [arm for arm in found if arm.state != "finished"]
-    for arm in open_ones:
-        run = arm.run
+    count = sum(status.state == "finished" for status in found)
+    lines = [f"{experiment.results_dir}: {count} of {len(found)} runs are finished"]
+    unfinished = [status for status in found if status.state != "finished"]
+    for status in unfinished:
+        run = status.run
         name = f"{run.corpus} {run.model} {run.fast_weights}/{run.method} seed {run.seed}"
-        lines.append(f"  {arm.state:<9} {name}{': ' + arm.detail if arm.detail else ''}")
-    table = Path(experiment.results_dir) / "paper_table.csv"
-    if open_ones:
-        lines += ["", f"To run what is missing: {command_for(open_ones, config_path, table.exists())}"]
+        lines.append(f"  {status.state:<9} {name}{': ' + status.detail if status.detail else ''}")
+    table, options = Path(experiment.results_dir) / "paper_table.csv", study_options([config_path])
+    if unfinished:
+        last = f"Run the rest: {command_for(unfinished, options, table.exists())}"
     elif not table.exists():
-        lines += ["", f"The table is missing: {command_of(config_path)}"]
+        last = f"The table is missing. Make it: {workflow_command(options=options)}"
     else:
-        lines += ["", f"The table is {table}."]
-    return "\n".join(lines)
+        last = f"The table: {table}"
+    return "\n".join([*lines, "", last])
 
 
-def command_for(arms: Sequence[ArmStatus], config_path: Path | str, table_exists: bool) -> str:
-    """The command that makes the records of these arms and whatever follows from them.
+def command_for(unfinished: Sequence[RunStatus], options: str, table_exists: bool) -> str:
+    """Return the command that makes the records of these runs and all that follows from them.
 
-    The workflow finds by itself what was never made.  It does not look for records once the table is newer, nor into
-    any, so deleted and damaged ones are forced; one file of each job is enough, since a job writes all its methods.
+    Snakemake finds by itself what was never made. It does not look for records once the table is newer, and never into
+    any, so deleted and damaged ones are forced. One file of each job is enough, since a job writes all its methods.
     """
-    command = command_of(config_path)
     jobs: dict[tuple[object, ...], str] = {}
-    for arm in arms:
-        run = arm.run
-        if arm.state == "damaged" or (table_exists and arm.state in ("missing", "failed")):
+    for status in unfinished:
+        run = status.run
+        if status.state == "damaged" or (table_exists and status.state in ("missing", "failed")):
             method = run.method if run.fast_weights == "none" else None
-            jobs[run.corpus, run.model, run.fast_weights, method, run.seed] = arm.target
-    return f"{command} --force {' '.join(jobs.values())} && {command}" if jobs else command
+            jobs[run.corpus, run.model, run.fast_weights, method, run.seed] = status.target
+    command = workflow_command(options=options)
+    forced = workflow_command(*jobs.values(), force=True, options=options)
+    return f"{forced} && {command}" if jobs else command

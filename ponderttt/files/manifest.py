@@ -71,6 +71,44 @@ def read_manifest(folder: Path | str, kind: str, rebuild: str, *, verify: bool =
     return manifest
 
 
+def check_facts(folder: Path | str, facts: Mapping[str, Any], rebuild: str, **expected: Any) -> None:
+    """Refuse a folder that was made from something else than what it is opened for.
+
+    Args:
+        folder: the folder, for the message.
+        facts: of its manifest.
+        rebuild: the command that makes the folder again.
+        expected: facts and the values that they must have.
+
+    Raises:
+        CorruptFileError: a fact differs; the message names the first one.
+    """
+    for name, value in expected.items():
+        found = _difference(name, facts.get(name), json.loads(json.dumps(value, default=str)))
+        if found is not None:
+            raise CorruptFileError(f"{folder}: made {found}. Rebuild it: {rebuild}")
+
+
+def _difference(name: str, found: Any, expected: Any) -> str | None:
+    """Say how a fact differs from what is expected; None if it does not."""
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        parts = (
+            _difference(f"{name}.{key}", found.get(key), expected.get(key)) for key in (*expected, *found)
+        )
+        return next((part for part in parts if part is not None), None)
+    if found == expected:
+        return None
+    return _OTHER.get(name, f"with {name} {found!r}, but {expected!r} is configured")
+
+
+#: Facts whose values mean nothing to a reader.
+_OTHER = {
+    "features_digest": "with another version of the features",
+    "model_digest": "with another model",
+    "module_digest": "with another trained adapter",
+}
+
+
 def verify_file(folder: Path | str, manifest: Mapping[str, Any], name: str, rebuild: str) -> Path:
     """The path of one file that a manifest names, once it was compared with it.
 

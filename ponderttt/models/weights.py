@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from ponderttt.files.manifest import read_manifest, verify_file, write_manifest
+from ponderttt.files.manifest import check_facts, read_manifest, verify_file, write_manifest
 from ponderttt.models import gguf_file, safetensors_file, tensors, tokenizer
 from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.config_json import read_ends
@@ -135,7 +135,18 @@ def open_backbone(
 
 
 def open_configured(config: ModelConfig, model_dir: Path | str, rebuild: str) -> Backbone:
-    """:func:`open_backbone` as the configuration has the model."""
+    """Open the backbone that a configuration names, see :func:`open_backbone`.
+
+    Raises:
+        CorruptFileError: the folder was converted from another source, or a file is missing or damaged.
+        PonderTTTError: the terms of the model are not accepted.
+    """
+    check_terms(config.family, config.source)
+    facts = read_manifest(model_dir, KIND, rebuild, verify=False)["facts"]
+    found, expected = (
+        {**source, "accept_terms": None} for source in (facts["source"], as_mapping(config.source))
+    )
+    check_facts(model_dir, {**facts, "source": found}, rebuild, family=config.family, source=expected)
     return open_backbone(model_dir, precision_of(config), config.split_layer, rebuild, mesh_of(config))
 
 

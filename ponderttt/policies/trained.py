@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.errors import CorruptFileError
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import FEATURES
 from ponderttt.files.atomic import atomic_path, digest, write_json_lines
-from ponderttt.files.manifest import MANIFEST, read_manifest, write_manifest
+from ponderttt.files.manifest import MANIFEST, check_facts, read_manifest, write_manifest
 from ponderttt.files.parameters import parameters, with_parameters
 from ponderttt.names import MethodName
 from ponderttt.policies.base import Policy
@@ -103,8 +103,7 @@ def open_policy(folder: Path | str, rebuild: str, **expected: Any) -> tuple[Trai
         expected: ``model_digest`` and ``module_digest``, where they are known.
 
     Raises:
-        CorruptFileError: a file is missing or damaged.
-        PonderTTTError: it was trained for something else; the message says for what.
+        CorruptFileError: a file is missing or damaged, or the policy was trained for something else.
     """
     from safetensors.numpy import load_file
 
@@ -124,27 +123,6 @@ def open_policy(folder: Path | str, rebuild: str, **expected: Any) -> tuple[Trai
             f"{folder / ARRAYS}: not the arrays of {policy} ({error}). Rebuild it: {rebuild}"
         ) from None
     return Trained(policy, normaliser, network, calibration, shares), facts
-
-
-def check_facts(folder: Path | str, facts: Mapping[str, Any], rebuild: str, **expected: Any) -> None:
-    """Refuse a policy that was trained on something else.
-
-    Raises:
-        PonderTTTError: a fact differs from what is expected; the message says which.
-    """
-    for name, value in expected.items():
-        if facts.get(name) != value:
-            raise PonderTTTError(
-                f"{folder}: this policy was trained {_OTHER[name]}. Train one for this: {rebuild}"
-            )
-
-
-#: What it means that a fact differs.
-_OTHER = {
-    "features_digest": "on another version of the features",
-    "model_digest": "on another model",
-    "module_digest": "with another trained module of fast weights",
-}
 
 
 def _parameters(network: Any) -> dict[str, np.ndarray]:

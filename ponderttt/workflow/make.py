@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from ponderttt.corpus.hub.rows import AGREEMENT
 from ponderttt.errors import PonderTTTError
-from ponderttt.files.commands import DEFAULT_CONFIG, command_of
+from ponderttt.files.commands import DEFAULT_CONFIG, program, study_options, workflow_command
 from ponderttt.settings.experiment import Experiment, load
 from ponderttt.workflow.layout import figure_names
 from ponderttt.workflow.progress import in_words
@@ -28,8 +29,8 @@ def make(config_path: str) -> int:
     if status:
         if status != 130:
             print(
-                f"\nThe study is not complete.  What is missing: ponderttt status --config {config_path}\n"
-                f"To go on: {command_of(config_path)}",
+                f"\nThe study is not complete. See what is missing: {program('ponderttt')} status --config {shlex.quote(config_path)}\n"
+                f"Continue: {workflow_command(options=study_options([config_path]))}",
                 file=sys.stderr,
             )
         return status

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ponderttt.errors import CorruptFileError
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build, load_slow_weights
 from ponderttt.files.commands import rebuild
-from ponderttt.files.manifest import MANIFEST, read_manifest
+from ponderttt.files.manifest import MANIFEST, check_facts, read_manifest
 from ponderttt.loop.running import Budget
 from ponderttt.names import FastWeightsName
 from ponderttt.settings.fast_weights import FastWeightsConfig
@@ -66,13 +65,29 @@ def open_module(settings: ArmSettings, inputs: FrozenInputs, training_dir: Path 
     Raises:
         CorruptFileError: they are damaged, or were trained with other settings or on another model.
     """
+    fresh = build(settings.kind, inputs.width, settings.config, settings.seed, inputs.shape)
+    own = as_mapping(getattr(settings.config, settings.kind))
+    return open_trained(fresh, settings.kind, own, inputs.model_digest, training_dir)
+
+
+def open_trained(
+    fresh: FastWeights, kind: str, settings: dict[str, Any], model_digest: str, training_dir: Path | str
+) -> OpenModule:
+    """Give a fresh module the slow weights of a folder.
+
+    Args:
+        fresh: the module.
+        kind: of the module.
+        settings: of its kind.
+        model_digest: of the backbone that it is used with.
+        training_dir: the folder of its slow weights.
+
+    Raises:
+        CorruptFileError: they are damaged, or were trained with other settings or on another model.
+    """
     again = rebuild(Path(training_dir) / MANIFEST)
     manifest = read_manifest(training_dir, TRAINING, again)
-    trained, own = manifest["facts"], as_mapping(getattr(settings.config, settings.kind))
-    if trained["settings"] != own or trained["model_digest"] != inputs.model_digest:
-        raise CorruptFileError(
-            f"{training_dir}: trained with other settings or on another model. Rebuild it: {again}"
-        )
-    fresh = build(settings.kind, inputs.width, settings.config, settings.seed, inputs.shape)
+    facts = manifest["facts"]
+    check_facts(training_dir, facts, again, kind=kind, settings=settings, model_digest=model_digest)
     module = load_slow_weights(fresh, Path(training_dir) / SLOW_WEIGHTS, again)
-    return OpenModule(module, own, manifest["files"][SLOW_WEIGHTS]["sha256"], trained["stage_digest"])
+    return OpenModule(module, settings, manifest["files"][SLOW_WEIGHTS]["sha256"], facts["stage_digest"])

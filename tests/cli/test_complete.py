@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
-from ponderttt.cli import main as cli
-from study import CONFIG, write_model
-
-Result = tuple[int, str, str]
 PROMPT = "def add(a, b):\n    return a + b\n" * 5
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration with a random model, a file and a repository."""
-    folder = tmp_path_factory.mktemp("complete")
-    write_model(folder / "model")
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    (folder / "repository").mkdir()
-    for name in ("a.py", "b.py"):
-        (folder / "repository" / name).write_text("import os\n\nVALUE = 3\n" * 8)
-    (folder / "prompt.py").write_text(PROMPT)
-    (folder / "empty.py").write_text("")
-    (folder / "bytes.py").write_bytes(b"\xff\xfe\x00")
-    return folder
+Result = tuple[int, str, str]
 
 
 @pytest.fixture
-def complete(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Result]:
-    monkeypatch.chdir(place)
-
-    def command(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["ponderttt", "complete", "--model", "tiny", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        return (status, *capfd.readouterr())
-
-    return command
+def complete(inside: Path, run: Callable[..., Result]) -> Callable[..., Result]:
+    """Run ``ponderttt complete`` with the random model."""
+    return lambda *arguments: run("complete", "--model", "tiny", *arguments)
 
 
 def test_a_continuation_is_written_and_chunks_are_told(complete: Callable[..., Result]) -> None:

@@ -122,8 +122,8 @@ def test_a_saved_policy_decides_as_it_did(method, tmp_path):
 @pytest.mark.parametrize(
     ("fact", "said"),
     [
-        ({"model_digest": "other"}, "trained on another model"),
-        ({"module_digest": "other"}, "trained with another trained module of fast weights"),
+        ({"model_digest": "other"}, "made with another model"),
+        ({"module_digest": "other"}, "made with another trained adapter"),
     ],
 )
 def test_a_policy_is_refused_where_it_was_not_trained(fact, said, tmp_path):
@@ -142,7 +142,7 @@ def test_a_policy_of_another_table_of_features_is_refused(tmp_path):
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     manifest["facts"]["features_digest"] = "older"
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(PonderTTTError, match="trained on another version of the features"):
+    with pytest.raises(PonderTTTError, match="made with another version of the features"):
         open_policy(tmp_path, "make table")
 
 

@@ -1,4 +1,4 @@
-"""``ponderttt status`` tells what is missing, why, and which command makes it."""
+"""``ponderttt status`` says what is missing, why, and which command makes it."""
 
 import shlex
 import shutil
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ponderttt.cli.status import report
+from ponderttt.files.commands import program
 from study import Study
 
 RUNS = Path("results/runs/test/tiny")
@@ -20,18 +21,18 @@ def inside(copied_study: Study, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 def test_a_finished_study_names_its_table(inside: Study) -> None:
     assert report("config.yaml").splitlines() == [
-        "11 of 11 arms and seeds are finished in results",
+        "results: 11 of 11 runs are finished",
         "",
-        "The table is results/paper_table.csv.",
+        "The table: results/paper_table.csv",
     ]
 
 
 def test_what_was_never_run_is_listed(inside: Study) -> None:
     inside.configure(results_dir="elsewhere")
     lines = report("config.yaml").splitlines()
-    assert lines[0] == "0 of 11 arms and seeds are finished in elsewhere"
+    assert lines[0] == "elsewhere: 0 of 11 runs are finished"
     assert "  missing   test tiny lora/update_1 seed 1" in lines
-    assert lines[-1] == "To run what is missing: snakemake"
+    assert lines[-1] == f"Run the rest: {program('snakemake')}"
 
 
 def test_another_configuration_is_in_the_command(inside: Study) -> None:
@@ -56,13 +57,13 @@ def test_deleted_damaged_and_failed_runs_are_made_by_the_command(inside: Study) 
     log = Path("results/logs/train/tiny/lora/seed-0.log")
     log.write_text("ponderttt: something broke\n")
     text = report("config.yaml")
-    assert text.startswith("8 of 11")
+    assert text.startswith("results: 8 of 11 runs")
     assert "missing   test tiny lora/skip seed 1" in text
     assert "failed    test tiny lora/update_1 seed 0: something broke" in text
     assert f"damaged   test tiny none/plain seed 0: {damaged}: its sha256 differs" in text
-    command = text.partition("To run what is missing: ")[2]
+    command = text.partition("Run the rest: ")[2]
     assert command.count("records.parquet") == 3
     for part in command.split(" && "):
         ran = inside.run(*shlex.split(part)[1:])
         assert ran.returncode == 0, ran.stderr
-    assert report("config.yaml").startswith("11 of 11")
+    assert report("config.yaml").startswith("results: 11 of 11 runs")

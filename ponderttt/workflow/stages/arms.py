@@ -12,12 +12,12 @@ import numpy as np
 from ponderttt.features.table import index
 from ponderttt.files.checkpoints import checkpoints_of
 from ponderttt.files.commands import rebuild
-from ponderttt.files.manifest import MANIFEST
+from ponderttt.files.manifest import MANIFEST, check_facts
 from ponderttt.loop.methods import protocol_of
 from ponderttt.loop.running import run_arms
 from ponderttt.names import MethodName
 from ponderttt.policies.calibration import Calibration, calibrate
-from ponderttt.policies.trained import open_policy
+from ponderttt.policies.trained import features_digest, open_policy
 from ponderttt.records.record import read_records
 from ponderttt.records.steps import frozen_steps, write_steps
 from ponderttt.settings.mapping import as_mapping
@@ -79,6 +79,9 @@ def score_arms(
         )[0]
         for name, folder in policy_dirs.items()
     }
+    calibration = None
+    if calibration_dir is not None:
+        calibration = calibration_of(calibration_dir, inputs.model_digest, opened.digest)
     facts = {
         "stage_digest": stage_digest,
         "fast_weights": opened.settings,
@@ -87,6 +90,8 @@ def score_arms(
         "seed": seed,
         "inputs": inputs.inputs | inputs_digest(*needed),
         "model_digest": inputs.model_digest,
+        "module_digest": opened.digest,
+        "features_digest": features_digest(),
         "trained_by": opened.trained_by,
         "threads": threads,
     }
@@ -104,7 +109,7 @@ def score_arms(
             seed=seed,
             suffix=inputs.suffix,
             rules=settings.rules,
-            calibration=None if calibration_dir is None else calibration_of(calibration_dir),
+            calibration=calibration,
             learned=learned,
             checkpoints=checkpoints,
             progress=progress,
@@ -124,13 +129,21 @@ def score_arms(
             )
 
 
-def calibration_of(folder: Path | str) -> Calibration:
-    """What the records of a module on training streams tell the rules.
+def calibration_of(folder: Path | str, model_digest: str, module_digest: str) -> Calibration:
+    """Return the signals of training chunks that rules rank by, from the records of a trained module at 0 updates.
+
+    Args:
+        folder: of the records.
+        model_digest: of the backbone that the rules are used with.
+        module_digest: sha256 of the slow weights that they are used with.
 
     Raises:
-        CorruptFileError: they are missing or damaged.
+        CorruptFileError: the records are missing or damaged, or of another model, module or table of features.
     """
-    table, _ = read_records(folder, rebuild(Path(folder) / MANIFEST))
+    again = rebuild(Path(folder) / MANIFEST)
+    table, manifest = read_records(folder, again)
+    digests = {"model_digest": model_digest, "module_digest": module_digest}
+    check_facts(folder, manifest["facts"], again, features_digest=features_digest(), **digests)
     features = np.array(table["features"].to_pylist(), np.float64)
     signals = {
         "entropy": features[:, index("entropy_mean")],

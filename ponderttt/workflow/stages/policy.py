@@ -19,6 +19,7 @@ from ponderttt.loop.running import action_costs
 from ponderttt.names import MethodName
 from ponderttt.policies.budget import budget_tables
 from ponderttt.policies.build import policy_of
+from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.learned import GatePolicy, Linear, RegressionPolicy, inputs_of, without_budget
 from ponderttt.policies.trained import Trained, open_policy, save_policy
 from ponderttt.settings.learning import Learning
@@ -75,6 +76,9 @@ def train_policy(
     compilation_cache(Path(model_dir).parents[1] / CACHE_FOLDER)
     inputs = open_inputs(model, model_dir, chunks_dir, hidden_dir, settings.kind)
     opened = open_module(settings, inputs, training_dir)
+    calibration = None
+    if calibration_dir is not None:
+        calibration = calibration_of(calibration_dir, inputs.model_digest, opened.digest)
     facts: dict[str, Any] = {
         "policy": str(policy),
         "fast_weights": str(settings.fast_weights),
@@ -96,7 +100,7 @@ def train_policy(
             inputs,
             settings,
             learned,
-            calibration_dir,
+            calibration,
             taken_dir,
             checkpoints,
             progress,
@@ -111,7 +115,7 @@ def _train(
     inputs: FrozenInputs,
     settings: ArmSettings,
     learned: Learning,
-    calibration_dir: Path | str | None,
+    calibration: Calibration | None,
     taken_dir: Path | str | None,
     checkpoints: Checkpoints,
     progress: Progress,
@@ -145,10 +149,8 @@ def _train(
     if method == "ppo":
         teacher = None
         if learned.ppo.warm_start:
-            signals = None if calibration_dir is None else calibration_of(calibration_dir)
-            teacher = policy_of(
-                learned.ppo.warm_start, budget=budget, costs=costs, calibration=signals, rules=settings.rules
-            )
+            rule, rules = learned.ppo.warm_start, settings.rules
+            teacher = policy_of(rule, budget=budget, costs=costs, calibration=calibration, rules=rules)
         arguments = (world, normaliser, count, learned.ppo, budget, costs, settings.seed, checkpoints)
         network, shares, log = train_ppo(*arguments, teacher, learned.sequences, progress)
         return Trained(policy, normaliser, network, shares=shares), log
