@@ -189,7 +189,8 @@ def _written(names: Mapping[str, str], config: Shape) -> dict[str, Any]:
 
 
 def _rope_kind(rope: Mapping[str, Any], *known: str) -> str:
-    """How rotary positions are scaled; older files say ``type``."""
+    """Return how rotary positions are scaled; the key of older files is ``type``."""
+    _expect(rope, "partial_rotary_factor", None, None, 1)
     kind: str = rope.get("rope_type", rope.get("type", "default"))
     if kind not in known:
         raise ValueError(
@@ -201,6 +202,7 @@ def _rope_kind(rope: Mapping[str, Any], *known: str) -> str:
 def _read_llama(found: Mapping[str, Any]) -> LlamaConfig:
     _expect(found, "hidden_act", "silu", "silu")
     rope = {**(found.get("rope_parameters") or {}), **(found.get("rope_scaling") or {})}
+    _expect(found, "partial_rotary_factor", None, None, 1)
     _rope_kind(rope, "default")
     width, heads = (_count(key, found[key]) for key in ("hidden_size", "num_attention_heads"))
     values = _named(_GATED, found, kv_heads=heads, head_dim=width // heads)

@@ -18,9 +18,10 @@ from ponderttt.models.config_json import CONFIG, read_json, read_shape, shape_js
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
 from ponderttt.models.parameter import LazyTensor
-from ponderttt.models.tensors import Checkpoint, stacked_parts, tensor_shapes
+from ponderttt.models.tensors import Checkpoint, stacked_parts, tensor_digest, tensor_shapes
 
-TOKENIZER, INDEX = "tokenizer.json", "model.safetensors.index.json"
+TOKENIZER, INDEX, WHOLE = "tokenizer.json", "model.safetensors.index.json", "model.safetensors"
+_CONVERT = "load the model with transformers and save it with save_pretrained"
 #: The unembedding has a shard of its own, since most jobs need nothing else of the model.
 UNEMBEDDING_SHARD, BLOCKS_SHARD = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 _DTYPES = {
@@ -31,28 +32,54 @@ _DTYPES = {
 
 
 def read_folder(folder: Path, family: str | None = None) -> Checkpoint:
-    """Configuration and lazily read tensors of a folder with one or many safetensors files.
+    """Read the configuration and, lazily, the tensors of a folder with one or many safetensors files.
 
     Raises:
         PonderTTTError: a missing, truncated or unreadable file.
     """
     config = read_shape(folder, family)
-    tensor_name = family_of(config).tensor_name
-    if (folder / INDEX).exists():
-        names = _indexed_files(folder / INDEX)
-    else:
-        names = sorted(path.name for path in folder.glob("*.safetensors"))
-    if not names:
-        raise PonderTTTError(f"{folder}: no safetensors file; fetch the model again")
+    described = family_of(config)
     tensors: dict[str, LazyTensor] = {}
-    for file in names:
-        for tensor in read_file(folder / file, lambda name: tensor_name(name) is not None):
-            name = tensor_name(tensor.name)
+    for file in _files(folder):
+        for tensor in read_file(folder / file, lambda name: described.tensor_name(name) is not None):
+            name = described.tensor_name(tensor.name)
             assert name is not None
             if name in tensors:
                 raise PonderTTTError(f"{folder / file}: tensor {tensor.name} is in another file too")
             tensors[name] = tensor
+    head, embedding = (described.OUTER[name] for name in ("unembedding", "embedding"))
+    if config.tied and head in tensors and embedding in tensors:
+        # Digests, so that one of the two is in memory at a time.
+        if tensor_digest(tensors[head].read()) != tensor_digest(tensors[embedding].read()):
+            raise PonderTTTError(
+                f"{folder}: tensor {tensors[head].name} differs from the embedding, but {CONFIG} ties them; "
+                "set tie_word_embeddings to false if the tensor is right"
+            )
+        del tensors[head]
     return Checkpoint(folder, config, tensors, lambda name: name)
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names of the files of the model; other safetensors files may be in the folder.
+
+    Like transformers, read ``model.safetensors`` alone, or else what the index names.
+    """
+    if (folder / WHOLE).exists():
+        return [WHOLE]
+    if (folder / INDEX).exists():
+        return _indexed_files(folder / INDEX)
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    if names and all(name.startswith("adapter_") for name in names):
+        raise PonderTTTError(
+            f"{folder}: holds an adapter, not a model; merge it into its model and save that"
+        )
+    if names:
+        return [name for name in names if name.startswith("model-")] or names
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".gguf"))
+    if not others:
+        raise PonderTTTError(f"{folder}: no safetensors file; fetch the model again")
+    remedy = "give the path of the file itself" if others[0].endswith(".gguf") else _CONVERT
+    raise PonderTTTError(f"{folder}: holds {others[0]}, and only safetensors are read of a folder; {remedy}")
 
 
 def _indexed_files(index: Path) -> list[str]:

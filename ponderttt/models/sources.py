@@ -24,6 +24,10 @@ _HUB_PATTERNS = (
 )
 
 
+#: Other safetensors of such a repository: in subfolders, in another format, or of an adapter.
+_HUB_OTHERS = ("*/*", "consolidated*", "adapter_*")
+
+
 def fetch_model(source: ModelSource, cache_dir: Path | str) -> Path:
     """The local GGUF file or folder of safetensors that ``source`` names, downloaded where it is not there yet.
 
@@ -102,6 +106,7 @@ def _from_hub(source: ModelSource, cache_dir: Path) -> Path:
                 revision=source.revision,
                 cache_dir=cache_dir / "hub",
                 allow_patterns=patterns,
+                ignore_patterns=None if source.file else list(_HUB_OTHERS),
             )
         )
     except errors.GatedRepoError:

@@ -118,6 +118,12 @@ def test_what_a_configuration_leaves_out_is_what_transformers_takes(tmp_path: Pa
             {"rope_scaling": {"type": "linear", "factor": 2.0}},
             "positions of type linear are not",
         ),
+        ("smollm2-135m", {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not supported"),
+        (
+            "smollm2-135m",
+            {"rope_parameters": {"partial_rotary_factor": 0.25}},
+            "partial_rotary_factor 0.25 is not supported",
+        ),
         (
             "gemma3-1b",
             {"rope_scaling": {"rope_type": "yarn"}},

@@ -155,6 +155,23 @@ def test_what_the_hub_refuses_is_told_apart_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_of_a_hub_repository_only_the_model_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["config.json", "tokenizer.json", "model.safetensors", "README.md", "pytorch_model.bin"]
+    names += ["consolidated.safetensors", "adapter_model.safetensors", "original/model.safetensors"]
+    fetched: list[str] = []
+
+    def snapshot(repository: str, allow_patterns: list[str], ignore_patterns: list[str], **_: object) -> str:
+        patterns = {"allow_patterns": allow_patterns, "ignore_patterns": ignore_patterns}
+        fetched.extend(huggingface_hub.utils.filter_repo_objects(names, **patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    fetch_model(ModelSource("hub", repository="someone/model", revision="main"), tmp_path)
+    assert fetched == ["config.json", "tokenizer.json", "model.safetensors"]
+
+
 def test_one_file_of_a_hub_repository_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def snapshot(repository: str, revision: str, allow_patterns: list[str], **_: object) -> str:
         assert (repository, revision, allow_patterns) == ("someone/model", "main", ["model.gguf"])

@@ -22,13 +22,11 @@ from safetensors.numpy import load_file, save_file
 import model_files as files
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.atomic import write_json
-from ponderttt.models import gguf_file, parameter, safetensors_file, tensors, weights
-from ponderttt.models.config_json import shape_json
+from ponderttt.models import gguf_file, parameter, tensors, weights
 from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD, UNEMBEDDING_SHARD
 from ponderttt.models.tokenizer_tables import from_vocabulary
 from ponderttt.settings.model import ModelConfig, ModelSource
-from tiny_families import TINY
 
 Arrays = dict[str, np.ndarray]
 QUERY = "model.layers.1.self_attn.q_proj.weight"
@@ -272,65 +270,6 @@ def test_truncated_safetensors_are_refused_with_their_name(
     shard.write_bytes(whole[: int(share * len(whole))])
     message = refusal(tmp_path / "hf")
     assert str(shard) in message and "truncated" in message
-
-
-@pytest.mark.parametrize("dtype", [np.bool_, np.uint8])
-def test_causal_masks_of_gpt_2_may_be_of_any_type(dtype: type, tmp_path: Path) -> None:
-    """As older versions of transformers wrote them, next to parameters without the name of the body."""
-    shape = TINY["gpt2"]
-    named = tensors.random_tensors(shape, jax.random.key(2))
-    bare = {name.removeprefix("transformer."): array for name, array in named.items()}
-    masks = {f"h.{layer}.attn.bias": np.ones((1, 1, 8, 8), dtype) for layer in range(shape.layers)}
-    write_json(tmp_path / "config.json", shape_json(shape))
-    save_file(bare | masks, tmp_path / "model.safetensors")
-    found = safetensors_file.read_folder(tmp_path, "gpt2")
-    assert found.tensors.keys() == named.keys()
-    np.testing.assert_array_equal(
-        found.tensors["transformer.wte.weight"].read(), named["transformer.wte.weight"]
-    )
-    # What is read must be of a known type.
-    save_file(bare | {"wte.weight": bare["wte.weight"].astype(dtype)}, tmp_path / "model.safetensors")
-    with pytest.raises(
-        PonderTTTError, match=r"tensor wte.weight is of type (BOOL|U8); known: F32, F16, BF16"
-    ):
-        safetensors_file.read_folder(tmp_path, "gpt2")
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        7,
-        None,
-        {"dtype": "F32", "shape": [2]},
-        {"dtype": "F32", "data_offsets": [0, 8]},
-        {"shape": [2], "data_offsets": [0, 8]},
-        {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]},
-        {"dtype": "F32", "shape": 2, "data_offsets": [0, 8]},
-        {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]},
-        {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]},
-        {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 16]},
-        {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]},
-        {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]},
-        {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},
-    ],
-)
-def test_a_header_that_is_no_header_of_tensors_is_refused_with_its_file(
-    entry: object, tmp_path: Path
-) -> None:
-    header = json.dumps({"__metadata__": {"format": "pt"}, "a": entry}).encode()
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with pytest.raises(PonderTTTError) as caught:
-        safetensors_file.read_file(path)
-    assert str(caught.value).startswith(f"{path}: truncated or not a safetensors file")
-
-
-@pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": ["a"]}, {"weight_map": {"a": 1}}])
-def test_an_index_that_names_no_files_is_refused(index: object, arrays: Arrays, tmp_path: Path) -> None:
-    files.write_hugging_face_folder(tmp_path / "hf", files.SHAPE, arrays, TOKENIZER_JSON)
-    (tmp_path / "hf" / safetensors_file.INDEX).write_text(json.dumps(index))
-    message = refusal(tmp_path / "hf")
-    assert message.startswith(str(tmp_path / "hf" / safetensors_file.INDEX)) and "damaged" in message
 
 
 def test_other_models_are_refused_by_what_they_are(arrays: Arrays, tmp_path: Path) -> None:

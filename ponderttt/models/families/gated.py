@@ -19,6 +19,11 @@ OUTER: Mapping[str, str] = {
 TRANSPOSED: frozenset[str] = frozenset()
 
 
+def is_buffer(name: str) -> bool:
+    """True for frequencies of rotary positions, which older checkpoints hold and the configuration implies."""
+    return name.endswith("rotary_emb.inv_freq")
+
+
 def projection_shapes(config: Shape) -> dict[str, tuple[int, ...]]:
     """Shapes of one block's matrices."""
     c = config

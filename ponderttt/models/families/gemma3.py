@@ -66,10 +66,11 @@ _HEAD_NORMS = {"query_norm": "self_attn.q_norm.weight", "key_norm": "self_attn.k
 
 
 def tensor_name(name: str) -> str | None:
-    """From 4B up checkpoints hold the text model beside one of images."""
-    if re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name):
+    """Return the name in the text model: from 4B up, checkpoints also hold a model of images."""
+    if gated.is_buffer(name) or re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name):
         return None
-    return re.sub(r"^(model\.language_model|language_model\.model)\.", "model.", name)
+    name = re.sub(r"^(model\.language_model|language_model\.model)\.", "model.", name)
+    return name.removeprefix("language_model.")
 
 
 def block_shapes(config: Gemma3Config) -> dict[str, tuple[int, ...]]:

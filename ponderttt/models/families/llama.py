@@ -33,8 +33,8 @@ UNIT_NORM = 1.0
 
 
 def tensor_name(name: str) -> str | None:
-    """As it is."""
-    return name
+    """Return the name as it is."""
+    return None if gated.is_buffer(name) else name
 
 
 def block_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
