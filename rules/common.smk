@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ponderttt.errors import ConfigError
 from ponderttt.settings.experiment import load
+from ponderttt.settings.layers import read_overrides
 from ponderttt.settings.mapping import as_mapping
 from ponderttt.names import CALIBRATED_METHODS, FastWeightsName, MethodName
 from ponderttt.corpus.packages import select_packages
@@ -26,7 +27,9 @@ from ponderttt.workflow.layout import (
 try:
     EXPERIMENT = load(
         *(workflow.overwrite_configfiles or [DEFAULT_CONFIG]),
-        overrides=workflow.config_settings.config,
+        overrides=read_overrides(
+            workflow.config_settings.config_args, workflow.config_settings.config
+        ),
     )
 except ConfigError as error:
     print(f"ponderttt: {error}", file=sys.stderr)

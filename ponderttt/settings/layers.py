@@ -38,12 +38,27 @@ def read_layers(paths: Sequence[Path | str]) -> dict[str, Any]:
     return result
 
 
+def read_overrides(entries: Sequence[str], parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of ``snakemake --config key=value …``: ``entries`` as written, ``parsed`` by Snakemake.
+
+    Snakemake reads all values inside lists and mappings as text, so these are read again, as in a file.
+    """
+    import yaml
+
+    result = dict(parsed)
+    for key, _, text in (entry.partition("=") for entry in entries):
+        if isinstance(parsed.get(key), (list, dict)):
+            result = merged(result, {key: yaml.safe_load(text)})
+    return result
+
+
 def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     """A study file after all that it extends, the first base first; each with its resolved path."""
     found: list[tuple[Path, dict[str, Any]]] = []
     named: Path | None = path
+    reason = ""
     while named is not None:
-        mapping = _read(named)
+        mapping = _read(named, reason)
         base = mapping.pop(EXTENDS, None)
         place = named.resolve()
         if place in [earlier for earlier, _ in found]:
@@ -52,21 +67,23 @@ def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         found.append((place, mapping))
         if base is not None and not isinstance(base, str):
             raise ConfigError(f"{named}: {EXTENDS} must be the path of a study file, got {base!r}")
+        reason = f", which {named} extends"
         named = None if base is None else named.parent / Path(base).expanduser()
     return found[::-1]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, reason: str) -> dict[str, Any]:
     import yaml
 
+    where = f"{path}{reason}"
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
+        raise ConfigError(f"{where}: no such configuration file") from None
     except OSError as error:
-        raise ConfigError(f"{path}: not a readable configuration file: {error.strerror}") from None
+        raise ConfigError(f"{where}: not a readable configuration file: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(mapping, dict):
-        raise ConfigError(f"{path}: must be a mapping of settings, got {mapping!r}")
+        raise ConfigError(f"{where}: must be a mapping of settings, got {mapping!r}")
     return mapping
