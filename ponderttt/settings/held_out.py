@@ -1,4 +1,4 @@
-"""Whether a corpus that is held out reads rows of a dataset that the training corpus reads too."""
+"""The check that a held-out corpus reads no rows of a dataset that the training corpus reads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def shared_rows(train: CorpusConfig, held_out: CorpusConfig) -> str | None:
-    """What is wrong with two corpora that read the same rows, and the remedy; ``None`` where they do not.
+    """Return the problem with two corpora that read the same rows, and its remedy; ``None`` if they share no rows.
 
-    Rows are split by the hash of their repository, and those of a running text by nothing: all of it is one stream.
+    The hash of its repository decides where a row goes. A running text cannot be split so: it is one stream.
     """
     if train.hub is None or held_out.hub is None:
         return None
@@ -32,17 +32,17 @@ def shared_rows(train: CorpusConfig, held_out: CorpusConfig) -> str | None:
     told = " and ".join(f"{low:g} to {high:g}" for low, high in ranges)
     return (
         f"reads the same rows as the training corpus ({rows}), with hashes from {told}, so its repositories would not be held "
-        "out: give the two ranges of hub.hash_from and hub.hash_to that do not meet, or name another hub.dataset_split"
+        "out: give the two ranges of hub.hash_from and hub.hash_to that do not overlap, or name another hub.dataset_split"
     )
 
 
 def _place(path: str) -> Path:
-    """Where a path leads, whatever links and detours it has."""
+    """The absolute path, with links resolved."""
     return Path(path).expanduser().resolve()
 
 
 def _files(corpus: CorpusConfig) -> Path | None:
-    """The file, or the folder all of whose files are read: one without a card of a dataset, which would name its splits."""
+    """The file or folder that is read as a whole; ``None`` for a folder with a dataset card, which has splits."""
     if corpus.hub is None or corpus.hub.path is None:
         return None
     path = _place(corpus.hub.path)
@@ -51,7 +51,7 @@ def _files(corpus: CorpusConfig) -> Path | None:
 
 
 def _overlap(first: Path | None, second: Path | None) -> bool:
-    """Whether one of two places lies in the other."""
+    """Whether one of two places is in the other."""
     return (
         first is not None
         and second is not None
@@ -60,7 +60,7 @@ def _overlap(first: Path | None, second: Path | None) -> bool:
 
 
 def rows_in_words(corpus: CorpusConfig) -> str:
-    """Which rows a corpus reads: where they are, and the configuration and split of a dataset that has some."""
+    """The rows that a corpus reads: their place, and the configuration and split of the dataset, if it has any."""
     hub = corpus.hub
     assert hub is not None
     if hub.path is not None:

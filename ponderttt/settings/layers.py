@@ -6,10 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ponderttt.errors import ConfigError
 
 #: Key of the file that a study file extends; its path is relative to the file that names it.
 EXTENDS = "extends"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which no mapping names a key twice; PyYAML would silently take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            problem = f"the key '{twice}' is named twice in the mapping"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return node
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,12 +58,10 @@ def read_overrides(entries: Sequence[str], parsed: Mapping[str, Any]) -> dict[st
 
     Snakemake reads all values inside lists and mappings as text, so these are read again, as in a file.
     """
-    import yaml
-
     result = dict(parsed)
     for key, _, text in (entry.partition("=") for entry in entries):
         if isinstance(parsed.get(key), (list, dict)):
-            result = merged(result, {key: yaml.safe_load(text)})
+            result = merged(result, {key: yaml.load(text, _Loader)})
     return result
 
 
@@ -73,11 +86,9 @@ def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _read(path: Path, reason: str) -> dict[str, Any]:
-    import yaml
-
     where = f"{path}{reason}"
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+        mapping = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{where}: no such configuration file") from None
     except OSError as error:

@@ -118,6 +118,9 @@ def _one_line(kind: Any, error: ValidationError, where: str) -> str:
         return unknown(_named(functools.reduce(_joined, place[:-1], where)), place[-1], names)
     if first["type"] in ("missing", "missing_argument"):
         return f"{path} is missing"
+    if first["type"] == "literal_error" and isinstance(value, bool):
+        # YAML reads on, off, yes and no as truth values.
+        return f"{path} must be one of {context['expected']}, got {value!r}; put it in quotes"
     if first["type"] == "literal_error":
         return unknown(path, value, [str(known) for known in typing.get_args(_type_at(kind, place))])
     if first["type"] == "too_short":

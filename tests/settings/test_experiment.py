@@ -138,6 +138,16 @@ def test_a_rate_written_without_a_dot_is_explained():
     assert "write 1.0e-3, with a dot" in refusal(mapping)
 
 
+def test_a_word_that_yaml_does_not_read_as_text_is_explained():
+    assert refusal(changed("cache", yaml.safe_load("on"))) == (
+        "cache must be one of 'on', 'off' or 'auto', got True; put it in quotes"
+    )
+    version = refusal(changed("models.tiny.source.version", yaml.safe_load("1.0")))
+    assert version == "models.tiny.source.version must be text, got 1.0; put it in quotes"
+    date = refusal(changed("models.tiny.source.version", yaml.safe_load("2024-06-01")))
+    assert date == "models.tiny.source.version must be text or a number, got '2024-06-01'; put it in quotes"
+
+
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
@@ -327,6 +337,7 @@ def test_a_file_reads_as_its_mapping_does(tmp_path):
         (b"\xff\xfe\x00grid", "not readable as YAML"),
         (b"", "must be a mapping"),
         (b"- 1\n- 2\n", "must be a mapping"),
+        (b"grid:\n  seeds: [0]\n  budget: 3.0\n  seeds: [1]\n", "the key 'seeds' is named twice .* line 2"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_one_line(tmp_path, content, says):

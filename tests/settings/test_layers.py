@@ -96,3 +96,9 @@ def test_the_workflow_and_the_package_read_the_same_experiment(write: Write, tmp
     )
     assert found.grid.all_methods == load(study, more).grid.all_methods
     assert found.corpora == load(ROOT / "config.yaml").corpora
+
+
+def test_merged_anchors_repeat_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, y: 3}\n", encoding="utf-8")
+    assert read_layers([path]) == {"a": {"x": 1, "y": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "y": 3}}
