@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from ponderttt.costs import Cost
 from ponderttt.fast_weights.base import Fast
-from ponderttt.features.loop import History, observe, start
+from ponderttt.features.history import History, observe, start
 from ponderttt.features.table import FEATURES, frozen_index
 from ponderttt.loop.controls import Lesson
 from ponderttt.loop.page import Page
@@ -22,7 +22,6 @@ from ponderttt.policies.base import Decision, Observation, Policy
 from ponderttt.seeds import named_key
 
 ENTROPY_MEAN = frozen_index("entropy_mean")
-RECONSTRUCTION_ERROR = frozen_index("reconstruction_error")
 
 Protocol = Literal["score_first", "in_chunk", "transductive"]
 #: What a decision is made from, beyond the arm's own losses and the budget.
@@ -89,19 +88,6 @@ def initial_state(arm: Arm, size: int) -> ArmState:
     return ArmState(repeat(fast), repeat(arm.policy.init()), np.zeros(size), [()] * size, [start()] * size)
 
 
-def _reconstruction(arm: Arm, state: ArmState, page: Page) -> tuple[Float[np.ndarray, " B"], Cost]:
-    """By the fast weights themselves, or from the chunk before where these reconstruct nothing."""
-    programs = arm.programs
-    if programs.reconstruct is None:
-        errors = [stream.features[page.t][RECONSTRUCTION_ERROR] for stream in page.streams]
-        return np.array(errors), Cost(0.0, 0.0)
-    run = programs.reconstruct
-    ran = page.once(
-        (id(run), tuple(state.past)), lambda: run(programs.slow, state.fast, page.chunk(programs))
-    )
-    return np.asarray(ran.value), Cost(ran.flops / page.size, ran.seconds / page.size)
-
-
 def decide(arm: Arm, state: ArmState, page: Page, loss: Float[np.ndarray, " B"] | None) -> Decided:
     """Ask the policy; without a ``loss`` chunk t has not been read yet, and nothing of it is shown."""
     t, size = page.t, page.size
@@ -113,8 +99,13 @@ def decide(arm: Arm, state: ArmState, page: Page, loss: Float[np.ndarray, " B"] 
     if loss is not None:
         frozen = np.array([stream.loss_frozen[t] for stream in page.streams])
         entropy = np.array([stream.features[t][ENTROPY_MEAN] for stream in page.streams])
-        reconstruction, seen = _reconstruction(arm, state, page)
-        cost = seen if arm.observes in ("reconstruction", "features") else cost
+        ran = page.once(
+            (id(arm.programs), "reconstruction", tuple(state.past)),
+            lambda: page.reconstruction(arm.programs, state.fast),
+        )
+        reconstruction = np.asarray(ran.value)
+        if arm.observes in ("reconstruction", "features"):
+            cost = Cost(ran.flops / size, ran.seconds / size)
         features = np.stack(
             [
                 observe(

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ponderttt.costs import Cost, Measured
-from ponderttt.fast_weights.base import Chunk, Readout, as_chunk
+from ponderttt.fast_weights.base import Chunk, Fast, Readout, as_chunk
+from ponderttt.features.history import reconstruction_error
 from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.controls import Lesson, shuffle_chunk
 from ponderttt.loop.programs import ModulePrograms, project
@@ -52,6 +53,14 @@ class Page:
         """What a module reads the chunk with."""
         logits = self._projection().value if programs.reads == "logits" else None
         return programs.readout(self._group.unembedding, logits, self._group.suffix)
+
+    def reconstruction(self, programs: ModulePrograms, fast: Fast) -> Measured:
+        """Reconstruction error of each stream's chunk, see :func:`ponderttt.features.history.reconstruction_error`."""
+        own = Measured(None, 0.0, 0.0)
+        if programs.reconstruct is not None:
+            own = programs.reconstruct(programs.slow, fast, self.chunk(programs))
+        rows = np.stack([stream.features[self.t] for stream in self.streams])
+        return own._replace(value=reconstruction_error(own.value, rows))
 
     def lesson(self, programs: ModulePrograms, lesson: Lesson, seed: int) -> tuple[Chunk, Readout]:
         """What an update learns from."""

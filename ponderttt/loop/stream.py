@@ -26,7 +26,7 @@ from jaxtyping import Float
 from ponderttt.actions import Action
 from ponderttt.costs import Measured
 from ponderttt.fast_weights.base import Adaptation, Fast
-from ponderttt.features.loop import remember
+from ponderttt.features.history import remember
 from ponderttt.loop.arm import Arm, ArmState, Decided, Past, decide, initial_state
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms

@@ -27,11 +27,11 @@ from jaxtyping import Array, Float, Int, Key
 from ponderttt.actions import Action
 from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, Readout
 from ponderttt.fast_weights.memory import Memory
-from ponderttt.features import traced
+from ponderttt.features.history import TRACED, History, observe, reconstruction_error, remember
+from ponderttt.features.history import start as no_history
 from ponderttt.features.normalise import Normaliser
 from ponderttt.features.table import NAMES
 from ponderttt.frozen.chunks import FrozenChunks
-from ponderttt.loop.arm import RECONSTRUCTION_ERROR
 from ponderttt.models.losses import frozen_logits
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.gumbel import gate_logits, relaxed, straight_through
@@ -188,7 +188,7 @@ def play(
     parts = Weights(1 / tokens, config.ttt_weight / count)
     shadowed = kind == "hard" and isinstance(module, Memory)
     # Fast weights, those that keep the relaxations if there are two, and the history.
-    carried = tuple[Fast, Fast, traced.TracedHistory]
+    carried = tuple[Fast, Fast, History]
 
     def one_chunk(carry: carried, inputs: tuple[Any, ...]) -> tuple[carried, ChunkPlayed]:
         (fast, shadow, history), (t, chunk, frozen_row, loss_frozen, noise, logits) = carry, inputs
@@ -203,14 +203,12 @@ def play(
             scored = score(module, fast, chunk, read, parts)
             objective = scored.objective + (objective - jax.lax.stop_gradient(objective))
         loss = scored.nll / jnp.maximum(jnp.sum(chunk.mask), 1)
-        error = scored.reconstruction
         seen = {
             "loss": loss,
             "loss_frozen": loss_frozen,
-            # Of modules that reconstruct nothing, the loop shows that of the chunk before.
-            "reconstruction": frozen_row[RECONSTRUCTION_ERROR] if error is None else error,
+            "reconstruction": reconstruction_error(scored.reconstruction, frozen_row),
         }
-        row = traced.observe(
+        row = observe(
             frozen_row,
             history,
             **seen,
@@ -218,6 +216,7 @@ def play(
             chunks_left=stream.length - t - 1,
             budget_left=jnp.inf,
             budget=jnp.inf,
+            xp=TRACED,
         )
         leaning = gate_logits(gate, normaliser, jax.lax.stop_gradient(row))
         if kind == "hard":
@@ -235,7 +234,7 @@ def play(
             shadow, fast = learned(shadow, relaxation[1]), learned(fast, jax.lax.stop_gradient(share))
         else:
             fast = learned(fast, share)
-        history = traced.remember(history, **seen, action=action, cost=price[action])
+        history = remember(history, **seen, action=action, cost=price[action], xp=TRACED)
         played = ChunkPlayed(objective, loss, scored.nll, scored.error_left, share, row)
         return (fast, shadow, history), played
 
@@ -251,7 +250,7 @@ def play(
     noises = jax.random.split(key, size)
     each = (jnp.arange(size), stream.chunks, stream.features, stream.loss_frozen, noises, stream.logits)
     fresh = module.reset()
-    start = (fresh, fresh if shadowed else (), traced.start())
+    start = (fresh, fresh if shadowed else (), no_history(TRACED))
     (fast, _, _), played = jax.lax.scan(step, start, each)
     cost = jnp.sum(played.share) / count
     return StreamPlayed(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ponderttt.actions import Action
-from ponderttt.features.loop import History, observe, remember, start
+from ponderttt.features.history import History, observe, remember, start
 from ponderttt.features.table import FEATURES
 from ponderttt.loop.arm import ENTROPY_MEAN
 from ponderttt.policies.base import Observation, Policy

@@ -17,7 +17,6 @@ import numpy as np
 
 from ponderttt.actions import Action
 from ponderttt.frozen.chunks import FrozenChunks
-from ponderttt.loop.arm import RECONSTRUCTION_ERROR
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
 
@@ -94,18 +93,12 @@ class World:
         if key not in self._reads:
             fast = self._fast(stream, updates)
             page, programs = self._open(stream, t), self.programs
-            arguments = (programs.slow, fast, page.chunk(programs))
-            scored = programs.score(*arguments, self._readout(page))
-            self.seconds += scored.seconds
+            scored = programs.score(programs.slow, fast, page.chunk(programs), self._readout(page))
+            rebuilt = page.reconstruction(programs, fast)
+            self.seconds += scored.seconds + rebuilt.seconds
             tokens = float(self.streams[stream].mask[t].sum())
             loss = float(np.asarray(scored.value, np.float64).sum()) / tokens
-            if programs.reconstruct is None:
-                reconstruction = float(self.streams[stream].features[t][RECONSTRUCTION_ERROR])
-            else:
-                rebuilt = programs.reconstruct(*arguments)
-                self.seconds += rebuilt.seconds
-                reconstruction = float(np.asarray(rebuilt.value)[0])
-            self._reads[key] = Read(loss, reconstruction)
+            self._reads[key] = Read(loss, float(np.asarray(rebuilt.value)[0]))
         return self._reads[key]
 
     def learn(self, stream: int, t: int, updates: Updates, action: Action) -> Updates:

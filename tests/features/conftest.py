@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from ponderttt.actions import Action
-from ponderttt.features import loop
+from ponderttt.features import history as told
 from ponderttt.features.frozen import ChunkSignals, frozen_features
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.losses import frozen_losses, gradient_sketch
@@ -91,7 +91,7 @@ def observe() -> Observer:
 
 def _observe(chunks: list[ChunkSignals], seed: int) -> np.ndarray:
     draw = np.random.default_rng(seed)
-    history, spent, rows = loop.start(), 0.0, []
+    history, spent, rows = told.start(), 0.0, []
     for t, chunk in enumerate(chunks):
         frozen = float(chunk.nll[chunk.mask].mean())
         scored = {
@@ -100,7 +100,7 @@ def _observe(chunks: list[ChunkSignals], seed: int) -> np.ndarray:
             "reconstruction": 0.5 + 0.1 * draw.random(),
         }
         rows.append(
-            loop.observe(
+            told.observe(
                 frozen_features(chunk),
                 history,
                 **scored,
@@ -112,7 +112,7 @@ def _observe(chunks: list[ChunkSignals], seed: int) -> np.ndarray:
         )
         action = Action(int(draw.integers(4)))
         spent += action.nominal_cost
-        history = loop.remember(history, **scored, action=action, cost=action.nominal_cost)
+        history = told.remember(history, **scored, action=action, cost=action.nominal_cost)
     return np.stack(rows)
 
 

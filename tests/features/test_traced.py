@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.features import loop, traced
+from ponderttt.features.history import TRACED, History, observe, remember, start
 from ponderttt.features.table import FROZEN, index
 
 CHUNKS = 9
@@ -23,9 +23,9 @@ def rows_of(
 ) -> Any:
     """The rows of a whole stream in one program."""
 
-    def chunk(history: traced.TracedHistory, inputs: Any) -> tuple[traced.TracedHistory, Any]:
+    def chunk(history: History, inputs: Any) -> tuple[History, Any]:
         t, frozen_row, seen, action, cost, budget_left = inputs
-        row = traced.observe(
+        row = observe(
             frozen_row,
             history,
             **seen,
@@ -33,11 +33,12 @@ def rows_of(
             chunks_left=count - t - 1,
             budget_left=budget_left,
             budget=budget,
+            xp=TRACED,
         )
-        return traced.remember(history, **seen, action=action, cost=cost), row
+        return remember(history, **seen, action=action, cost=cost, xp=TRACED), row
 
     inputs = (jnp.arange(CHUNKS), frozen_rows, scored, actions, costs, left)
-    return jax.lax.scan(chunk, traced.start(), inputs)[1]
+    return jax.lax.scan(chunk, start(TRACED), inputs)[1]
 
 
 def a_stream(seed: int) -> dict[str, Any]:
@@ -62,11 +63,11 @@ def test_a_random_stream_has_the_rows_of_the_loop(seed, budget):
     # Streams end where they like; what is spent may exceed the budget, where the share is cut at 0.
     count = CHUNKS + seed % 3
     left = budget * count - np.concatenate([[0.0], np.cumsum(stream["costs"])[:-1]])
-    history, expected = loop.start(), []
+    history, expected = start(), []
     for t in range(CHUNKS):
         seen = {name: float(values[t]) for name, values in stream["scored"].items()}
         expected.append(
-            loop.observe(
+            observe(
                 stream["frozen_rows"][t],
                 history,
                 **seen,
@@ -76,9 +77,7 @@ def test_a_random_stream_has_the_rows_of_the_loop(seed, budget):
                 budget=budget,
             )
         )
-        history = loop.remember(
-            history, **seen, action=int(stream["actions"][t]), cost=float(stream["costs"][t])
-        )
+        history = remember(history, **seen, action=int(stream["actions"][t]), cost=float(stream["costs"][t]))
     rows = rows_of(**stream, count=count, left=left.astype(np.float32), budget=budget)
     np.testing.assert_allclose(rows, np.stack(expected), rtol=1e-5, atol=1e-5)
     # The comparison can fail: nearly all of the row changes from chunk to chunk.

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from ponderttt.features import loop
 from ponderttt.features.frozen import ChunkSignals, frozen_features
+from ponderttt.features.history import observe, remember, start
 from ponderttt.features.table import FEATURES, FROZEN, index
 
 NAN = math.nan
@@ -194,21 +194,21 @@ def test_the_first_chunk_has_nothing_to_be_compared_with() -> None:
 
 
 def test_loop_features_are_what_their_definitions_say() -> None:
-    history, frozen_row = loop.start(), np.zeros(len(FROZEN))
+    history, frozen_row = start(), np.zeros(len(FROZEN))
     for t, ((loss, loss_frozen, reconstruction, left), (action, cost), expected) in enumerate(LOOP):
         scored = {"loss": loss, "loss_frozen": loss_frozen, "reconstruction": reconstruction}
-        row = loop.observe(
+        row = observe(
             frozen_row, history, **scored, chunk_index=t, chunks_left=3 - t, budget_left=left, budget=3.0
         )
         for name, value in expected.items():
             assert row[index(name)] == pytest.approx(value), (t, name)
-        history = loop.remember(history, **scored, action=action, cost=cost)
+        history = remember(history, **scored, action=action, cost=cost)
 
 
 def test_without_a_budget_all_of_it_is_left() -> None:
-    row = loop.observe(
+    row = observe(
         np.zeros(len(FROZEN)),
-        loop.start(),
+        start(),
         loss=1.0,
         loss_frozen=1.0,
         reconstruction=0.0,
@@ -222,9 +222,9 @@ def test_without_a_budget_all_of_it_is_left() -> None:
 
 
 def test_frozen_features_keep_their_places_in_the_whole_row(measured: np.ndarray) -> None:
-    row = loop.observe(
+    row = observe(
         measured,
-        loop.start(),
+        start(),
         loss=1.0,
         loss_frozen=1.0,
         reconstruction=0.0,
