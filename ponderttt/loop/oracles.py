@@ -8,7 +8,6 @@ through the pages of the loop, and shares with its arms whatever these do too; i
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from ponderttt.fast_weights.base import Fast
 from ponderttt.loop.arm import Arm, Past, initial_state
 from ponderttt.loop.page import Group
 from ponderttt.loop.stream import adapt, adapt_once, score_once
-from ponderttt.policies.budget import BudgetTables, next_log_weights
+from ponderttt.policies.budget import BudgetTables, next_log_weights, stream_units
 
 #: Sequences grow exponentially with chunks.
 EXHAUSTIVE_CHUNKS = 6
@@ -96,7 +95,7 @@ def greedy_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
     walk, costs = _Walk(arm, group), np.asarray(tables.units, np.float64)
     length = len(walk.stream.hidden)
     past: Past = ()
-    fast, budget = walk.start, _units_of(tables, length)
+    fast, budget = walk.start, int(stream_units(tables, length))
     actions: list[Action] = []
     seen: list[Float[np.ndarray, " A"]] = []
     look_ahead: list[tuple[float, ...] | None] = []
@@ -151,7 +150,7 @@ def exhaustive_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
         total, actions = min(branches, key=lambda branch: branch[0])
         return here + total, actions
 
-    _, actions = best(0, (), walk.start, _units_of(tables, length))
+    _, actions = best(0, (), walk.start, int(stream_units(tables, length)))
     return Found(actions, (None,) * length)
 
 
@@ -160,11 +159,6 @@ def _learn_once(walk: _Walk, t: int, past: Past, fast: Fast, action: Action) -> 
         return past, fast
     adapted = adapt(walk.arm, fast, [action], walk.group.page(t))
     return (*past, (walk.arm.lesson_name, t, int(action))), adapted.fast
-
-
-def _units_of(tables: BudgetTables, length: int) -> int:
-    """The whole budget of a stream, in the units of the tables."""
-    return math.floor(float(tables.units_per_chunk) * length + 1e-3)
 
 
 def _allowed(tables: BudgetTables, units: int, chunks_left: int) -> Bool[np.ndarray, " A"]:

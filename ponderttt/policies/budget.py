@@ -207,21 +207,48 @@ def cuts(tables: BudgetTables, units_left: Int[Array, ""], chunks_left: Int[Arra
     return below / (below + above)
 
 
-def units_left(tables: BudgetTables, spent: Int[Array, ""], observation: Observation) -> Int[Array, ""]:
-    """Units that are left of the whole budget of the stream when ``spent`` are gone.
-
-    Not taken from ``observation.budget_left``: where an update costs little beside SKIP, its float32 cannot hold it.
-    """
-    chunks = jnp.asarray(observation.chunk_index + observation.chunks_left + 1, jnp.float32)
+def stream_units(tables: BudgetTables, chunks: Int[Array, ""] | int) -> Int[Array, ""]:
+    """Return the budget of a stream of so many chunks in whole units, rounded down."""
     # A product such as 17.9999 in float32 is 18.
-    return jnp.floor(tables.units_per_chunk * chunks + 1e-3).astype(jnp.int32) - spent
+    return jnp.floor(tables.units_per_chunk * jnp.asarray(chunks, jnp.float32) + 1e-3).astype(jnp.int32)
 
 
-def below_one(rank: Float[Array, ""]) -> Float[Array, ""]:
-    """``rank`` kept to 0 ≤ rank < 1, where every rank lies in the interval of an action."""
-    return jnp.clip(rank, 0.0, _LARGEST_RANK)
+def units_left(tables: BudgetTables, spent: Int[Array, ""], observation: Observation) -> Int[Array, ""]:
+    """Return the units of the stream's budget that are left after ``spent``.
+
+    ``observation.budget_left`` would not do: if an update costs little compared with SKIP, float32 cannot hold it.
+    """
+    return stream_units(tables, observation.chunk_index + observation.chunks_left + 1) - spent
 
 
-def action_at(rank: Float[Array, ""], cuts: Float[Array, " 3"]) -> Int[Array, ""]:
-    """The action whose interval holds ``rank``."""
-    return jnp.sum(cuts <= rank).astype(jnp.int32)
+class Spent(NamedTuple):
+    """An action that a rank chose.
+
+    Attributes:
+        action: index of an :class:`ponderttt.actions.Action`.
+        units: what it costs, in units of the tables.
+        rank: the rank, clipped to 0 ≤ rank < 1.
+        cuts: ranks from which UPDATE_1, UPDATE_2 and UPDATE_4 begin.
+    """
+
+    action: Int[Array, ""]
+    units: Int[Array, ""]
+    rank: Float[Array, ""]
+    cuts: Float[Array, " 3"]
+
+
+def spend_by_rank(
+    tables: BudgetTables, left: Int[Array, ""], chunks_left: Int[Array, ""], rank: Float[Array, ""]
+) -> Spent:
+    """Choose the action whose interval contains a rank.
+
+    Args:
+        tables: tables of the budget.
+        left: units for this chunk and the later ones, see :func:`units_left`.
+        chunks_left: number of chunks after this one.
+        rank: rank of the chunk among training chunks, or a random number; 0..1.
+    """
+    rank = jnp.clip(rank, 0.0, _LARGEST_RANK)
+    starts = cuts(tables, left, chunks_left)
+    action = jnp.sum(starts <= rank).astype(jnp.int32)
+    return Spent(action, tables.units[action], rank, starts)

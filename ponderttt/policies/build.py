@@ -8,8 +8,8 @@ from ponderttt.names import CONTROL_METHODS, FIXED_METHODS, ORACLE_METHODS, OTHE
 from ponderttt.policies.base import Policy
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import Calibration
-from ponderttt.policies.gates import Adaptive, Percentile, ReconstructionGate
 from ponderttt.policies.rules import Fixed, Random, Schedule
+from ponderttt.policies.signal_rules import Adaptive, Percentile, Reconstruction
 from ponderttt.settings.rules import RulesConfig
 
 #: The signal that a method is calibrated on.
@@ -64,5 +64,5 @@ def policy_of(
     if method == "adaptive":
         return Adaptive(values, budget, costs, rules.ema_step)
     if method == "reconstruction":
-        return ReconstructionGate(values, budget, costs, shares, rules.ema_step)
+        return Reconstruction(values, budget, costs, shares, rules.ema_step)
     return Percentile(method, values, budget, costs, shares)

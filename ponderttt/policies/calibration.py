@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
 
 
@@ -50,14 +49,3 @@ def calibrate(signals: Mapping[str, Sequence[float]]) -> Calibration:
         PonderTTTError: a signal has no value, or one that is not finite.
     """
     return Calibration({name: _sorted(name, values) for name, values in signals.items()})
-
-
-def achieved(actions: Sequence[Action]) -> dict[Action, float]:
-    """Share of each of the four actions among decisions that were taken.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not len(actions):
-        raise ValueError("no decision was taken")
-    return {action: sum(taken == action for taken in actions) / len(actions) for action in Action}

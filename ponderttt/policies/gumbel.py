@@ -47,13 +47,6 @@ def straight_through(relaxation: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
     return hard + (relaxation - jax.lax.stop_gradient(relaxation))
 
 
-def sample(
-    logits: Float[Array, "*B A"], key: Key[Array, ""], temperature: Float[Array, ""] | float
-) -> Float[Array, "*B A"]:
-    """A straight-through draw from softmax(logits); arguments as of :func:`relaxed`."""
-    return straight_through(relaxed(logits, key, temperature))
-
-
 def temperature_at(step: int, total: int, config: GateConfig) -> float:
     """The temperature of one of ``total`` steps, counted from 0.
 

@@ -23,16 +23,14 @@ from ponderttt.policies.base import Decision, Observation
 from ponderttt.policies.budget import (
     NOMINAL_COSTS,
     BudgetTables,
-    action_at,
-    below_one,
     budget_tables,
-    cuts,
     next_log_weights,
+    spend_by_rank,
     units_left,
 )
-from ponderttt.policies.gates import percentile_rank
 from ponderttt.policies.networks import ActorCritic, Gate
 from ponderttt.policies.rules import without_rank
+from ponderttt.policies.signal_rules import percentile_rank
 
 #: What a policy that was trained without a budget is shown instead of these: nothing is scarce.
 _BUDGET_FEATURES = np.array([index("budget_remaining"), index("budget_rate")])
@@ -100,10 +98,10 @@ class _ScorePolicy(abc.ABC):
         """See :class:`ponderttt.policies.base.Policy`."""
         seen = apply(params.normaliser, without_budget(observation.features))[: inputs_of(params.score)]
         score = cls.score_of(params.score, seen)
-        rank = below_one(percentile_rank(score, params.calibration))
-        starts = cuts(params.tables, units_left(params.tables, state, observation), observation.chunks_left)
-        action = action_at(rank, starts)
-        return Decision(state + params.tables.units[action], action, score, rank, starts)
+        rank = percentile_rank(score, params.calibration)
+        left = units_left(params.tables, state, observation)
+        spent = spend_by_rank(params.tables, left, observation.chunks_left, rank)
+        return Decision(state + spent.units, spent.action, score, spent.rank, spent.cuts)
 
 
 class RegressionPolicy(_ScorePolicy):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from ponderttt.actions import Action
 from ponderttt.policies.base import Decision, Observation
-from ponderttt.policies.budget import NOMINAL_COSTS, action_at, budget_tables, cuts, units_left
+from ponderttt.policies.budget import NOMINAL_COSTS, budget_tables, spend_by_rank, units_left
 
 #: Of decisions that no rank took part in.
 NO_CUTS = np.full(3, np.nan, np.float32)
@@ -102,7 +102,6 @@ class Random:
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
         """See :class:`ponderttt.policies.base.Policy`."""
-        starts = cuts(params, units_left(params, state, observation), observation.chunks_left)
-        rank = jax.random.uniform(key)
-        action = action_at(rank, starts)
-        return Decision(state + params.units[action], action, jnp.asarray(jnp.nan), rank, starts)
+        left = units_left(params, state, observation)
+        spent = spend_by_rank(params, left, observation.chunks_left, jax.random.uniform(key))
+        return Decision(state + spent.units, spent.action, jnp.asarray(jnp.nan), spent.rank, spent.cuts)

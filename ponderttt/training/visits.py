@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ponderttt.actions import Action
-from ponderttt.policies.budget import BudgetTables, action_at, cuts
+from ponderttt.policies.budget import BudgetTables, spend_by_rank, stream_units
 from ponderttt.training.rollouts import Episode
 from ponderttt.training.world import Updates, World
 
@@ -30,12 +30,12 @@ class Visits(NamedTuple):
 
 def random_actions(tables: BudgetTables, length: int, rng: np.random.Generator) -> list[Action]:
     """A random sequence of actions whose total is exactly the budget of a stream."""
-    left = int(np.floor(float(tables.units_per_chunk) * length + 1e-3))
-    units, actions = np.asarray(tables.units), []
+    left, actions = stream_units(tables, length), []
     for t in range(length):
-        starts = cuts(tables, jnp.asarray(left), jnp.asarray(length - t - 1))
-        actions.append(Action(int(action_at(jnp.asarray(rng.random(), jnp.float32), starts))))
-        left -= int(units[actions[-1]])
+        rank = jnp.asarray(rng.random(), jnp.float32)
+        spent = spend_by_rank(tables, left, jnp.asarray(length - t - 1), rank)
+        actions.append(Action(int(spent.action)))
+        left = left - spent.units
     return actions
 
 

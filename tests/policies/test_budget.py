@@ -16,12 +16,11 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.policies.budget import (
     HORIZON,
     NOMINAL_COSTS,
-    action_at,
-    below_one,
     budget_tables,
     cuts,
     matched_probabilities,
     next_log_weights,
+    spend_by_rank,
     whole_units,
 )
 
@@ -31,7 +30,7 @@ FLOPS = (1.0, 1.041, 1.082, 1.164)
 #: Updates whose costs have no common measure.
 ODD_FLOPS = (1.0, 1.0237, 1.0419, 1.0771)
 
-CUTS, WEIGHTS = jax.jit(cuts), jax.jit(next_log_weights)
+CUTS, WEIGHTS, SPEND = jax.jit(cuts), jax.jit(next_log_weights), jax.jit(spend_by_rank)
 
 
 def test_actions_have_the_nominal_costs_that_budgets_are_stated_in():
@@ -209,7 +208,7 @@ def test_an_action_is_taken_exactly_if_the_rest_can_be_spent_to_the_unit(units_l
     total = max(t for t in _reachable(chunks_left + 1) if t <= units_left)
     possible = [total - unit in _reachable(chunks_left) for unit in (0, 2, 5, 11)]
     assert list(np.isfinite(WEIGHTS(_TABLES, units_left, chunks_left))) == possible
-    assert possible[int(action_at(below_one(rank), CUTS(_TABLES, units_left, chunks_left)))]
+    assert possible[int(SPEND(_TABLES, units_left, chunks_left, rank).action)]
 
 
 _TABLES = budget_tables(NOMINAL_COSTS, 3.0)

@@ -7,12 +7,12 @@ import pytest
 
 from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
-from ponderttt.names import METHODS, ORACLE_METHODS
+from ponderttt.names import METHODS, ORACLE_METHODS, MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.build import policy_of
 from ponderttt.policies.calibration import calibrate
-from ponderttt.policies.gates import Adaptive, Percentile, ReconstructionGate
 from ponderttt.policies.rules import Fixed, Random, Schedule
+from ponderttt.policies.signal_rules import Adaptive, Percentile, Reconstruction
 from ponderttt.settings.rules import RulesConfig
 from tiny_policies import learned_policies
 
@@ -41,7 +41,7 @@ def build(method, budget=1.05, costs=FLOPS, calibration=CALIBRATION, rules=RULES
         ("schedule", Schedule((Action.UPDATE_4, Action.SKIP), FLOPS)),
         ("entropy", Percentile("entropy", (1.0, 2.0), 1.05, FLOPS, RULES.allocation)),
         ("loss", Percentile("loss", (2.0, 3.0), 1.05, FLOPS, RULES.allocation)),
-        ("reconstruction", ReconstructionGate((0.1, 0.2), 1.05, FLOPS, RULES.allocation, 0.2)),
+        ("reconstruction", Reconstruction((0.1, 0.2), 1.05, FLOPS, RULES.allocation, 0.2)),
         ("adaptive", Adaptive((2.0, 3.0), 1.05, FLOPS, 0.2)),
     ],
 )
@@ -51,11 +51,11 @@ def test_a_method_has_its_policy_with_the_settings_of_the_config(method, policy)
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in ORACLE_METHODS])
 def test_every_method_decides_something_that_a_record_can_hold(method, seen):
-    learned = learned_policies()
-    costs = NOMINAL_COSTS
-    policy = (
-        learned[method].policy(3.0, costs) if method in learned else build(method, budget=3.0, costs=costs)
-    )
+    trained = learned_policies().get(MethodName(method))
+    if trained is None:
+        policy = build(method, budget=3.0, costs=NOMINAL_COSTS)
+    else:
+        policy = trained.policy(3.0, NOMINAL_COSTS)
     decision = jax.jit(policy.decide)(policy.params, policy.init(), seen, jax.random.key(0))
     assert 0 <= int(decision.action) < 4
     assert decision.cuts.shape == (3,)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
-from ponderttt.policies.calibration import achieved, calibrate
+from ponderttt.policies.calibration import calibrate
 
 
 def test_values_are_kept_in_order():
@@ -23,15 +22,3 @@ def test_nothing_and_what_is_not_finite_are_refused_by_name(values):
 def test_a_signal_that_was_not_calibrated_is_named_with_those_that_were():
     with pytest.raises(PonderTTTError, match="no signal 'entropy', only loss"):
         calibrate({"loss": [1.0]}).values("entropy")
-
-
-def test_the_achieved_allocation_counts_all_four_actions():
-    taken = [Action.SKIP, Action.UPDATE_2, Action.SKIP, Action.UPDATE_4]
-    assert achieved(taken) == {
-        Action.SKIP: 0.5,
-        Action.UPDATE_1: 0.0,
-        Action.UPDATE_2: 0.25,
-        Action.UPDATE_4: 0.25,
-    }
-    with pytest.raises(ValueError, match="no decision"):
-        achieved([])

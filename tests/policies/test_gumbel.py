@@ -14,12 +14,18 @@ from flax import nnx
 from ponderttt.actions import Action
 from ponderttt.features.normalise import CLIP, Normaliser
 from ponderttt.features.table import FEATURES
-from ponderttt.policies.gumbel import SoftGate, gate_logits, sample, temperature_at
+from ponderttt.policies.gumbel import SoftGate, gate_logits, relaxed, straight_through, temperature_at
 from ponderttt.policies.networks import Gate
 from ponderttt.seeds import named_key
 from ponderttt.settings.gate import GateConfig
 
 KEYS = jax.random.split(jax.random.key(0), 4000)
+
+
+def sample(logits, key, temperature):
+    return straight_through(relaxed(logits, key, temperature))
+
+
 MANY = jax.jit(jax.vmap(sample, in_axes=(None, 0, None)))
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponderttt.policies.budget import HORIZON, NOMINAL_COSTS, whole_units
-from ponderttt.policies.gates import Adaptive, Percentile, ReconstructionGate, percentile_rank
 from ponderttt.policies.rules import Random
+from ponderttt.policies.signal_rules import Adaptive, Percentile, Reconstruction, percentile_rank
 
 FIVE = (1.0, 2.0, 3.0, 4.0, 5.0)
 #: Counted FLOPs: in the ratio of the steps, without a common measure, and hardly more than SKIP.
@@ -27,7 +27,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "random": lambda budget, costs: Random(budget, costs),
     "entropy": lambda budget, costs: Percentile("entropy", FIVE, budget, costs),
     "shares": lambda budget, costs: Percentile("loss", FIVE, budget, costs, (0.0, 0.3, 0.4, 0.3)),
-    "reconstruction": lambda budget, costs: ReconstructionGate(FIVE, budget, costs),
+    "reconstruction": lambda budget, costs: Reconstruction(FIVE, budget, costs),
     "adaptive": lambda budget, costs: Adaptive(FIVE, budget, costs),
 }
 
@@ -98,7 +98,7 @@ def test_the_moving_average_of_the_gate_over_four_chunks_by_hand(play):
     7 units over four chunks are UPDATE_2, UPDATE_1 and two SKIPs: cuts 1/2, 3/4, 1.  After UPDATE_2, 2 units over
     three chunks: cuts 2/3, 1, 1.  Then nothing is left.
     """
-    (stream,) = play(ReconstructionGate(FIVE, 1 + 7 / 4), [4], [[9.0, 9.0, 3.0, 0.0]])
+    (stream,) = play(Reconstruction(FIVE, 1 + 7 / 4), [4], [[9.0, 9.0, 3.0, 0.0]])
     np.testing.assert_allclose(stream.rank, [1, 0.95, 0.405, 0], atol=1e-6)
     np.testing.assert_allclose(stream.cuts[:2], [[0.5, 0.75, 1], [2 / 3, 1, 1]], atol=1e-6)
     np.testing.assert_allclose(stream.score, [9, 9, 3, 0])
@@ -110,7 +110,7 @@ def test_the_gate_spreads_the_updates_of_a_stream_that_lies_off_the_calibration(
     rng = np.random.default_rng(2)
     errors = rng.uniform(5, 6, (1, 80))
     calibration = tuple(np.linspace(1, 5.2, 100))
-    (gate,) = play(ReconstructionGate(calibration, 3.0), [60], errors)
+    (gate,) = play(Reconstruction(calibration, 3.0), [60], errors)
     (plain,) = play(Percentile("reconstruction", calibration, 3.0), [60], errors)
     costs = np.array(NOMINAL_COSTS)
     late = lambda stream: costs[stream.action][30:].sum() - 30  # noqa: E731
@@ -120,7 +120,7 @@ def test_the_gate_spreads_the_updates_of_a_stream_that_lies_off_the_calibration(
 
 def test_a_gate_without_a_moving_average_is_the_percentile_rule(play):
     signals = np.random.default_rng(3).uniform(0, 6, (4, 20))
-    gate = play(ReconstructionGate(FIVE, 3.0, ema_step=0.0), [20] * 4, signals)
+    gate = play(Reconstruction(FIVE, 3.0, ema_step=0.0), [20] * 4, signals)
     plain = play(Percentile("reconstruction", FIVE, 3.0), [20] * 4, signals)
     for one, other in zip(gate, plain, strict=True):
         np.testing.assert_array_equal(one.action, other.action)

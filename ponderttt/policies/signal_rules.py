@@ -18,11 +18,9 @@ from ponderttt.policies.base import Decision, Observation
 from ponderttt.policies.budget import (
     NOMINAL_COSTS,
     BudgetTables,
-    action_at,
-    below_one,
     budget_tables,
-    cuts,
     next_log_weights,
+    spend_by_rank,
     units_left,
 )
 from ponderttt.policies.rules import without_rank
@@ -93,22 +91,22 @@ class Percentile:
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
         """See :class:`ponderttt.policies.base.Policy`."""
         score = jnp.stack([getattr(observation, name) for name in SIGNALS])[params.signal]
-        rank = below_one(percentile_rank(score, params.calibration))
-        starts = cuts(params.tables, units_left(params.tables, state, observation), observation.chunks_left)
-        action = action_at(rank, starts)
-        return Decision(state + params.tables.units[action], action, score, rank, starts)
+        rank = percentile_rank(score, params.calibration)
+        left = units_left(params.tables, state, observation)
+        spent = spend_by_rank(params.tables, left, observation.chunks_left, rank)
+        return Decision(state + spent.units, spent.action, score, spent.rank, spent.cuts)
 
 
-class GateParams(NamedTuple):
-    """Of :class:`ReconstructionGate`."""
+class ReconstructionParams(NamedTuple):
+    """Of :class:`Reconstruction`."""
 
     tables: BudgetTables
     calibration: Float[Array, " M"]
     step: Float[Array, ""]
 
 
-class GateState(NamedTuple):
-    """Of :class:`ReconstructionGate`."""
+class ReconstructionState(NamedTuple):
+    """Of :class:`Reconstruction`."""
 
     spent: Int[Array, ""]
     #: Moving average of the stream's own ranks; 0.5 is what calibration chunks have.
@@ -116,7 +114,7 @@ class GateState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ReconstructionGate:
+class Reconstruction:
     """Percentile of the reconstruction error, re-centred by a moving average of the stream's own ranks.
 
     The error needs no label.  A stream whose errors lie off the calibration has ranks around another middle than 0.5;
@@ -133,7 +131,7 @@ class ReconstructionGate:
     params: Any = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        params = GateParams(
+        params = ReconstructionParams(
             budget_tables(self.costs, self.budget, self.shares),
             _calibrated(self.calibration),
             jnp.asarray(self.ema_step, jnp.float32),
@@ -142,20 +140,18 @@ class ReconstructionGate:
 
     def init(self) -> Any:
         """Nothing spent, ranks like the calibration's."""
-        return GateState(jnp.asarray(0, jnp.int32), jnp.asarray(0.5, jnp.float32))
+        return ReconstructionState(jnp.asarray(0, jnp.int32), jnp.asarray(0.5, jnp.float32))
 
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
         """See :class:`ponderttt.policies.base.Policy`."""
         own = percentile_rank(observation.reconstruction, params.calibration)
-        rank = below_one(own - (state.average - 0.5))
         left = units_left(params.tables, state.spent, observation)
-        starts = cuts(params.tables, left, observation.chunks_left)
-        action = action_at(rank, starts)
-        after = GateState(
-            state.spent + params.tables.units[action], state.average + params.step * (own - state.average)
+        spent = spend_by_rank(params.tables, left, observation.chunks_left, own - (state.average - 0.5))
+        after = ReconstructionState(
+            state.spent + spent.units, state.average + params.step * (own - state.average)
         )
-        return Decision(after, action, observation.reconstruction, rank, starts)
+        return Decision(after, spent.action, observation.reconstruction, spent.rank, spent.cuts)
 
 
 class AdaptiveParams(NamedTuple):
