@@ -183,7 +183,7 @@ def score(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     signal = str(request.policy) if isinstance(request.policy, MethodName) else "score"
     for number, step in enumerate(score_paths(paths, request, _notice)):
         if as_json:
-            click.echo(json.dumps(_as_json(step)))
+            click.echo(json.dumps(_as_json(step), allow_nan=False))
             continue
         if number == 0:
             click.echo(

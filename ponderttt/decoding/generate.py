@@ -26,7 +26,7 @@ from ponderttt.decoding.cache import (
     unstack,
     write,
 )
-from ponderttt.decoding.sampling import Draws, Sampling, draw, draws_of, filters, is_greedy
+from ponderttt.decoding.sampling import Draws, Sampling, checked, draw, draws_of, filters, is_greedy
 from ponderttt.errors import PonderTTTError
 from ponderttt.models.backbone import Backbone
 from ponderttt.models.families.family import Shape
@@ -90,7 +90,8 @@ class Generator:
             Tokens as they are drawn, rows in turn.
 
         Raises:
-            PonderTTTError: no prompt, one without tokens, or a length beyond the model's context.
+            PonderTTTError: no prompt, one without tokens, a length beyond the model's context, or a prediction that is
+                not finite.
         """
         check_prompts(prompts, max_tokens, self.shape)
         whole = [[*self.shape.front, *prompt] for prompt in prompts]
@@ -112,10 +113,10 @@ class Generator:
                     drawn, fresh = _next(self.shape, self.weights, drawn, cache, draws, place, **how)
                 cache = write(cache, fresh)
             for row in sorted(going):
-                if int(current[row]) in ends:
+                if (token := checked(int(current[row]))) in ends:
                     going.discard(row)
                 else:
-                    yield Token(row, int(current[row]))
+                    yield Token(row, token)
             if not going:
                 return
 

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float, Int, Key
 from ponderttt.errors import PonderTTTError
 from ponderttt.seeds import SEEDS, named_key
 
+#: Drawn from logits that are not numbers.
+NO_TOKEN = -1
 _NEVER = -jnp.inf
 #: Of a temperature that draws at all: logits divided by less, or by more, are no numbers of float32 any more.
 _COLDEST, _HOTTEST = 1e-6, 1e6
@@ -104,7 +106,7 @@ def allowed(logits: Float[Array, " V"], top_k: Int[Array, ""], top_p: Float[Arra
 def draw(
     logits: Float[Array, "B V"], draws: Draws, count: Int[Array, ""], *, greedy: bool, filtered: bool
 ) -> Int[Array, " B"]:
-    """The next token of each row.
+    """Draw the next token of each row; :data:`NO_TOKEN` if its logits are not numbers.
 
     Args:
         logits: nats.
@@ -113,7 +115,9 @@ def draw(
         greedy: static; no row draws, whatever its settings.
         filtered: static; some row has a ``top_k`` or a ``top_p``.
     """
-    likeliest = logits.argmax(-1).astype(jnp.int32)
+    # Single logits may be −∞; NaN anywhere makes the largest NaN.
+    known = jnp.isfinite(logits.max(-1))
+    likeliest = jnp.where(known, logits.argmax(-1).astype(jnp.int32), NO_TOKEN)
     if greedy:
         return likeliest
 
@@ -124,7 +128,21 @@ def draw(
         return jax.random.categorical(jax.random.fold_in(key, count), scaled)
 
     drawn = jax.vmap(one)(logits, *draws).astype(jnp.int32)
-    return jnp.where(draws.temperature > 0, drawn, likeliest)
+    return jnp.where(known & (draws.temperature > 0), drawn, likeliest)
+
+
+def checked(token: int) -> int:
+    """Return a token that :func:`draw` drew.
+
+    Raises:
+        PonderTTTError: it is :data:`NO_TOKEN`.
+    """
+    if token == NO_TOKEN:
+        raise PonderTTTError(
+            "the prediction of the next token is not finite; check the model's weights, or lower the inner rate of the "
+            "fast weights"
+        )
+    return token
 
 
 class Chooser:
@@ -138,4 +156,4 @@ class Chooser:
         """The next token, given its logits or log-probabilities."""
         token = self._draw(logits[None], self._draws, jnp.asarray(self._count))
         self._count += 1
-        return int(token[0])
+        return checked(int(token[0]))

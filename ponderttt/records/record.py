@@ -6,7 +6,6 @@ manifest, which carries the settings, the digests of everything that the numbers
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.atomic import atomic_path
 from ponderttt.files.manifest import MANIFEST, read_manifest, write_manifest
+from ponderttt.records.step import check_finite
 
 if TYPE_CHECKING:
     import pyarrow
@@ -94,15 +94,7 @@ def write_records(folder: Path | str, records: Sequence[Record], facts: Mapping[
     if not records:
         raise PonderTTTError(f"{folder}: no chunk was scored; nothing is written")
     for record in records:
-        chunk = f"chunk {record.chunk_index} of {record.stream_id}"
-        if not math.isfinite(record.loss_frozen):
-            raise PonderTTTError(
-                f"{folder}: the frozen loss of {chunk} is {record.loss_frozen}; check the model's weights"
-            )
-        if not math.isfinite(record.loss):
-            raise PonderTTTError(
-                f"{folder}: the loss of {chunk} is {record.loss}; lower the inner rate of the fast weights"
-            )
+        check_finite(record, f"{folder}: ")
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=schema())
     with atomic_path(folder / RECORDS) as temporary:
         pq.write_table(table, temporary, compression="zstd")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from ponderttt.actions import Action
+from ponderttt.errors import PonderTTTError
 
 
 class Step(NamedTuple):
@@ -36,3 +38,33 @@ class Step(NamedTuple):
     look_ahead: tuple[float, ...] | None = None
     #: Negative log-likelihood of each target in nats, 0 where masked; not part of a record.
     nll: Float[np.ndarray, " T"] | None = None
+
+
+class Scored(Protocol):
+    """The losses of a chunk: a :class:`Step` or a record."""
+
+    @property
+    def stream_id(self) -> str: ...
+    @property
+    def chunk_index(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def loss_frozen(self) -> float: ...
+
+
+def check_finite(scored: Scored, where: str = "") -> None:
+    """Check the losses of a chunk.
+
+    Raises:
+        PonderTTTError: one is not finite; the message starts with ``where``.
+    """
+    chunk = f"chunk {scored.chunk_index} of {scored.stream_id}"
+    if not math.isfinite(scored.loss_frozen):
+        raise PonderTTTError(
+            f"{where}the frozen loss of {chunk} is {scored.loss_frozen}; check the model's weights"
+        )
+    if not math.isfinite(scored.loss):
+        raise PonderTTTError(
+            f"{where}the loss of {chunk} is {scored.loss}; lower the inner rate of the fast weights"
+        )
