@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponderttt.cli.reader import Reader, Request, open_reader
-from ponderttt.cli.score import language_of, read_documents, tokenized
+from ponderttt.cli.score import language_of, name_by_content, read_documents, tokenized
 from ponderttt.corpus.streams import Document, Tokenizer, tokenize_documents
 from ponderttt.errors import PonderTTTError
 
@@ -121,7 +121,7 @@ def prompted(
     Args:
         documents: of the repository.
         last: the document that is continued.
-        name: of the stream.
+        name: path of the last document, for messages.
         tokenizer: of the model.
         notice: called with the documents that are left out.
 
@@ -137,10 +137,11 @@ def prompted(
     ids = before.ids.tolist()
     ids += [tokenizer.eot_id] if ids else []
     language = language_of([last])
-    return [*ids, *continued.ids.tolist()], Source(
-        name,
+    ids += continued.ids.tolist()
+    return ids, Source(
+        name_by_content(ids),
         language_of(documents) if language == "any" else language,
-        (*before.document_starts.tolist(), len(ids)),
+        (*before.document_starts.tolist(), len(ids) - len(continued.ids)),
         (*before.document_paths, last.path),
     )
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int
 
 from ponderttt.cli.reader import Request, open_reader
 from ponderttt.corpus.filters import EXTENSIONS
@@ -94,10 +98,11 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
         tokens = tokenized(documents, backbone.tokenizer, notice)
         if len(tokens.not_lossless) == len(documents):
             raise PonderTTTError(f"{path}: nothing left to score; all {len(documents)} files were left out")
-        stream = cut_chunks(tokens, chunk_size, backbone.tokenizer.pad_id, utf8_name(str(path)), language)
+        name = name_by_content(tokens.ids)
+        stream = cut_chunks(tokens, chunk_size, backbone.tokenizer.pad_id, name, language)
         if not stream.n_chunks:
             raise PonderTTTError(f"{path}: too short to score; at least two tokens are needed")
-        yield from score_stream(
+        steps = score_stream(
             model,
             stream,
             reader.module,
@@ -107,6 +112,16 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
             reader.suffix,
             reader.seed,
         )
+        for step in steps:
+            yield step._replace(stream_id=utf8_name(str(path)))
+
+
+def name_by_content(ids: Int[np.ndarray, " L"] | Sequence[int]) -> str:
+    """Name a text by its tokens.
+
+    Random draws depend on the name of the stream; they must not depend on how a path is spelled.
+    """
+    return hashlib.sha256(np.asarray(ids, "<i4").tobytes()).hexdigest()
 
 
 def language_of(documents: Sequence[Document]) -> str:

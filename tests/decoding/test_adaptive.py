@@ -27,7 +27,7 @@ from ponderttt.loop.methods import Spending
 from ponderttt.loop.scoring import score_stream
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.suffix import suffix_weights
-from ponderttt.names import MethodName
+from ponderttt.names import FastWeightsName, MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.trained import save_policy
 from ponderttt.records.step import Step
@@ -244,10 +244,27 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def reading(policy: MethodName | Path) -> Request:
+    return Request(load("config.yaml"), "tiny", FastWeightsName("memory"), policy, None, 0, None, 0)
+
+
+def test_random_actions_depend_on_the_content_of_a_path_and_not_on_its_spelling(place: Path) -> None:
+    """The stream that is shown is the path as it was typed."""
+    paths = [Path("all"), place / "all", Path("all/../all")]
+    steps = [list(score_paths([path], reading(MethodName("random")), print)) for path in paths]
+    assert [run[0].stream_id for run in steps] == [str(path) for path in paths]
+    actions = [[step.action for step in run] for run in steps]
+    assert len(set(actions[0])) > 1
+    assert actions[0] == actions[1] == actions[2]
+    (place / "all" / "b.py").write_text(CODE["b.py"].replace("1", "4"))
+    changed = [step.action for step in score_paths(paths[:1], reading(MethodName("random")), print)]
+    assert changed != actions[0]
+
+
 def test_a_trained_policy_sees_the_same_of_a_text_that_is_scored_and_of_one_that_is_continued(
     place: Path,
 ) -> None:
-    request = Request("memory", str(place / "policy"), None, "config.yaml", "tiny", 0, None, 0)
+    request = reading(place / "policy")
     scored = list(score_paths([Path("all")], request, print))
     # With one chunk more the text may become as long as the stream of the finished one is, whose last chunk is not full.
     continuation = Continuation(CONFIG["chunk_size"], Sampling())
@@ -283,7 +300,8 @@ def test_a_prompt_stands_behind_its_repository_under_its_own_name(place: Path) -
         "let x",
     ]
     assert [ids[start - 1] for start in starts[1:]] == [tokenizer.eot_id] * 2
-    assert (source.name, source.language) == ("src/z.js", "JavaScript")
+    assert source.language == "JavaScript"
+    assert prompted(before, Document("z.js", "let x"), "./src/z.js", tokenizer, print) == (ids, source)
     assert source.document_paths == ("a.py", "b.py", "z.js")
     # Standard input has no name to go by: its language is that of the repository, if there is one.
     assert prompted(before, Document("-", "let x"), "-", tokenizer, print)[1].language == "Python"
