@@ -121,3 +121,15 @@ def test_a_column_in_the_readme_is_one_of_the_table() -> None:
     columns = re.findall(r"`([^`]+)`", header)
     assert len(columns) > 4
     assert set(columns) <= set(TableRow.__dataclass_fields__)
+
+
+CLASS = re.compile(r"the class `(\w+)`")
+
+
+def test_a_class_in_the_readme_is_in_the_file_of_its_line() -> None:
+    lines = [line for line in PAGES[0].read_text(encoding="utf-8").splitlines() if CLASS.search(line)]
+    assert lines
+    for line in lines:
+        file = next(span for span in re.findall(r"`([^`]+)`", line) if span.endswith(".py"))
+        for name in CLASS.findall(line):
+            assert f"class {name}" in (ROOT / file).read_text(encoding="utf-8"), line
