@@ -6,12 +6,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ponderttt.names import METHODS, FastWeightsName, MethodName
+from ponderttt.names import (
+    CONTROL_METHODS,
+    FIXED_METHODS,
+    KINDS,
+    LEARNED_METHODS,
+    METHODS,
+    ORACLE_METHODS,
+    OTHER_PROTOCOLS,
+    RULE_METHODS,
+    FastWeightsName,
+    MethodName,
+)
 from ponderttt.seeds import SEEDS
 from ponderttt.settings.mapping import KeyProblem, UnknownName, settings
 from ponderttt.settings.values import CountOrZero, Distinct
 
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+#: Editors complete examples.
+FastWeightsText = Annotated[str, Field(examples=list(KINDS))]
+MethodText = Annotated[str, Field(examples=list(METHODS))]
 #: A mean cost between those of SKIP and UPDATE_4.
 Budget = Annotated[float, Field(gt=1.0, lt=12.0)]
 
@@ -21,17 +35,17 @@ class GridConfig:
     """The arms of the table."""
 
     models: Distinct[str] = Field(min_length=1, description="Names in models.")
-    fast_weights: Distinct[str] = Field(
+    fast_weights: Distinct[FastWeightsText] = Field(
         min_length=1,
-        description="ttt, lora, suffix or memory; with -{variant} for settings of fast_weights.variants, and with "
+        description=f"Kinds: {', '.join(KINDS)}; with -{{variant}} for settings of fast_weights.variants, and with "
         "+context_{n} on a backbone that also attends to the n preceding chunks, as in memory+context_1.",
     )
-    methods: Distinct[str] = Field(
+    methods: Distinct[MethodText] = Field(
         min_length=1,
-        description="Fixed: skip, update_1, update_2, update_4. Rules: random, entropy, loss, reconstruction, adaptive, "
-        "schedule. Learned: regression, gumbel_hard, gumbel_soft, ppo. Oracles: greedy_oracle, exhaustive_oracle. Controls: "
-        "shuffled, sign_flipped, other_stream. Protocols: in_chunk (ttt only), transductive. A method that spends a budget may "
-        "name its own, as in entropy@2; a learned one may name a variant, as in ppo-myopic.",
+        description=f"Fixed: {', '.join(FIXED_METHODS)}. Rules: {', '.join(RULE_METHODS)}. Learned: "
+        f"{', '.join(LEARNED_METHODS)}. Oracles: {', '.join(ORACLE_METHODS)}. Controls: {', '.join(CONTROL_METHODS)}. "
+        f"Protocols: {', '.join(OTHER_PROTOCOLS)} (in_chunk is for ttt only). A method that spends a budget may name its own, "
+        "as in entropy@2; a learned one may name a variant, as in ppo-myopic.",
     )
     seeds: Distinct[Seed] = Field(
         min_length=1, description="Seeds; each has one training and one run of every method."

@@ -33,10 +33,10 @@ _EXPECTED = {
     "dataclass_type": "a mapping",
     "dataclass_exact_type": "a settings object",
     "finite_number": "a finite number",
-    "greater_than": "greater than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
 }
 
 
@@ -134,7 +134,9 @@ def _one_line(kind: Any, error: ValidationError, where: str) -> str:
         return f"{_named(path)} {problem}"
     if first["type"] not in _EXPECTED:
         return f"{_named(path)}: {first['msg']}"
-    return f"{_named(path)} must be {_EXPECTED[first['type']].format(**context)}, got {value!r}{_hint(first['type'], value)}"
+    bounds = {name: f"{bound:g}" if isinstance(bound, float) else bound for name, bound in context.items()}
+    expected = _EXPECTED[first["type"]].format(**bounds)
+    return f"{_named(path)} must be {expected}, got {value!r}{_hint(first['type'], value)}"
 
 
 def _hint(problem: str, value: Any) -> str:
@@ -152,7 +154,10 @@ def _joined(where: str, part: str | int) -> str:
     """The path of a key or of a place in a list; pydantic marks a bad key of a mapping itself with ``[key]``."""
     if part == "[key]":
         return where
-    return f"{where}[{part}]" if isinstance(part, int) else f"{where}.{part}" if where else part
+    if isinstance(part, int):
+        return f"{where}[{part}]"
+    name = part if part.isprintable() else repr(part)
+    return f"{where}.{name}" if where else name
 
 
 def _type_at(kind: Any, place: Sequence[str | int]) -> Any:
