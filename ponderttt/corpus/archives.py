@@ -1,7 +1,7 @@
-"""Read the files inside a package archive without unpacking it to disk and without trusting it.
+"""Read the files in a package archive without unpacking it to disk and without trusting it.
 
-Nothing of a package is ever executed.  Links and devices are not followed, a name that would leave the
-archive is an error, and sizes are bounded, so that a hostile archive costs time at most.
+Nothing in a package is executed.  Links and devices are not followed, a name that leads out of the archive is an
+error, and sizes are limited, so that a hostile archive costs only time.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _TAR_SUFFIXES = (".tgz", ".tar.gz", ".tar.xz", ".tar")
 def read_archive(
     path: Path | str, wanted: Callable[[str], bool] = every_path, max_file_bytes: int = 1 << 20
 ) -> Iterator[RawFile]:
-    """The regular files of an archive in path order; of two members with one name the later one counts.
+    """Yield the regular files of an archive in path order; of two members with one name the later one counts.
 
     Args:
         path: a wheel or zip, a ``.tar``, ``.tar.gz``, ``.tgz`` or ``.tar.xz``, or a Debian package.
-        wanted: whether the content of a path is to be read; others come with ``content=None``.
+        wanted: whether to read the content of a path; others come with ``content=None``.
         max_file_bytes: larger files come with ``content=None`` and are never held in memory.
 
     Raises:
         CorruptFileError: the archive is damaged.
-        PonderTTTError: the kind is unknown, the archive unpacks to more than 2 GiB (or more than 1 GiB of it
-            is wanted), or a member's name is absolute or climbs out with ``..``.
+        PonderTTTError: the kind of archive is unknown, it unpacks to more than 2 GiB (or more than 1 GiB of it is
+            wanted), or a member's name is absolute or leads out with ``..``.
     """
     path = Path(path)
     reader: Callable[[Path, _Collector], None]
@@ -54,7 +54,7 @@ def read_archive(
         reader = _read_tar
     else:
         raise PonderTTTError(
-            f"{path}: not an archive this can read; known: {', '.join((*_ZIP_SUFFIXES, *_TAR_SUFFIXES, '.deb'))}"
+            f"{path}: unknown kind of archive; known: {', '.join((*_ZIP_SUFFIXES, *_TAR_SUFFIXES, '.deb'))}"
         )
     collector = _Collector(path, wanted, max_file_bytes)
     try:
@@ -79,7 +79,7 @@ def read_archive(
 
 
 class _Collector:
-    """Takes members as they come from a stream and holds what is wanted, within the limits."""
+    """Collects the members of an archive, within the limits."""
 
     def __init__(self, archive: Path, wanted: Callable[[str], bool], max_file_bytes: int) -> None:
         self.archive = archive
@@ -123,7 +123,7 @@ def _read_tar(path: Path, collector: _Collector) -> None:
 
 
 def _collect_tar(handle: IO[bytes], name: str, collector: _Collector) -> None:
-    """Stream a tar file, compressed as ``name`` says, past the collector."""
+    """Collect the members of a tar file, compressed according to the suffix of ``name``."""
     plain: Any
     if name.endswith((".gz", ".tgz")):
         plain = gzip.GzipFile(fileobj=handle)
@@ -146,13 +146,13 @@ def _collect_tar(handle: IO[bytes], name: str, collector: _Collector) -> None:
                     return source.read()
 
                 collector.add(member.name, member.size, read)
-    # tarfile stops at the end mark; the checksum of the compressed stream is behind it.
+    # tarfile stops at the end mark; read on to the checksum of the compressed stream.
     while bounded.read(1 << 20):
         pass
 
 
 class _BoundedReader:
-    """A stream that refuses to go on after ``MAX_UNPACKED_BYTES``: the defence against archive bombs."""
+    """A stream that ends in an error after ``MAX_UNPACKED_BYTES``: the defence against archive bombs."""
 
     def __init__(self, stream: Any, archive: Path) -> None:
         self._stream = stream
@@ -168,7 +168,7 @@ class _BoundedReader:
 
 
 def _read_deb(path: Path, collector: _Collector) -> None:
-    """A Debian package is an ``ar`` archive; the files are in its member ``data.tar.*``."""
+    """Read a Debian package: an ``ar`` archive whose member ``data.tar.*`` holds the files."""
     with path.open("rb") as handle:
         if handle.read(len(_AR_MAGIC)) != _AR_MAGIC:
             raise tarfile.ReadError("not a Debian package")

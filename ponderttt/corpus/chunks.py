@@ -1,4 +1,4 @@
-"""Chunks on disk: the streams of a corpus under one tokenizer, as Parquet with a manifest."""
+"""Build, write and read chunks: the streams of a corpus under one tokenizer, as Parquet with a manifest."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def build_chunks(
     """Tokenise and cut the shards of a corpus into ``output_dir`` with a manifest.
 
     Args:
-        shards_dir: the shards, as :func:`ponderttt.corpus.shards.build_shards` makes them.
-        tokenizer: of the model that will read the chunks.
+        shards_dir: shards from :func:`ponderttt.corpus.shards.build_shards`.
+        tokenizer: tokenizer of the model that will read the chunks.
         chunk_size: tokens per chunk.
         output_dir: folder of the chunks.
         max_chunks_per_stream: keep the first chunks of each stream; files after them are not tokenised.
-        min_chunks_per_stream: shorter streams are dropped and counted; one chunk alone cannot show adaptation.
-        progress: told of every stream.
+        min_chunks_per_stream: drop and count shorter streams; one chunk alone cannot show adaptation.
+        progress: called for every stream.
 
     Returns:
         The manifest's facts: ``corpus``, ``chunk_size``, ``tokenizer``, ``vocab_size``, ``pad_id``, ``eot_id``, ``streams``
@@ -59,17 +59,17 @@ def build_chunks(
 
     Raises:
         CorruptFileError: the shards differ from their manifest.
-        PonderTTTError: no stream is long enough, the pad id lies inside the vocabulary, or the disk is full.
+        PonderTTTError: no stream is long enough, the pad id is in the vocabulary, or the disk is full.
     """
     if tokenizer.pad_id < tokenizer.vocab_size:
         raise PonderTTTError(
-            f"the pad id {tokenizer.pad_id} is a token of the vocabulary ({tokenizer.vocab_size} tokens); "
-            "padding needs an id of its own, such as the next one after the vocabulary"
+            f"the pad id must be at least the number of tokens in the vocabulary, {tokenizer.vocab_size}, "
+            f"got {tokenizer.pad_id}"
         )
     rebuild = rebuild_command(Path(shards_dir) / MANIFEST)
     shards = read_manifest(shards_dir, "shards", rebuild, verify=False)["facts"]
     corpus, total = shards["corpus"], shards["repositories_kept"]
-    # One token more than the chunks read: the successor of the last.
+    # One token more than the chunks read: the target of the last.
     max_tokens = None if max_chunks_per_stream is None else max_chunks_per_stream * chunk_size + 1
     sizes: dict[str, int] = {}
     short: dict[str, int] = {}
@@ -90,7 +90,7 @@ def build_chunks(
                 sizes[name] = stream.n_chunks
                 scored, n_bytes = scored + int(stream.mask.sum()), n_bytes + int(stream.n_bytes.sum())
                 yield stream
-            progress(f"chunked {name}", done, total)
+            progress(done, total, f"chunked {name}")
         if not sizes:
             lost = [(path, why) for paths in not_lossless.values() for path, why in paths.items()]
             left_out = f" {len(lost)} files were left out; {lost[0][0]}: {lost[0][1]}." if lost else ""
@@ -119,7 +119,7 @@ def build_chunks(
 
 
 def _repositories(shards_dir: Path | str, rebuild: str) -> Iterator[tuple[str, list[SourceFile]]]:
-    """Files by repository, in the order in which repositories come, sorted by path within each; one is in memory."""
+    """Yield repositories in order with their files by path; one is in memory at a time."""
     files = (file for group in iterate_shards(shards_dir, rebuild) for file in group)
     for name, group in groupby(files, lambda file: file.repo_name):
         yield name, sorted(group, key=lambda file: file.path)
@@ -134,16 +134,16 @@ def write_chunks(
     """Write streams in order, one row per chunk and one row group per stream; all or nothing.
 
     Args:
-        streams: taken one at a time.
+        streams: streams, consumed one at a time.
         chunk_size: tokens per chunk.
         output_dir: folder of the chunks.
-        facts: of the manifest, asked for when all streams are written.
+        facts: returns the manifest's facts; called after all streams are written.
 
     Returns:
         The facts.
 
     Raises:
-        PonderTTTError: the disk is full; what was in ``output_dir`` before is untouched.
+        PonderTTTError: the disk is full; earlier files in ``output_dir`` are untouched.
     """
     import pyarrow.parquet as pq
 
@@ -159,7 +159,7 @@ def write_chunks(
 
 
 def chunk_facts(folder: Path | str, rebuild: str) -> dict[str, Any]:
-    """The facts of a folder of chunks, as :func:`build_chunks` returned them; reads the manifest only.
+    """Return the facts of a folder of chunks, see :func:`build_chunks`; reads only the manifest.
 
     Raises:
         CorruptFileError: the manifest is missing or of another kind.
@@ -169,11 +169,11 @@ def chunk_facts(folder: Path | str, rebuild: str) -> dict[str, Any]:
 
 
 def read_chunks(folder: Path | str, rebuild: str) -> list[Stream]:
-    """The streams of a corpus, in the order in which they were written.
+    """Read the streams of a corpus, in the order of writing.
 
     Args:
-        folder: the folder of the chunks.
-        rebuild: the command that makes the folder again, for the error message.
+        folder: folder of the chunks.
+        rebuild: the command that rebuilds the folder, for the error message.
 
     Raises:
         CorruptFileError: the manifest is missing, or the file differs from it or is not readable.
@@ -206,8 +206,8 @@ def _to_table(stream: Stream, schema: Any) -> Any:
     import pyarrow as pa
 
     n_chunks, chunk_size = stream.input_ids.shape
-    # A document belongs to the chunk that reads its first token.  The last token of a stream is read by none, so
-    # a document that starts there goes with the last chunk.
+    # A document belongs to the chunk that reads its first token.  No chunk reads the last token of a stream, so a
+    # document that starts there belongs to the last chunk.
     chunk_of = np.minimum(stream.document_starts // chunk_size, n_chunks - 1)
     starts: list[list[int]] = [[] for _ in range(n_chunks)]
     paths: list[list[str]] = [[] for _ in range(n_chunks)]

@@ -1,7 +1,4 @@
-"""Control corpora: streams in which nothing can be learned, and streams in which everything can.
-
-Both are made from the chunks of a corpus of source files, under the tokenizer of a model.
-"""
+"""Build control corpora from the chunks of a corpus: streams with nothing to learn, or with everything."""
 
 from __future__ import annotations
 
@@ -18,17 +15,17 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.files.commands import rebuild
 from ponderttt.files.manifest import MANIFEST
 
-#: Of the generator of random tokens; the streams' names are folded in.
+#: Seed of the random tokens, together with the number of the stream.
 SEED = 0
 
 
 def random_tokens(name: int, length: int, vocab_size: int) -> Int32[np.ndarray, " L"]:
-    """Tokens drawn uniformly from the vocabulary: no past says anything of what follows."""
+    """Draw tokens uniformly from the vocabulary: the past says nothing about the future."""
     return np.random.default_rng([SEED, name]).integers(0, vocab_size, length, dtype=np.int32)
 
 
 def repeated(stream: Stream, chunks: int) -> Int32[np.ndarray, " L"]:
-    """The first chunk of a stream, ``chunks`` times, and the token after it: whoever remembers knows all."""
+    """Repeat the first chunk of a stream ``chunks`` times, plus one token: the past says everything."""
     once = stream.input_ids[0]
     return np.append(np.tile(once, chunks), once[0]).astype(np.int32)
 
@@ -42,15 +39,15 @@ def build_control_chunks(
     chunks: int,
     output_dir: Path | str,
 ) -> None:
-    """Write a control corpus in chunks, as :func:`ponderttt.corpus.chunks.build_chunks` does.
+    """Write the chunks of a control corpus, as :func:`ponderttt.corpus.chunks.build_chunks` does.
 
     Args:
-        kind: of the control.
+        kind: kind of the control.
         corpus: its name.
-        source_dir: the source corpus in chunks.
-        tokenizer: that these chunks were made with.
-        streams: how many streams; no more than the source has, for ``repeated``.
-        chunks: of each stream.
+        source_dir: chunks of the source corpus.
+        tokenizer: tokenizer of these chunks.
+        streams: number of streams; for ``repeated`` at most that of the source.
+        chunks: number of chunks of each stream.
         output_dir: folder of the chunks.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Fetch Debian packages and source tarballs with apt, as any user and without touching the system's apt state.
+"""Fetch Debian packages and source tarballs with apt, as any user and without changes to the system's apt state.
 
-``apt-get source`` needs ``deb-src`` lines, which most machines lack, and ``apt-get update`` needs root.  Both are
-avoided by private package lists: the machine's own mirrors, with sources switched on, kept beside the archives.
+``apt-get source`` needs ``deb-src`` lines, which most machines lack, and ``apt-get update`` needs root.  Private package
+lists avoid both: the machine's own mirrors with sources enabled, kept next to the archives.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _OFFLINE_SIGNS = (
 def download_debian(package: Package, scratch: Path, cache_dir: Path) -> Path:
     """Download a ``.deb``, or the ``.orig.tar.*`` of a source package, into ``scratch``.
 
-    Package lists are fetched (about 20 MB) when the lists kept in ``cache_dir`` do not lead to the archive.
+    Package lists (about 20 MB) are fetched if those in ``cache_dir`` do not lead to the archive.
 
     Raises:
         PonderTTTError: apt is not installed, no mirror can be reached, or none has the pinned version.
     """
     state = cache_dir / _STATE
     state.mkdir(parents=True, exist_ok=True)
-    # apt locks its folders by failing, so the threads of one run and concurrent runs take turns here.
+    # apt fails when its folders are locked, so threads and concurrent runs take turns here.
     with (state / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -51,7 +51,7 @@ def download_debian(package: Package, scratch: Path, cache_dir: Path) -> Path:
             found = _try_download(package, scratch, state)
         except FileNotFoundError:
             raise PonderTTTError(
-                f"{package.pinned}: apt-get is not installed, and this corpus is made of Debian packages. Run it on "
+                f"{package.pinned}: apt-get is not installed, but this corpus needs Debian packages. Run this on "
                 f"Debian or Ubuntu, or put {package.archive} into {cache_dir} yourself."
             ) from None
     if found:
@@ -61,13 +61,13 @@ def download_debian(package: Package, scratch: Path, cache_dir: Path) -> Path:
             f"{package.pinned}: the Debian mirror cannot be reached. Check the network, then run the same command again."
         )
     raise PonderTTTError(
-        f"{package.pinned}: the package sources of this machine have no {package.archive}, which other releases of "
-        f"Debian may have. Put that file into {cache_dir} yourself, or take the package off the list."
+        f"{package.pinned}: the package sources of this machine have no {package.archive}; other releases of "
+        f"Debian may have it. Put that file into {cache_dir} yourself, or take the package off the list."
     )
 
 
 def _try_download(package: Package, scratch: Path, state: Path) -> Path | None:
-    """The archive, or ``None`` where the package lists at hand do not lead to it."""
+    """Return the archive, or None if the package lists do not lead to it."""
     if package.archive.endswith(".deb"):
         _apt(state, scratch, "apt-get", "download", f"{package.package}={package.version}")
         return next(scratch.glob("*.deb"), None)
@@ -81,7 +81,7 @@ def _try_download(package: Package, scratch: Path, state: Path) -> Path | None:
 
 
 def _source_version(package: Package, scratch: Path, state: Path) -> str | None:
-    """The full Debian version of the source package whose files include the pinned archive."""
+    """Return the Debian version of the source package whose files include the pinned archive."""
     sources = _apt(state, scratch, "apt-cache", "showsrc", "--only-source", package.package)
     for stanza in sources.split("\n\n"):
         version = re.search(r"^Version: *(\S+)", stanza, re.MULTILINE)
@@ -91,7 +91,7 @@ def _source_version(package: Package, scratch: Path, state: Path) -> str | None:
 
 
 def _update_lists(state: Path) -> str:
-    """Fetch private package lists; returns what apt complained about."""
+    """Fetch private package lists; return the output of apt."""
     parts = state / "sources"
     parts.mkdir(exist_ok=True)
     for old in parts.iterdir():
@@ -109,7 +109,7 @@ def _update_lists(state: Path) -> str:
 
 
 def _system_sources() -> list[Path]:
-    """The files that name this machine's mirrors."""
+    """Return the files that name this machine's mirrors."""
     command = ["apt-config", "shell", "FILE", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d"]
     answer = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace").stdout
     names = dict(word.split("=", 1) for word in shlex.split(answer))
@@ -121,9 +121,9 @@ def _system_sources() -> list[Path]:
 
 
 def _apt(state: Path, folder: Path, tool: str, *arguments: str) -> str:
-    """Run an apt tool on the private lists in ``folder``; returns both of its outputs.
+    """Run an apt tool on the private lists in ``folder``; return its standard output and error.
 
-    apt's exit status is no guide (an update that reached nothing succeeds), so callers look for the file.
+    apt's exit status means little (an update that reaches nothing succeeds), so callers look for the file.
     """
     state = state.resolve()
     command = [tool, "-q"]

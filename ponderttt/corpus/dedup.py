@@ -1,8 +1,8 @@
-"""Exact and near duplicates, and the test that two corpora share none.
+"""Drop exact and near duplicates within a corpus and between two corpora.
 
-Exact: the sha1 of the bytes.  Near: MinHash over word 5-grams with locality-sensitive hashing, as The Stack v2
-does it (Lozhkov et al. 2024, arXiv:2402.19173, section 2.3; Broder 1997): two files whose sets of 5-grams have an
-estimated Jaccard similarity of at least the threshold are near duplicates, and the first in order stays.
+Exact: equal sha1 of the bytes.  Near: MinHash over word 5-grams with locality-sensitive hashing, as in The Stack v2
+(Lozhkov et al. 2024, arXiv:2402.19173, section 2.3; Broder 1997).  Two files are near duplicates if the estimated Jaccard
+similarity of their sets of 5-grams is at least the threshold; the first in order stays.
 """
 
 from __future__ import annotations
@@ -25,16 +25,14 @@ _WORD = re.compile(r"\w+")
 #: Shingles per step: keeps the table of permuted hashes (250 × 4 bytes each) in the processor's cache.
 _BATCH = 512
 _GOLDEN = 0x9E3779B97F4A7C15
-#: Words whose hashes are remembered, and the longest of them in letters: 130 bytes each where a word has about ten letters,
-#: 35 MB in all.
+#: Number of words to keep hashes of, and the longest of them in characters: about 130 bytes each, 35 MB in all.
 CACHED_WORDS, _CACHED_LENGTH = 1 << 18, 64
 
 
 class _WordHashes(dict[str, int]):
-    """Word → 64-bit hash, the same in every process, and for most words computed once.
+    """Word → 64-bit hash, the same in every process, and computed once for most words.
 
-    A corpus has new words (numbers, names) for as long as it goes on, so it begins anew when it is full; those that are
-    frequent are soon there again.
+    New words (numbers, names) never end, so a full table is cleared; frequent words soon return.
     """
 
     def __missing__(self, word: str) -> int:
@@ -47,12 +45,12 @@ class _WordHashes(dict[str, int]):
 
 
 class NearDuplicates:
-    """An index of files that answers which of them, if any, a text nearly repeats."""
+    """An index of texts that finds the one that another text nearly repeats."""
 
     def __init__(self, threshold: float, permutations: int) -> None:
         """
         Args:
-            threshold: estimated Jaccard similarity from which on two texts are near duplicates.
+            threshold: lowest estimated Jaccard similarity of near duplicates.
             permutations: length of a signature.
         """
         from datasketch import MinHash, MinHashLSH
@@ -60,17 +58,17 @@ class NearDuplicates:
         self._threshold = threshold
         self._words = _WordHashes()
         self._index: Any = MinHashLSH(threshold=threshold, num_perm=permutations)
-        # One object gives its permutations to all, since making them takes longer than most files need.
+        # All signatures share the permutations of one object, since creating them takes longer than most files.
         self._blank: Any = MinHash(num_perm=permutations, seed=PERMUTATION_SEED, hashfunc=int)
         self._signatures: dict[str, Any] = {}
 
     @property
     def band_ranges(self) -> tuple[tuple[int, int], ...]:
-        """Start and end of each band of a signature: texts that are equal in one of them are compared."""
+        """Start and end of each band of a signature; texts with an equal band are compared."""
         return tuple(self._index.hashranges)
 
     def shingles(self, text: str) -> np.ndarray:
-        """Sorted distinct 32-bit hashes of the word 5-grams of a text; one hash of all words if fewer than 5."""
+        """Return sorted distinct 32-bit hashes of a text's word 5-grams; one hash of all words if fewer than 5."""
         words = _WORD.findall(text)
         if not words:
             return np.empty(0, np.uint32)
@@ -79,13 +77,13 @@ class NearDuplicates:
         count = len(words) - width + 1
         mixed = np.zeros(count, np.uint64)
         for offset in range(width):
-            # Odd multipliers that differ by place make the hash depend on the order of the words.
+            # Odd multipliers that differ by position make the hash depend on the order of words.
             mixed = (mixed ^ hashes[offset : offset + count]) * np.uint64(_GOLDEN + 2 * offset)
             mixed ^= mixed >> np.uint64(29)
         return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
 
     def signature(self, text: str) -> Any:
-        """The MinHash of a text, or ``None`` for a text without words."""
+        """Return the MinHash of a text; None for a text without words."""
         shingles = self.shingles(text)
         if not len(shingles):
             return None
@@ -95,7 +93,7 @@ class NearDuplicates:
         return signature
 
     def find(self, signature: Any) -> str | None:
-        """The key of an indexed text that the signature nearly repeats: the most similar, then the smallest."""
+        """Return the key of the most similar near duplicate, the smallest key among equals; None without one."""
         candidates = [
             (-self._signatures[key].jaccard(signature), key) for key in self._index.query(signature)
         ]
@@ -103,7 +101,7 @@ class NearDuplicates:
         return min(close)[1] if close else None
 
     def add(self, key: str, signature: Any) -> None:
-        """Index a signature under a key that is not yet taken."""
+        """Index a signature under a new key."""
         self._index.insert(key, signature)
         self._signatures[key] = signature
 
@@ -111,10 +109,7 @@ class NearDuplicates:
 def deduplicate(
     files: Iterable[SourceFile], threshold: float, permutations: int, drops: Drops
 ) -> list[SourceFile]:
-    """``files`` without those that repeat an earlier one, exactly or nearly; drops are counted by reason.
-
-    The order decides who stays: repositories as listed, files by path.
-    """
+    """Drop files that repeat an earlier one, exactly or nearly; count drops by reason."""
     seen: set[str] = set()
     index = NearDuplicates(threshold, permutations)
     kept = []
@@ -135,7 +130,7 @@ def deduplicate(
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two corpora share; empty (and false) when they are disjoint."""
+    """What two corpora share; false if they are disjoint."""
 
     repositories: tuple[str, ...]
     #: Pairs of (file of the first, file of the second) as ``repository/path``.
@@ -149,7 +144,7 @@ class Overlap:
 def overlap(
     train: Sequence[SourceFile], heldout: Sequence[SourceFile], threshold: float, permutations: int
 ) -> Overlap:
-    """What ``heldout`` shares with ``train``: names of repositories, equal files and near duplicates."""
+    """Find what ``heldout`` shares with ``train``: names of repositories, equal files and near duplicates."""
     names = {file.blob_id: f"{file.repo_name}/{file.path}" for file in reversed(train)}
     index = NearDuplicates(threshold, permutations)
     unique = {file.blob_id: file for file in reversed(train)}
@@ -178,7 +173,7 @@ def drop_overlap(
     permutations: int,
     drops: Drops,
 ) -> list[SourceFile]:
-    """``heldout`` without the files that repeat one of ``train``, exactly or nearly; drops are counted."""
+    """Drop files of ``heldout`` that repeat one of ``train``, exactly or nearly; count drops."""
     shared = overlap(train, heldout, threshold, permutations)
     exact = {name for _, name in shared.exact}
     near = {name for _, name in shared.near}

@@ -1,4 +1,4 @@
-"""What was dropped and why: counted while a corpus is built, kept in its manifest, reported as a table."""
+"""Count dropped files by reason: while a corpus is built, in its manifest, and in a report."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from ponderttt.files.atomic import atomic_path
 from ponderttt.files.manifest import read_manifest
 
-#: The reason under which reports list what stayed.
+#: The "reason" of the files that stay, in reports.
 KEPT = "kept"
 
 
 class Count(NamedTuple):
-    """How many files, and how many bytes they have."""
+    """A number of files and their bytes."""
 
     files: int
     bytes: int
@@ -42,7 +42,7 @@ class Drops:
         self._counts[reason] = Count(files + 1, total + size)
 
     def add_facts(self, facts: Mapping[str, Mapping[str, int]]) -> None:
-        """Count what another job counted, see :meth:`as_facts`."""
+        """Add the counts of another job, see :meth:`as_facts`."""
         for reason, found in facts.items():
             files, total = self[reason]
             self._counts[reason] = Count(files + found["files"], total + found["bytes"])
@@ -51,24 +51,24 @@ class Drops:
         return self._counts.get(reason, Count(0, 0))
 
     def as_facts(self) -> dict[str, dict[str, int]]:
-        """For a manifest: reason → ``{"files": …, "bytes": …}``."""
+        """Return the counts for a manifest: reason → ``{"files": …, "bytes": …}``."""
         return {reason: count._asdict() for reason, count in sorted(self._counts.items())}
 
     def in_words(self) -> str:
-        """For an error message, the most frequent reason first."""
+        """Return the counts for a message, the most frequent reason first."""
         by_count = sorted(self._counts.items(), key=lambda item: (-item[1].files, item[0]))
         return ", ".join(f"{reason} {count.files}" for reason, count in by_count) or "no files were found"
 
 
 def drop_rows(corpus: str, facts: Mapping[str, Any]) -> list[DropRow]:
-    """The report of one corpus from the facts of its shards' manifest: what was kept, then each reason."""
+    """Return the report of one corpus from its shards' facts: the files kept, then each reason."""
     kept = DropRow(corpus, KEPT, facts["kept"]["files"], facts["kept"]["bytes"])
     drops = [DropRow(corpus, reason, c["files"], c["bytes"]) for reason, c in sorted(facts["drops"].items())]
     return [kept, *drops]
 
 
 def write_drop_report(target: Path | str, shard_folders: Iterable[Path | str], rebuild: str) -> list[DropRow]:
-    """Write ``corpus,reason,files,bytes`` for the shards of several corpora as CSV.
+    """Write a CSV report with the columns ``corpus,reason,files,bytes`` for the shards of several corpora.
 
     Raises:
         CorruptFileError: a folder has no manifest of shards; the message ends with ``rebuild``.
@@ -85,7 +85,7 @@ def write_drop_report(target: Path | str, shard_folders: Iterable[Path | str], r
 
 
 def format_drop_report(rows: Iterable[DropRow]) -> str:
-    """The rows as an aligned text table."""
+    """Format the rows as an aligned text table."""
     cells = [tuple(map(str, row)) for row in (DropRow._fields, *rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(DropRow._fields))]
     return "\n".join(

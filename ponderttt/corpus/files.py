@@ -1,4 +1,4 @@
-"""One source file of a corpus, and the columns that it has in a shard."""
+"""One source file of a corpus, and its columns in a shard."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class SourceFile:
 
     #: sha1 of the bytes.
     blob_id: str
-    #: What git calls the same bytes: the sha1 of a blob object.
+    #: Git's name of the same bytes: the sha1 of a blob object.
     content_id: str
     repo_name: str
     path: str
     language: str
-    #: ``permissive``, unless a dataset's other types were asked for.
+    #: ``permissive``, or another type that the configuration allows for a dataset.
     license_type: str
-    #: SPDX names: the repository's license, then those that the file states itself.
+    #: SPDX names: the repository's license, then those that the file states.
     detected_licenses: tuple[str, ...]
     src_encoding: str
     length_bytes: int
     content: str
-    #: Where it came from, for example ``wheel:click==8.1.7``.
+    #: Where the file comes from, for example ``wheel:click==8.1.7``.
     source: str
     split: str
 
@@ -50,18 +50,18 @@ assert tuple(field.name for field in fields(SourceFile)) == COLUMNS
 
 
 def blob_id(content: bytes) -> str:
-    """Hex sha1 of the bytes of a file."""
+    """Return the sha1 of a file's bytes, as hex."""
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()
 
 
 def content_id(content: bytes) -> str:
-    """The object name that git gives to the bytes of a file."""
+    """Return git's object name of a file's bytes."""
     header = b"blob %d\0" % len(content)
     return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
 
 
 def shard_schema() -> Any:
-    """The Arrow schema of a shard."""
+    """Return the Arrow schema of a shard."""
     import pyarrow as pa
 
     kinds = {"detected_licenses": pa.list_(pa.string()), "length_bytes": pa.int64()}
@@ -69,14 +69,14 @@ def shard_schema() -> Any:
 
 
 def to_table(files: list[SourceFile]) -> Any:
-    """An Arrow table with one row per file."""
+    """Return an Arrow table with one row per file."""
     import pyarrow as pa
 
     return pa.Table.from_pylist([asdict(file) for file in files], schema=shard_schema())
 
 
 def from_table(table: Any) -> list[SourceFile]:
-    """The files of a table made by :func:`to_table`."""
+    """Return the files of a table from :func:`to_table`."""
     return [
         SourceFile(**{**row, "detected_licenses": tuple(row["detected_licenses"])})
         for row in table.to_pylist()

@@ -1,4 +1,4 @@
-"""The pinned list of packages: name, version, license and the sha256 of the archive that is read."""
+"""Read the list of pinned packages: name, version, license and the sha256 of the archive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Package:
-    """One line of the list; the repository that it becomes is named ``package``."""
+    """One line of the list; ``package`` also names its repository."""
 
     language: str
     split: str
@@ -31,14 +31,14 @@ class Package:
     registry_kind: str
     #: SPDX expression, checked against the license text of the archive.
     license: str
-    #: Of the archive, as lower-case hex.
+    #: sha256 of the archive, as lower-case hex.
     sha256: str
-    #: File name of the archive on its registry.
+    #: File name of the archive in its registry.
     archive: str
 
     @property
     def pinned(self) -> str:
-        """The package and version as messages and provenance name them."""
+        """Package and version, for messages and provenance."""
         return f"{self.package}=={self.version}"
 
 
@@ -46,7 +46,7 @@ def read_packages(path: Path | str) -> list[Package]:
     """Read a CSV list of pinned packages, in the order of the file.
 
     Raises:
-        ConfigError: the file is missing or unreadable, lacks a column, or a line holds a bad value.
+        ConfigError: the file is missing or unreadable, lacks a column, or a line has a bad value.
     """
     path = Path(path)
     names = [field.name for field in fields(Package)]
@@ -73,7 +73,7 @@ def read_packages(path: Path | str) -> list[Package]:
 def _check(package: Package, where: str) -> None:
     if package.registry_kind not in REGISTRY_KINDS:
         raise ConfigError(
-            f"{where}: registry_kind is {package.registry_kind!r}; known: {', '.join(REGISTRY_KINDS)}"
+            f"{where}: registry_kind must be one of {', '.join(REGISTRY_KINDS)}, got {package.registry_kind!r}"
         )
     for name, pattern in (
         ("package", _NAME),
@@ -83,14 +83,14 @@ def _check(package: Package, where: str) -> None:
     ):
         value = getattr(package, name)
         if not pattern.fullmatch(value):
-            raise ConfigError(f"{where}: {name} is {value!r}, which is not usable")
+            raise ConfigError(f"{where}: {name} is not valid: {value!r}")
     for name in ("language", "split", "license"):
         if not getattr(package, name):
             raise ConfigError(f"{where}: {name} is empty")
 
 
 def select_packages(config: CorpusConfig) -> list[Package]:
-    """The packages of a corpus: those of its kind, language and split, narrowed by ``only`` and ``max_streams``.
+    """Return the packages of a corpus' kind, language and split, limited by ``only`` and ``max_streams``.
 
     Raises:
         ConfigError: nothing matches, a package is listed twice, or ``only`` names one that does not match.

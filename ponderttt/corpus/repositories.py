@@ -1,4 +1,4 @@
-"""The repositories of a corpus, whatever kind of source it has: what they are called and how to read them."""
+"""Find and read the repositories of a corpus, from packages or folders."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Repository:
     origin: Origin
     #: An archive, a folder or a single file.
     path: Path
-    #: Release of a package, commit of a checkout, or ``None``.
+    #: Release of a package, commit of a checkout, or None.
     version: str | None
-    #: Of the archive; ``None`` for a folder.
+    #: sha256 of the archive; None for a folder.
     sha256: str | None
-    #: Top-level folders that are repositories of their own and so no part of this one.
+    #: Top-level folders to leave out, since they are repositories themselves.
     without: frozenset[str] = frozenset()
 
     def raw_files(self, max_file_bytes: int) -> Iterator[RawFile]:
-        """Every file in path order, with the content of those that may be source code of the language."""
+        """Yield every file in path order, with the content of those that may be source code of the language."""
 
         def wanted(path: str) -> bool:
             return path_reason(path, self.origin.language) is None
@@ -44,7 +44,7 @@ class Repository:
                 yield raw
 
     def facts(self) -> dict[str, str | None]:
-        """What a manifest says about the repository."""
+        """Return the facts of the repository for a manifest."""
         return {
             "name": self.origin.repo_name,
             "version": self.version,
@@ -57,13 +57,13 @@ class Repository:
 def find_repositories(
     config: CorpusConfig, cache_dir: Path | str, progress: Progress = silent
 ) -> list[Repository]:
-    """The repositories of a corpus in their fixed order, fetched where they are packages.
+    """Return the repositories of a corpus in a fixed order; fetch packages that are not in ``cache_dir``.
 
-    Packages come in the order of the list, folders by name; ``max_streams`` keeps the first ones.
+    Packages have the order of the list, folders that of their names; ``max_streams`` keeps the first ones.
 
     Raises:
-        PonderTTTError: a package cannot be fetched, or the folder is missing.
-        ConfigError: the list of packages is bad or nothing in it matches.
+        PonderTTTError: a package cannot be fetched, or the folder cannot be read.
+        ConfigError: the list of packages has an error, or nothing in it matches.
     """
     if config.kind == "files":
         return _folders(config)[: config.max_streams]

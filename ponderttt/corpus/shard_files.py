@@ -1,4 +1,4 @@
-"""Shards: the files of a corpus as Parquet with a manifest, written whole and read a row group at a time."""
+"""Write and read shards: the files of a corpus as Parquet with a manifest."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def write_shards(
     facts: dict[str, Any],
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write files in order, starting a new shard when one has ``shard_bytes`` of content; all or nothing.
+    """Write files in order, in shards of up to ``shard_bytes`` of content; all or nothing.
 
     Raises:
-        PonderTTTError: the disk is full; what was in ``output_dir`` before is untouched.
+        PonderTTTError: the disk is full; earlier files in ``output_dir`` are untouched.
     """
     import pyarrow.parquet as pq
 
@@ -52,11 +52,11 @@ def _groups(files: Sequence[SourceFile], limit: int) -> Iterator[list[SourceFile
 
 
 def read_shards(folder: Path | str, rebuild: str) -> list[SourceFile]:
-    """The files of a corpus, in the order in which they were written.
+    """Read the files of a corpus, in the order of writing.
 
     Args:
-        folder: the folder of the shards.
-        rebuild: the command that makes the folder again, for the error message.
+        folder: folder of the shards.
+        rebuild: the command that rebuilds the folder, for the error message.
 
     Raises:
         CorruptFileError: the manifest is missing, or a shard differs from it or is not readable.
@@ -65,7 +65,7 @@ def read_shards(folder: Path | str, rebuild: str) -> list[SourceFile]:
 
 
 def iterate_shards(folder: Path | str, rebuild: str) -> Iterator[list[SourceFile]]:
-    """:func:`read_shards`, a row group at a time: what is in memory does not grow with the corpus."""
+    """Read shards as :func:`read_shards` does, one row group at a time, so that memory does not grow with the corpus."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -82,10 +82,10 @@ def iterate_shards(folder: Path | str, rebuild: str) -> Iterator[list[SourceFile
 
 
 def read_parquet(path: Path, columns: Sequence[str], rebuild: str) -> Any:
-    """An Arrow table with exactly ``columns``.
+    """Read an Arrow table with exactly these columns.
 
     Raises:
-        CorruptFileError: the file is no Parquet, or has other columns.
+        CorruptFileError: the file is not Parquet, or has other columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -109,6 +109,6 @@ def _check_columns(path: Path, found: Sequence[str], columns: Sequence[str], reb
 
 
 def shards_digest(folder: Path | str, rebuild: str) -> str:
-    """One digest of the content of all shards of a folder, for whoever must know that they changed."""
+    """Return one digest of the content of all shards of a folder."""
     manifest = read_manifest(folder, "shards", rebuild, verify=False)
     return digest({shard: entry["sha256"] for shard, entry in manifest["files"].items()})

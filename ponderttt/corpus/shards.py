@@ -1,4 +1,4 @@
-"""The files of a corpus that pass every filter, out of packages and folders."""
+"""Build shards: the files of packages and folders that pass every filter."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def build_shards(
     """Fetch, filter and deduplicate a corpus into ``output_dir/shard-*.parquet`` with a manifest.
 
     Args:
-        config: the corpus.
-        name: what the configuration calls it.
+        config: the settings of the corpus.
+        name: its name in the configuration.
         cache_dir: folder of archives, kept between runs.
         output_dir: folder of the shards.
         train_shards: shards of the training corpus; files that repeat one of its files are dropped.
-        progress: told of every package fetched and every repository read.
+        progress: called for every package fetched and every repository read.
 
     Returns:
-        The manifest's facts: ``corpus``, ``config``, ``repositories``, ``licenses``, ``kept`` and ``repositories_kept`` (counts), ``drops``
-        (reason → files and bytes), ``train_shards`` (digest of the files that overlap was tested against).
+        The manifest's facts: ``corpus``, ``config``, ``repositories``, ``licenses``, ``kept`` and ``repositories_kept`` (counts),
+        ``drops`` (reason → files and bytes), ``train_shards`` (digest of the training files compared with).
 
     Raises:
-        PonderTTTError: nothing is left after the filters (the message counts the drops by reason), a repository is
-            also one of the training corpus, an archive cannot be fetched or read, or the disk is full.
+        PonderTTTError: nothing is left after the filters (the message counts drops by reason), a repository is also
+            in the training corpus, an archive cannot be fetched or read, or the disk is full.
         CorruptFileError: the training shards differ from their manifest.
     """
     drops = Drops()
@@ -86,7 +86,7 @@ def _read_all(
     for done, repository in enumerate(repositories, 1):
         raw_files = repository.raw_files(config.filters.max_bytes)
         yield from filter_files(raw_files, repository.origin, config.filters, drops)
-        progress(f"read {repository.origin.repo_name}", done, len(repositories))
+        progress(done, len(repositories), f"read {repository.origin.repo_name}")
 
 
 def _without_training_files(

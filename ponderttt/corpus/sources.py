@@ -1,4 +1,4 @@
-"""Fetch pinned archives with the ordinary client of each registry, and keep only what has the right sha256."""
+"""Fetch pinned archives with the client of each registry, and keep only those with the right sha256."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.files.atomic import atomic_path, sha256_file
 from ponderttt.files.wheels import download_wheel
 
-#: What has just been done, how many are done, and how many there are.
-Progress = Callable[[str, int, int], None]
+#: Called with the number done, the total, and the name of what was done last.
+Progress = Callable[[int, int, str], None]
 
 _OFFLINE_SIGNS = (
     "ENOTFOUND",
@@ -30,15 +30,15 @@ _OFFLINE_SIGNS = (
 _MISSING_SIGNS = ("E404", "ETARGET")
 
 
-def silent(what: str, done: int, total: int) -> None:
-    """A :data:`Progress` that says nothing."""
+def silent(done: int, total: int, what: str) -> None:
+    """Report no progress."""
 
 
 def fetch_package(package: Package, cache_dir: Path | str) -> Path:
-    """The archive of a pinned package, from ``cache_dir`` or from its registry; never installed or executed.
+    """Return the archive of a pinned package, from ``cache_dir`` or its registry; never install or execute it.
 
-    A file of the right name and sha256 in ``cache_dir`` is used as it is, so a machine without a network
-    can be given the archives by hand.
+    A file with the right name and sha256 in ``cache_dir`` is used as it is, so you can copy archives to a machine without
+    a network.
 
     Raises:
         PonderTTTError: the registry cannot be reached or has no such package, its client is not installed,
@@ -65,10 +65,10 @@ def fetch_package(package: Package, cache_dir: Path | str) -> Path:
 def fetch_packages(
     packages: Sequence[Package], cache_dir: Path | str, workers: int = 4, progress: Progress = silent
 ) -> list[Path]:
-    """:func:`fetch_package` of many, ``workers`` at a time; the result is in the order of ``packages``.
+    """Fetch packages, ``workers`` at a time; return their archives in the order of ``packages``.
 
     Raises:
-        PonderTTTError: as :func:`fetch_package`, for the first package that fails; those fetched stay cached.
+        PonderTTTError: see :func:`fetch_package`, for the first package that fails; fetched ones stay cached.
     """
     paths = []
     with ThreadPoolExecutor(workers) as pool:
@@ -76,7 +76,7 @@ def fetch_packages(
         try:
             for done, (package, future) in enumerate(zip(packages, waiting, strict=True), 1):
                 paths.append(future.result())
-                progress(package.pinned, done, len(packages))
+                progress(done, len(packages), package.pinned)
         finally:
             pool.shutdown(cancel_futures=True)
     return paths
@@ -84,8 +84,7 @@ def fetch_packages(
 
 def _download(package: Package, scratch: Path, cache_dir: Path) -> Path:
     if package.registry_kind == "wheel":
-        # Of a version's wheels exactly the listed one: its platform tag leaves pip no other choice, and
-        # makes a wheel for another machine readable on this one.
+        # The platform tag selects exactly the listed wheel, also one for another machine.
         platform = package.archive.removesuffix(".whl").rsplit("-", 1)[-1].split(".")[-1]
         return download_wheel(
             package.package, package.version, scratch, ignore_requires_python=True, platform=platform
@@ -101,11 +100,11 @@ def _download_npm(package: Package, scratch: Path) -> Path:
     command += ["--loglevel=error", "--fetch-retries=2", "--fetch-retry-mintimeout=1000"]
     command += ["--fetch-retry-maxtimeout=5000", "--fetch-timeout=60000"]
     try:
-        # npm may read the package.json of the folder it runs in; the scratch folder has none.
+        # npm may read the package.json of its working folder; the scratch folder has none.
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", cwd=scratch)
     except FileNotFoundError:
         raise PonderTTTError(
-            f"{pinned}: npm is not installed, and this corpus is made of npm packages. Install npm, "
+            f"{pinned}: npm is not installed, but this corpus needs npm packages. Install npm, "
             f"or put {package.archive} into the folder of archives yourself."
         ) from None
     archives = sorted(scratch.glob("*.tgz"))

@@ -1,8 +1,8 @@
-"""From documents to chunks: which token is read where, and where it is scored.
+"""Tokenize documents and cut them into chunks.
 
-The files of a repository, in path order, are one token sequence ``x`` in which an end-of-text token separates
-documents.  With chunks of C tokens, chunk c reads ``x[C·c … C·c+C−1]`` and is scored on the successors
-``x[C·c+1 … C·c+C]``: every token of a stream but its first is scored exactly once, in order.
+The files of a repository, in path order, are one token sequence ``x``; an end-of-text token separates documents.  With
+chunks of C tokens, chunk c reads ``x[C·c … C·c+C−1]`` and is scored on the successors ``x[C·c+1 … C·c+C]``: every
+token of a stream except the first is scored exactly once, in order.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ PAD_TOKEN = "<|pad|>"
 
 
 class Tokenizer(Protocol):
-    """What chunking needs from the tokenizer of a model."""
+    """The part of a model's tokenizer that chunking needs."""
 
     @property
     def vocab_size(self) -> int: ...
 
     @property
     def pad_id(self) -> int:
-        """Id of the dedicated ``<|pad|>``: outside the vocabulary, so that no text can contain it."""
+        """Id of ``<|pad|>``: outside the vocabulary, so that no text can contain it."""
 
     @property
     def eot_id(self) -> int:
-        """Id of the end-of-text token, which separates documents."""
+        """Id of the end-of-text token between documents."""
 
     @property
     def digest(self) -> str:
-        """Identity of the tokenizer."""
+        """Digest that identifies the tokenizer."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens around it; text that looks like a special token is only text."""
+        """Encode a text without adding special tokens; text that looks like a special token is plain text."""
 
     def token_bytes(self, ids: list[int]) -> list[int]:
-        """How many bytes of UTF-8 each token stands for; 0 for the end-of-text token."""
+        """Return how many bytes of UTF-8 each token stands for; 0 for the end-of-text token."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text with the path that it is known by."""
+    """A text and its path."""
 
     path: str
     text: str
@@ -56,14 +56,14 @@ class Stream:
 
     stream_id: str
     language: str
-    #: What chunk n reads; the pad id where nothing is scored.
+    #: Tokens that each chunk reads; the pad id where nothing is scored.
     input_ids: Int32[np.ndarray, "N C"]
-    #: The successor of each token read; the pad id where nothing is scored.
+    #: The successor of each token; the pad id where nothing is scored.
     targets: Int32[np.ndarray, "N C"]
-    #: True where the target is a token to be scored.
+    #: True where the target is scored.
     mask: Bool[np.ndarray, "N C"]
-    #: Bytes of UTF-8 that the scored tokens of a chunk stand for.  A character that a byte-level tokenizer splits
-    #: counts with each of its tokens by the bytes that this one holds; separators count 0.
+    #: Bytes of UTF-8 of the scored tokens of each chunk.  If a byte-level tokenizer splits a character, each token counts
+    #: its own bytes; separators count 0.
     n_bytes: Int32[np.ndarray, " N"]
     #: Where each document starts, in tokens from the start of the stream.
     document_starts: Int32[np.ndarray, " M"]
@@ -71,34 +71,34 @@ class Stream:
 
     @property
     def n_chunks(self) -> int:
-        """How many chunks the stream has."""
+        """Number of chunks."""
         return len(self.input_ids)
 
     @property
     def n_tokens(self) -> Int32[np.ndarray, " N"]:
-        """How many tokens of each chunk are scored."""
+        """Number of scored tokens of each chunk."""
         return self.mask.sum(axis=1, dtype=np.int32)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A stream before it is cut: its tokens, their bytes, and where its documents start."""
+    """A stream of L tokens and M documents before it is cut."""
 
     ids: Int32[np.ndarray, " L"]
     n_bytes: Int32[np.ndarray, " L"]
     document_starts: Int32[np.ndarray, " M"]
     document_paths: tuple[str, ...]
-    #: Path → reason, for documents that were left out because their tokens do not stand for exactly their bytes.
+    #: Path → reason, for documents left out because their tokens do not stand for exactly their bytes.
     not_lossless: Mapping[str, str] = field(default_factory=dict)
 
 
 def tokenize_documents(
     documents: Iterable[Document], tokenizer: Tokenizer, max_tokens: int | None = None
 ) -> Tokens:
-    """Concatenate documents, separated by the end-of-text token; stop once there are ``max_tokens``.
+    """Concatenate documents, separated by the end-of-text token, up to ``max_tokens``.
 
-    Documents that come after are not tokenised.  A document is left out if its tokens do not stand for exactly its
-    bytes, for then bits per byte would have no meaning.
+    Documents after that are not tokenized.  A document is left out if its tokens do not stand for exactly its bytes,
+    since bits per byte would have no meaning.
     """
     ids: list[int] = []
     n_bytes: list[int] = []
@@ -121,7 +121,7 @@ def tokenize_documents(
         ids += encoded
         n_bytes += sizes
     kept = slice(0, max_tokens)
-    # The separator may have been the last token that counts; then its document is not part of the stream.
+    # If the separator is the last token, the document after it is not part of the stream.
     inside = [start for start in starts if max_tokens is None or start < max_tokens]
     return Tokens(
         np.asarray(ids[kept], np.int32),
@@ -146,9 +146,9 @@ def _loss(text: str, encoded: list[int], n_bytes: int, tokenizer: Tokenizer) -> 
 
 
 def cut_chunks(tokens: Tokens, chunk_size: int, pad_id: int, stream_id: str, language: str) -> Stream:
-    """Cut a token sequence of length L into ⌈(L−1)/C⌉ chunks; only the last one may hold padding.
+    """Cut L tokens into ⌈(L−1)/C⌉ chunks; only the last one may hold padding.
 
-    A stream of fewer than two tokens has no chunk, since nothing in it can be scored.
+    A stream of fewer than two tokens has no chunk, since nothing can be scored.
     """
     scored = max(0, len(tokens.ids) - 1)
     n_chunks = -(-scored // chunk_size)

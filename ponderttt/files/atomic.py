@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and their sha256."""
+"""Write files atomically, and compute digests."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ponderttt.errors import PonderTTTError
 
 
 def sha256_file(path: Path | str) -> str:
-    """Hex sha256 of a file's bytes."""
+    """Return the sha256 of a file's bytes, as hex."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def digest(value: Any) -> str:
-    """Hex sha256 of a JSON-serialisable value, independent of the order of keys."""
+    """Return the sha256 of a value that JSON can hold, as hex, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def disk_is_full(error: Exception) -> bool:
-    """Whether writing failed for want of space; libraries outside Python say so in the message only."""
+    """Return whether writing failed for lack of space; compiled libraries say so only in the message."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
@@ -36,10 +36,10 @@ def disk_is_full(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
-    """A temporary path beside ``target`` that becomes ``target`` on success and disappears on failure.
+    """Provide a temporary path in the folder of ``target`` that becomes ``target`` on success and disappears on failure.
 
     Raises:
-        PonderTTTError: the disk is full; ``target`` is left as it was.
+        PonderTTTError: the disk is full; ``target`` is unchanged.
     """
     target = Path(target)
     temporary = None
@@ -51,7 +51,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes private files; results are meant to be shared like any other file.
+        # mkstemp creates private files; results get the permissions of ordinary files.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -76,6 +76,6 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def write_json_lines(path: Path | str, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object for each line, atomically."""
+    """Write one JSON object per line, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

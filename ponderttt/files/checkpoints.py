@@ -1,7 +1,7 @@
 """Checkpoints of long jobs, in a folder that the workflow does not declare and so does not delete.
 
-A checkpoint belongs to a digest of everything that its job depends on: another setting or another version of the
-code starts anew.  A lock on the folder keeps a second job from writing into it.
+The folder's name has a digest of everything that the job depends on, so other settings or other code start from the
+beginning.  A lock keeps a second job out of the folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ponderttt.files.atomic import digest, disk_is_full
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax logs a traceback from each of its threads before it raises; the exception says it once."""
+    """Silence orbax, which logs a traceback from each thread before it raises."""
     logger = logging.getLogger("absl")
     before, logger.disabled = logger.disabled, True
     try:
@@ -34,8 +34,8 @@ class Checkpoints:
 
     Args:
         root: folder of all checkpoints.
-        name: what the job makes, readable.
-        settings: everything that the result depends on (configuration, digests of inputs and of code).
+        name: readable name of the job's result.
+        settings: everything that the result depends on (configuration, digests of inputs and code).
 
     Raises:
         PonderTTTError: another process holds the lock.
@@ -69,10 +69,10 @@ class Checkpoints:
             self._lock.close()
 
     def save(self, step: int, state: Any, log: list[dict[str, Any]]) -> None:
-        """Write a pytree of arrays and the log so far; complete or not at all.
+        """Write a pytree of arrays and the log so far, completely or not at all.
 
         Raises:
-            PonderTTTError: the disk is full; earlier checkpoints are as they were.
+            PonderTTTError: the disk is full; earlier checkpoints are unchanged.
             ValueError: ``step`` is not after the newest checkpoint.
         """
         import orbax.checkpoint as ocp
@@ -83,7 +83,7 @@ class Checkpoints:
         try:
             with _quiet():
                 saved = self._manager.save(step, args=arguments)
-        except Exception as error:  # storage errors of orbax have no type of their own
+        except Exception as error:  # orbax has no type for storage errors
             if disk_is_full(error):
                 raise PonderTTTError(
                     f"{self.folder}: the disk is full; earlier checkpoints are kept. Free some space and run the same command again."
@@ -93,12 +93,13 @@ class Checkpoints:
             raise ValueError(f"step {step} is not after the newest checkpoint, {self._manager.latest_step()}")
 
     def restore(self, like: Any) -> tuple[int, Any, list[dict[str, Any]]] | None:
-        """The newest checkpoint (step, state, log), or ``None``; ``like`` gives structure, shapes and dtypes.
+        """Return the newest checkpoint (step, state, log), or None if there is none.
 
-        Every leaf of ``like`` must be in the checkpoint and the other way round, or restoring is an error.
+        Args:
+            like: a pytree with the structure, shapes and dtypes of the state.
 
         Raises:
-            CorruptFileError: the checkpoint is damaged, or holds other leaves or shapes.
+            CorruptFileError: the checkpoint is damaged, or its leaves or shapes differ from those of ``like``.
         """
         import orbax.checkpoint as ocp
 
@@ -109,7 +110,7 @@ class Checkpoints:
         try:
             with _quiet():
                 restored = self._manager.restore(step, args=arguments)
-        except Exception as error:  # orbax raises many types for a damaged or mismatched checkpoint
+        except Exception as error:  # orbax raises many types for a damaged or different checkpoint
             reason = " ".join(str(error).split())[:160]
             raise CorruptFileError(
                 f"{self.folder}: its checkpoint of step {step} does not fit or is damaged ({reason}). "
@@ -120,9 +121,9 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def checkpoints_of(root: Path | str, name: str, settings: Mapping[str, Any]) -> Iterator[Checkpoints]:
-    """The checkpoints of a job, removed when the block that writes its outputs ends without an error.
+    """Open the checkpoints of a job; remove them when the block that writes its outputs succeeds.
 
-    Those that other settings of the same job left behind go with them, since nothing will resume from them.
+    Checkpoints of the same job with other settings are removed too, since no job will resume from them.
     """
     with Checkpoints(root, name, settings) as checkpoints:
         yield checkpoints

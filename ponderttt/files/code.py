@@ -1,4 +1,4 @@
-"""Digests of the code that a stage runs, and what a manifest says of the run."""
+"""Compute digests of the code that a stage runs, and the facts about a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
 
 def module_path(module: str) -> Path | None:
-    """The source file of a module of this package, found without importing it."""
+    """Return the source file of a module of this package without importing it; None for other modules."""
     parts = module.split(".")
     if parts[0] != PACKAGE_ROOT.name:
         return None
@@ -32,7 +32,7 @@ def module_path(module: str) -> Path | None:
 
 
 def _imported_modules(path: Path) -> set[str]:
-    """Names of this package's modules that a source file imports, at the top or inside functions."""
+    """Return the modules of this package that a source file imports, at the top or in functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -40,8 +40,8 @@ def _imported_modules(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    # Importing a module runs its parent packages.  The root is left out: it only holds the version, and a release
-    # that changes nothing else should not rerun the study.
+    # Importing a module runs its parent packages.  The root is left out: it only holds the version, and a new version
+    # alone should not rerun the study.
     for name in tuple(found):
         parts = name.split(".")
         found.update(".".join(parts[:depth]) for depth in range(2, len(parts)))
@@ -50,7 +50,7 @@ def _imported_modules(path: Path) -> set[str]:
 
 @cache
 def stage_modules(*entry_modules: str) -> tuple[str, ...]:
-    """The modules of this package that a stage runs: its entry modules and all that they import, sorted."""
+    """Return the modules of this package that a stage runs, sorted: its entry modules and all their imports."""
     seen: set[str] = set()
     todo = list(entry_modules)
     while todo:
@@ -66,10 +66,10 @@ def stage_modules(*entry_modules: str) -> tuple[str, ...]:
 
 @cache
 def stage_digest(*entry_modules: str) -> str:
-    """sha256 over the sources of a stage: changes when code that the stage can run changes, and only then.
+    """Return the sha256 of a stage's code, which changes if and only if code that the stage can run changes.
 
-    Comments and blank lines do not count, since the syntax tree is what is hashed; docstrings do.  Modules imported
-    for type checking count, since the stage is handed their objects.
+    The syntax trees are hashed, so comments and blank lines do not count; docstrings do.  Modules imported for type
+    checking count, since the stage receives their objects.
     """
     total = hashlib.sha256()
     for name in stage_modules(*entry_modules):
@@ -81,7 +81,7 @@ def stage_digest(*entry_modules: str) -> str:
 
 @cache
 def code_digest() -> str:
-    """:func:`stage_digest` of the whole package."""
+    """Return the :func:`stage_digest` of the whole package."""
     names = (
         ".".join((PACKAGE_ROOT.name, *path.relative_to(PACKAGE_ROOT).with_suffix("").parts))
         for path in sorted(PACKAGE_ROOT.rglob("*.py"))
@@ -92,15 +92,15 @@ def code_digest() -> str:
 
 @cache
 def _git_commit() -> str | None:
-    # The second name fails unless this very file is in the commit: an installed copy in a virtual environment inside
-    # somebody's repository must not carry that repository's commit.
+    # The second name fails unless the commit contains this package: a copy installed in a virtual environment inside
+    # another repository must not state the commit of that repository.
     with contextlib.suppress(GitError):
         return git(PACKAGE_ROOT, "rev-parse", "HEAD", "HEAD:./__init__.py").decode().split()[0]
     return None
 
 
 def run_metadata() -> dict[str, Any]:
-    """What was running: code digest, commit, versions, machine, UTC time."""
+    """Return the code digest, commit, versions, machine and UTC time of this run."""
     packages = ("jax", "jaxlib", "flax", "numpy", "optax", "pyarrow", "snakemake")
     versions = {}
     for name in packages:

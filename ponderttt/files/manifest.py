@@ -1,7 +1,6 @@
-"""Where every file came from: manifests with sha256.
+"""Write and read manifests: ``manifest.json`` describes the files of a folder, with their sha256.
 
-A *manifest* is ``manifest.json`` beside the files that it covers.  It is written last, so a folder without
-one is a folder that was never finished.
+A manifest is written last, so a folder without one was never finished.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ponderttt.files.atomic import sha256_file, write_json
 from ponderttt.files.code import run_metadata
 
 MANIFEST = "manifest.json"
-#: Of a job that writes many files and goes on where it was stopped.
+#: The settings of an unfinished job that writes many files and continues after an interruption.
 SETTINGS = "settings.json"
 
 
@@ -26,10 +25,10 @@ def write_manifest(
     """Describe the files of ``folder`` in its ``manifest.json``.
 
     Args:
-        folder: where the files are.
-        kind: what they are, for example ``"shards"``; consumers check it.
-        rows: file name → number of rows (``None`` where rows mean nothing).
-        facts: whatever a consumer must know to trust the files: settings, digests of inputs, counts.
+        folder: folder of the files.
+        kind: what they are, for example ``"shards"``; readers check it.
+        rows: file name → number of rows; None for files without rows.
+        facts: what a reader must know to trust the files: settings, digests of inputs, counts.
     """
     folder = Path(folder)
     files = {
@@ -42,13 +41,13 @@ def write_manifest(
 
 
 def read_manifest(folder: Path | str, kind: str, rebuild: str, *, verify: bool = True) -> dict[str, Any]:
-    """Read a manifest and, unless told otherwise, check every file that it names.
+    """Read a manifest and check the files that it names.
 
     Args:
-        folder: the folder that holds ``manifest.json``.
+        folder: folder of ``manifest.json``.
         kind: the kind that the caller expects.
-        rebuild: the command that makes the folder again, for the error message.
-        verify: compare sizes and sha256 (reads every byte once).
+        rebuild: the command that rebuilds the folder, for the error message.
+        verify: whether to compare sizes and sha256 (reads every byte once).
 
     Raises:
         CorruptFileError: the manifest or a file is missing, of another kind, or differs from what was written.
@@ -110,10 +109,10 @@ _OTHER = {
 
 
 def verify_file(folder: Path | str, manifest: Mapping[str, Any], name: str, rebuild: str) -> Path:
-    """The path of one file that a manifest names, once it was compared with it.
+    """Compare one file with its manifest and return its path.
 
     Raises:
-        CorruptFileError: it is missing, or differs from what was written.
+        CorruptFileError: the file is missing, or differs from what was written.
     """
     file, expected = Path(folder) / name, manifest["files"][name]
     if not file.is_file():
@@ -124,12 +123,12 @@ def verify_file(folder: Path | str, manifest: Mapping[str, Any], name: str, rebu
 
 
 def start_or_continue(folder: Path, settings: str, pattern: str) -> None:
-    """Keep the files of a job under way that were made under the same settings, remove those of others.
+    """Keep the files of an unfinished job with the same settings; remove those of other settings.
 
     Args:
-        folder: where the job writes, one file after the other.
-        settings: digest of all that the files depend on.
-        pattern: of the files.
+        folder: where the job writes its files, one after the other.
+        settings: digest of everything that the files depend on.
+        pattern: glob of the files.
     """
     marker = folder / SETTINGS
     if not marker.exists() or settings not in marker.read_text(encoding="utf-8"):
@@ -139,6 +138,5 @@ def start_or_continue(folder: Path, settings: str, pattern: str) -> None:
 
 
 def finished(folder: Path) -> None:
-    """Once its manifest is written, a job is not continued but made anew: a forced rebuild replaces every file, the damaged
-    one too."""
+    """Mark a job as finished, after its manifest is written: the next run rebuilds all files instead of continuing."""
     (folder / SETTINGS).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The parameters of an NNX module by name, as files hold them; read back strictly."""
+"""Convert the parameters of an NNX module to arrays by name, and back."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 def parameters(module: nnx.Module) -> dict[str, np.ndarray]:
-    """Name → array of every parameter."""
+    """Return name → array for every parameter."""
     flat = nnx.to_flat_state(nnx.state(module, nnx.Param))
     return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
 
 
 def with_parameters(module: Module, stored: Mapping[str, np.ndarray]) -> Module:
-    """The module with other parameters.
+    """Return the module with other parameters.
 
     Raises:
-        ValueError: one is missing, unknown or of another shape.
+        ValueError: a parameter is missing, unknown or of another shape.
     """
     expected = parameters(module)
     if wrong := sorted(stored.keys() ^ expected.keys()):

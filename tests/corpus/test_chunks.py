@@ -224,7 +224,7 @@ def test_the_pad_id_is_no_token_and_never_read_where_something_is_scored(
         assert ((stream.input_ids == tokenizer.pad_id) == ~stream.mask).all()
         assert ((stream.targets == tokenizer.pad_id) == ~stream.mask).all()
         assert stream.input_ids[stream.mask].max() < tokenizer.vocab_size
-    with pytest.raises(PonderTTTError, match="the pad id 0 is a token of the vocabulary"):
+    with pytest.raises(PonderTTTError, match="the pad id must be at least the number of tokens"):
         build_chunks(shards, replace(tokenizer, pad_id=0), 64, tmp_path / "bad")
 
 

@@ -73,7 +73,7 @@ CASES: list[tuple[str | None, dict[str, object], str]] = [
     (None, {"repository": "nobody/nothing"}, "no such dataset, or a private one; check hub.repository"),
     ("hf_accepted", {"language": "Klingon"}, "no configuration 'Klingon'; check the corpus' language"),
     ("hf_accepted", {"dataset_split": "test"}, "no split 'test', only train; check hub.dataset_split"),
-    ("hf_accepted", {"parts": 4}, "it has 1 files, fewer than hub.parts 4; set hub.parts to 1 or less"),
+    ("hf_accepted", {"parts": 4}, "has 1 files, fewer than hub.parts 4; set hub.parts to 1 or less"),
     (None, {"kind": "text", "repository": "group/lines", "repository_column": "repo"}, ""),
 ]
 #: Of them those that are refused.

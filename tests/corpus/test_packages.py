@@ -69,10 +69,10 @@ def test_an_unknown_package_is_an_error_that_names_the_nearest_one(tmp_path: Pat
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (ROW.replace("a" * 64, "abc"), "line 2: sha256 is 'abc'"),
-        (ROW.replace("wheel", "conda"), "registry_kind is 'conda'; known: wheel, npm, debian"),
-        (ROW.replace(",click,", ",--pre,"), "package is '--pre'"),
-        (ROW.replace("click-8.1.7-py3", "../click-8.1.7-py3"), "archive is '../click"),
+        (ROW.replace("a" * 64, "abc"), "line 2: sha256 is not valid: 'abc'"),
+        (ROW.replace("wheel", "conda"), "registry_kind must be one of wheel, npm, debian, got 'conda'"),
+        (ROW.replace(",click,", ",--pre,"), "package is not valid: '--pre'"),
+        (ROW.replace("click-8.1.7-py3", "../click-8.1.7-py3"), "archive is not valid: '../click"),
         (ROW.replace("BSD-3-Clause", ""), "license is empty"),
     ],
 )

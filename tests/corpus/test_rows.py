@@ -55,7 +55,7 @@ REPOSITORY: dict[str, object] = {"repo_name": "o/n", "files": [FILE]}
 LATER: list[tuple[str, dict[str, object], dict[str, object], str]] = [
     ("text", {"text": "a" * 90}, {"text": 5}, "rows.jsonl, row 21: text is number, not string"),
     ("text", {"text": "a" * 90}, {"text": {"a": 1}}, "rows.jsonl, row 21: text is object, not string"),
-    ("text", {"text": "a" * 90}, {"other": "a"}, "rows.jsonl, from row 21 on: its columns are not those"),
+    ("text", {"text": "a" * 90}, {"other": "a"}, "rows.jsonl, after row 20: its columns differ"),
     ("text", {"text": "a" * 90}, {"other": "a"}, "text is missing"),
     (
         "stack_v3",
@@ -63,7 +63,7 @@ LATER: list[tuple[str, dict[str, object], dict[str, object], str]] = [
         {**REPOSITORY, "files": [{**FILE, "content": 7}]},
         "row 21: files.content is number, not string",
     ),
-    ("stack_v3", REPOSITORY, {"repo_name": "o/n"}, "from row 21 on"),
+    ("stack_v3", REPOSITORY, {"repo_name": "o/n"}, "after row 20"),
     ("stack_v3", REPOSITORY, {"repo_name": "o/n"}, "files is missing"),
     ("stack_v3", REPOSITORY, {**REPOSITORY, "files": [{"content": "a"}]}, "files.file_path is missing"),
 ]
@@ -118,15 +118,15 @@ def test_json_is_lines_or_an_array_packed_or_not(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("rows.jsonl", b'{"text": "a"}\n{"text": "b"\n', "rows.jsonl, row 2: not readable as rows of JSON"),
-        ("rows.json", b"[1, 2]", "an array that holds more than objects"),
-        ("rows.json", b'[{"text": "a"', "rows.json, behind row 0: cannot be read (JSONDecodeError"),
+        ("rows.json", b"[1, 2]", "an array with values other than objects"),
+        ("rows.json", b'[{"text": "a"', "rows.json, after row 0: cannot be read (JSONDecodeError"),
         (
             "rows.jsonl.gz",
             gzip.compress(b'{"text": "a"}\n' * 99)[:-20],
-            "rows.jsonl.gz, behind row 0: cannot",
+            "rows.jsonl.gz, after row 0: cannot",
         ),
-        ("rows.txt", b"a line\n\xff\n", "rows.txt, behind row 0: cannot be read (UnicodeDecodeError"),
-        ("rows.parquet", b"PAR1 and no more", "rows.parquet, behind row 0: cannot be read (ArrowInvalid"),
+        ("rows.txt", b"a line\n\xff\n", "rows.txt, after row 0: cannot be read (UnicodeDecodeError"),
+        ("rows.parquet", b"PAR1 and no more", "rows.parquet, after row 0: cannot be read (ArrowInvalid"),
     ],
     ids=["an object cut", "numbers", "an array cut", "gzip cut", "latin-1", "no Parquet"],
 )
@@ -193,7 +193,7 @@ def test_columns_that_are_not_read_are_not_decoded(tmp_path: Path) -> None:
         pq.read_table(file)
     assert rows_of(corpus_of(file)) == whole
     overwritten(file, "text")
-    assert "rows.parquet, behind row 0: cannot be read (OSError" in refusal(corpus_of(file), tmp_path)
+    assert "rows.parquet, after row 0: cannot be read (OSError" in refusal(corpus_of(file), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["text", "stack_v2", "stack_v3"])
@@ -202,7 +202,7 @@ def test_a_file_of_parquet_that_lacks_a_column_is_refused_by_its_schema(kind: st
     corpus = corpus_of(tmp_path / "rows.parquet", kind, accept_terms=True)
     wanted = {"text": "text is missing", "stack_v2": "blob_id is missing", "stack_v3": "files is missing"}
     said = refusal(corpus, tmp_path)
-    assert "rows.parquet: its columns are not those that are known" in said and wanted[kind] in said
+    assert "rows.parquet: its columns differ from the expected ones" in said and wanted[kind] in said
 
 
 def text_of(*raw: bytes) -> pa.Array:

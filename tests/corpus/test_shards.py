@@ -105,7 +105,7 @@ def test_a_pinned_list_becomes_shards_without_a_network(
         lines.append(f"Python,train,{name},1.0,wheel,{license_name},{digest},{archive.name}")
     (tmp_path / "packages.csv").write_text("\n".join(lines))
     config = CorpusConfig("wheel", "Python", "train", packages=str(tmp_path / "packages.csv"))
-    seen: list[tuple[str, int, int]] = []
+    seen: list[tuple[int, int, str]] = []
     facts = build_shards(
         config,
         "python",
@@ -123,7 +123,7 @@ def test_a_pinned_list_becomes_shards_without_a_network(
         "other_language": 3,
     }
     assert [repository["name"] for repository in facts["repositories"]] == ["zeta", "alpha", "closed"]
-    assert seen[-1] == ("read closed", 3, 3)
+    assert seen[-1] == (3, 3, "read closed")
 
 
 def test_each_folder_is_a_repository_when_asked_for(tmp_path: Path, code_files: list[Path]) -> None:

@@ -92,10 +92,10 @@ def test_many_packages_come_in_the_order_of_the_list_and_are_counted(tmp_path: P
     for name in ("c", "a", "b"):
         path = make_wheel(tmp_path / f"{name}-1-py3-none-any.whl", {f"{name}.py": name.encode()})
         packages.append(pinned("wheel", path.name, sha256(path), name))
-    seen: list[tuple[str, int, int]] = []
+    seen: list[tuple[int, int, str]] = []
     paths = fetch_packages(packages, tmp_path, progress=lambda *step: seen.append(step))
     assert [path.name[0] for path in paths] == ["c", "a", "b"]
-    assert seen == [("c==1.0", 1, 3), ("a==1.0", 2, 3), ("b==1.0", 3, 3)]
+    assert seen == [(1, 3, "c==1.0"), (2, 3, "a==1.0"), (3, 3, "b==1.0")]
 
 
 def test_a_version_that_the_index_lacks_is_one_line(tmp_path: Path, wheel_index: Path) -> None:

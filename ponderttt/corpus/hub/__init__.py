@@ -1,1 +1,1 @@
-"""Corpora that come from datasets of the hub: rows are selected, contents fetched, duplicates found, each in many jobs."""
+"""Corpora from datasets of the hub: select rows, fetch contents and find duplicates, each in many jobs."""

@@ -1,7 +1,7 @@
-"""What one job leaves for another: selected files, spread over buckets by the stable hash of their repository.
+"""Buckets: the selected files of a dataset, spread over Parquet files by the stable hash of their repository.
 
-Whatever part of a dataset a file was in, its repository has one bucket, so that a repository is read, deduplicated and
-split as a whole.
+All files of a repository are in one bucket, whatever parts of the dataset they came from, so that it is read,
+deduplicated and split as a whole.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.corpus.hub.database import database
 from ponderttt.corpus.hub.selection import stable_hash
 
-#: Bytes of all buckets together that wait in memory, and about what a file takes besides its content.
+#: Bytes that may wait in memory for all buckets together, and about what a file takes besides its content.
 PENDING, FILE = 128 << 20, 1_500
-#: Rows and bytes of content of a row group: what is decoded for the sake of one file.
+#: Most rows and bytes of content in a row group, which is decoded as a whole even for one file.
 ROWS, BYTES = 4_096, 256 << 10
-#: Bytes of a bucket that are sorted at once in memory.
+#: Bytes of a bucket to sort at once in memory.
 SORTED = 64 << 20
-#: Bytes of content that are read together, rows that become objects together, and files that stay open meanwhile.
+#: Bytes of content to read together, rows to turn into objects together, and files to keep open meanwhile.
 READ, BATCH, OPEN = 64 << 20, 128, 16
 _ORDER = ("hash", "repo_name", "path", "blob_id")
 
 
 def bucket_of(repository: str, buckets: int, hash_from: float = 0.0, hash_to: float = 1.0) -> int:
-    """The bucket of a repository: one of so many equal slices of a range of hashes, the nearest if it lies outside."""
+    """Return the bucket of a repository: an equal slice of the range of hashes, the nearest one for a hash outside."""
     share = (stable_hash(repository) - hash_from) / (hash_to - hash_from)
     return min(max(int(share * buckets), 0), buckets - 1)
 
 
 def bucket_file(bucket: int) -> str:
-    """Its name in the folder of a part."""
+    """Return the name of a bucket's file in the folder of a part."""
     return f"bucket-{bucket:05d}.parquet"
 
 
 def candidate_schema() -> Any:
-    """Of a bucket."""
+    """Return the Arrow schema of a bucket."""
     import pyarrow as pa
 
     integers = ("length_bytes", "stars", "forks", "changed")
@@ -62,16 +62,16 @@ def candidate_schema() -> Any:
 
 
 class BucketWriter:
-    """Writes files to their buckets; every bucket has a file, maybe an empty one.
+    """Writes files to their buckets; every bucket gets a file, even an empty one.
 
-    Neither memory nor open files grow with the number of buckets: what waits for all of them together is limited, a bucket
-    that gives way is appended to a file of its own, and only one file is open at a time.
+    Neither memory nor open files grow with the number of buckets: when too much waits, the largest bucket is appended to
+    a spool file, and only one file is open at a time.
 
     Args:
-        folder: gets a file for each bucket.
+        folder: where to write one file per bucket.
         buckets: how many.
-        hash_from: where the hashes of the repositories begin; buckets are equal slices from there ...
-        hash_to: ... to below here.
+        hash_from: lowest hash of the repositories; buckets are equal slices of the range.
+        hash_to: end of the range, excluded.
     """
 
     def __init__(self, folder: Path, buckets: int, hash_from: float = 0.0, hash_to: float = 1.0) -> None:
@@ -86,19 +86,19 @@ class BucketWriter:
         self.rows = [0] * buckets
 
     def add(self, file: Candidate) -> None:
-        """Write a file, sooner or later."""
+        """Write a file, now or later."""
         bucket = bucket_of(file.repo_name, len(self._waiting), *self._range)
-        # A text with a single rare letter takes up to four bytes for each of its letters.
+        # Python stores a text with one rare character in up to four bytes per character.
         size = FILE + sys.getsizeof(file.content)
         self._waiting[bucket].append(file)
         self._sizes[bucket] += size
         self._total += size
         while self._total > PENDING:
-            # The largest, the first of equal ones: which it is depends on the files alone.
+            # The largest, the first among equals: the choice depends on the files alone.
             self._spill(self._sizes.index(max(self._sizes)))
 
     def _spill(self, bucket: int) -> None:
-        """Append what waits for a bucket to its file, as one more Arrow stream behind those that are there."""
+        """Append what waits for a bucket to its spool file, as one more Arrow stream."""
         import pyarrow as pa
 
         rows = self._waiting[bucket]
@@ -121,10 +121,10 @@ class BucketWriter:
         return self._spool / f"{bucket:05d}.arrows"
 
     def _finish(self, bucket: int) -> None:
-        """The spilled files of a bucket in order, a portion at a time, in row groups that are small to decode."""
+        """Write the spooled files of a bucket in order, one portion at a time, in small row groups."""
         import pyarrow.parquet as pq
 
-        # Nobody looks for a row group by its statistics, and of many small groups they would be much of the file.
+        # No reader uses statistics, and with many small groups they would take up much of the file.
         with pq.ParquetWriter(
             self._folder / bucket_file(bucket), self._schema, compression="zstd", write_statistics=False
         ) as writer:
@@ -151,7 +151,7 @@ class BucketWriter:
 
 
 def _portions(spool: Path) -> Iterator[Any]:
-    """Tables of the streams in a file, of :data:`SORTED` bytes each."""
+    """Yield the streams of a spool file as tables of :data:`SORTED` bytes each."""
     import pyarrow as pa
 
     if not spool.exists():
@@ -171,7 +171,7 @@ def _portions(spool: Path) -> Iterator[Any]:
 
 
 def _row_groups(table: Any) -> Iterator[tuple[int, int]]:
-    """First row of each row group, and the first behind it."""
+    """Yield the first row of each row group and the first row after it."""
     import pyarrow.compute as pc
 
     lengths = pc.fill_null(pc.binary_length(table.column("content")), 0).to_numpy()
@@ -186,14 +186,13 @@ def _row_groups(table: Any) -> Iterator[tuple[int, int]]:
 
 
 def read_bucket(parts: Sequence[Path], bucket: int, scratch: Path, *, inline: bool) -> Iterator[Candidate]:
-    """The files of a bucket, repositories in the order of their hash and files by path.
+    """Yield the files of a bucket, ordered by the hash of their repository and by path.
 
     Args:
         parts: folders that :class:`BucketWriter` filled.
         bucket: its number.
         scratch: folder for what does not fit into memory.
-        inline: whether the dataset brought contents along; then only names are sorted, and contents read when it is their
-            turn.
+        inline: whether the rows hold contents; then only names are sorted, and contents read in turn.
     """
     files = [str(part / bucket_file(bucket)) for part in parts]
     rows = _read_in_order(files, scratch) if inline else _read_sorted(files, scratch)
@@ -213,7 +212,7 @@ def _read_sorted(files: list[str], scratch: Path) -> Iterator[dict[str, Any]]:
 
 
 class _Place(NamedTuple):
-    """Where a row is, and how long its content."""
+    """The place of a row, and the length of its content."""
 
     file: str
     row: int
@@ -221,7 +220,7 @@ class _Place(NamedTuple):
 
 
 def _read_in_order(files: list[str], scratch: Path) -> Iterator[dict[str, Any]]:
-    """Rows that follow each other are read together, so that each row group is decoded about once."""
+    """Yield rows in order, reading neighbours together so that each row group is decoded about once."""
     names = "filename, file_row_number, length_bytes"
     source = "read_parquet($files, filename = true, file_row_number = true)"
     with database(scratch) as connection:
@@ -234,7 +233,7 @@ def _read_in_order(files: list[str], scratch: Path) -> Iterator[dict[str, Any]]:
 
 
 def _together(found: Any) -> Iterator[list[_Place]]:
-    """Places in order, :data:`READ` bytes of content at a time."""
+    """Yield places in order, in groups of :data:`READ` bytes of content."""
     places, size = list[_Place](), 0
     while rows := found.fetchmany(BATCH):
         for place in map(_Place._make, rows):
@@ -248,7 +247,7 @@ def _together(found: Any) -> Iterator[list[_Place]]:
 
 
 class _RowReader:
-    """Rows of one file by their number."""
+    """Reads rows of one file by their number."""
 
     def __init__(self, file: str) -> None:
         import pyarrow.parquet as pq
@@ -258,7 +257,7 @@ class _RowReader:
         self._starts = np.cumsum([0, *(self._file.metadata.row_group(group).num_rows for group in groups)])
 
     def rows(self, numbers: np.ndarray) -> Any:
-        """A table of the rows of these numbers, which ascend."""
+        """Return a table of the rows with these ascending numbers."""
         import pyarrow as pa
 
         of_group = np.searchsorted(self._starts, numbers, "right") - 1
@@ -270,10 +269,10 @@ class _RowReader:
 
 
 def _rows_at(places: Sequence[_Place], reader: Callable[[str], _RowReader]) -> Iterator[dict[str, Any]]:
-    """The rows at these places, in their order."""
+    """Yield the rows at these places, in order."""
     import pyarrow as pa
 
-    # Within a file by number, so that a row group is decoded once for all of its rows.
+    # By number within a file, so that a row group is decoded once for all of its rows.
     order = sorted(range(len(places)), key=lambda n: (places[n].file, places[n].row))
     tables = []
     for file, group in groupby(order, key=lambda n: places[n].file):

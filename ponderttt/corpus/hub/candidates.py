@@ -1,4 +1,4 @@
-"""One file of a dataset before its content is known, and rows of every kind of dataset as such files."""
+"""Candidates: files of a dataset before their contents are known, made from rows of every kind of dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.settings.corpus import CorpusConfig
 
 NEWLINE = "\n"
-#: What a table of rows says of itself: its file, and the rows of it that lie before.
+#: Metadata of a table of rows: its file, and how many rows of that file come before it.
 _FILE, _ROW = b"file", b"row"
 
 
@@ -34,25 +34,25 @@ class Candidate:
     is_generated: bool
     stars: int
     forks: int
-    #: Seconds since 1970 of its last change, 0 where nobody says.
+    #: Time of the last change in seconds since 1970; 0 if unknown.
     changed: int
-    #: Where the dataset brings it along.
+    #: The text, if the rows hold it.
     content: str | None
 
 
 def placed(table: Any, file: str, row: int) -> Any:
-    """A table of rows that says which file it is from, and how many rows of it lie before."""
+    """Return a table that states its file and how many rows of that file come before it."""
     return table.replace_schema_metadata({_FILE: file, _ROW: str(row)})
 
 
 def candidates_of(corpus: CorpusConfig, table: Any, part: int, first_row: int) -> Iterator[Candidate | None]:
-    """The files of an Arrow table of rows; ``None`` for one that lacks its name, its size, or what names its content.
+    """Yield the files of an Arrow table of rows; None for one without a name, size or content ids.
 
     Args:
-        corpus: its settings.
-        table: rows whose columns were checked, as :func:`placed` gives them.
-        part: which part of the dataset they are of.
-        first_row: number of the first of them in its part.
+        corpus: the settings of the corpus.
+        table: rows whose columns were checked, from :func:`placed`.
+        part: which part of the dataset they belong to.
+        first_row: number of the first row in its part.
 
     Raises:
         PonderTTTError: a row has a value that cannot be read.
@@ -61,7 +61,7 @@ def candidates_of(corpus: CorpusConfig, table: Any, part: int, first_row: int) -
     if "revision_date" in columns:
         columns["revision_date"] = _seconds(columns["revision_date"])
     for number in range(len(table)):
-        # One row at a time becomes objects: it can be a repository with the contents of all its files.
+        # One row at a time: it can be a repository with the contents of all its files.
         try:
             row = {name: column[number].as_py() for name, column in columns.items()}
             found = list(_files_of(corpus, row, part, first_row + number))
@@ -82,7 +82,7 @@ def _unreadable(table: Any, number: int, error: Exception) -> PonderTTTError:
 def _files_of(
     corpus: CorpusConfig, row: Mapping[str, Any], part: int, number: int
 ) -> Iterator[Candidate | None]:
-    """The files of a row: one, or those of a repository."""
+    """Yield the files of a row: one file, or those of a repository."""
     if corpus.kind == "text":
         yield _text(corpus, row, part, number)
         return
@@ -92,9 +92,9 @@ def _files_of(
         else (_stack_v2, ("path", "blob_id", "content_id"))
     )
     entries = row.get("files", [row])
-    # Nobody knows how many files a repository has that has no list of them; it counts as one.
+    # A repository without a list of files counts as one file.
     for entry in [None] if entries is None else entries:
-        # A path of nothing but slashes names nothing.
+        # A path of slashes alone names no file.
         if entry is None or not row["repo_name"] or not all((entry[n] or "").strip("/") for n in needed):
             yield None
         else:
@@ -102,7 +102,7 @@ def _files_of(
 
 
 def text_columns(corpus: CorpusConfig) -> dict[str, str]:
-    """The columns that are read of a corpus of kind ``text``."""
+    """Return the columns to read for a corpus of kind ``text``: name → type."""
     assert corpus.hub is not None
     hub = corpus.hub
     named = (hub.text_column, hub.repository_column, hub.path_column, hub.license_column)
@@ -156,17 +156,17 @@ def _stack_v3(row: Mapping[str, Any], entry: Mapping[str, Any]) -> Candidate:
 
 
 def _count(number: int | None) -> int:
-    """How many there are of something; nobody has fewer than none."""
+    """Return a count of at least 0."""
     return max(0, _bounded(number or 0))
 
 
 def _bounded(number: int) -> int:
-    """What a column of 64 bits can hold; some datasets have columns without a sign."""
+    """Return a number that fits a signed column of 64 bits; some datasets have unsigned ones."""
     return min(number, 2**63 - 1)
 
 
 def _seconds(moments: Any) -> Any:
-    """Whole seconds since 1970 of a column of timestamps, of any unit and zone, and of any year."""
+    """Convert a column of timestamps of any unit, zone and year to whole seconds since 1970."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -185,7 +185,7 @@ def _text(corpus: CorpusConfig, row: Mapping[str, Any], part: int, number: int) 
     text = row[hub.text_column]
     raw = (text or "").encode("utf-8", "surrogatepass")
     repository = row[hub.repository_column] if hub.repository_column else corpus.split
-    # Numbers of a width, so that their order is that of the rows, of one part after the other.
+    # Numbers of fixed width sort in the order of parts and rows.
     path = row[hub.path_column] if hub.path_column else f"{part:05d}-{number:09d}"
     if not repository or not path:
         return None
@@ -210,7 +210,7 @@ def _text(corpus: CorpusConfig, row: Mapping[str, Any], part: int, number: int) 
 
 
 def _license_of_text(corpus: CorpusConfig, row: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-    """SPDX names, and the type that they have in The Stack's words; ``unknown`` where nobody says."""
+    """Return SPDX names and the license type in The Stack's words; ``unknown`` if neither is given."""
     assert corpus.hub is not None
     column = corpus.hub.license_column
     name = corpus.license if column is None else row[column]
@@ -221,11 +221,11 @@ def _license_of_text(corpus: CorpusConfig, row: Mapping[str, Any]) -> tuple[tupl
 
 
 def joined_documents(lines: Iterator[Candidate], start: str) -> Iterator[Candidate]:
-    """Rows that are lines of one text as the documents that they make up; a line that matches ``start`` begins one."""
+    """Join rows that are lines of a text into documents; a line that matches ``start`` begins one."""
     begins, waiting = re.compile(start), list[Candidate]()
 
     def document() -> Candidate:
-        # Some datasets keep the end of a line and others do not.
+        # Some datasets keep line ends, others do not.
         text = "".join(f"{line.removesuffix(NEWLINE)}\n" for line in (row.content or "" for row in waiting))
         raw = text.encode("utf-8", "surrogatepass")
         first = waiting[0]
@@ -240,7 +240,7 @@ def joined_documents(lines: Iterator[Candidate], start: str) -> Iterator[Candida
         )
 
     for line in lines:
-        if line.content is None:  # no line at all, and counted as such
+        if line.content is None:  # counted as a file without content
             yield line
             continue
         if waiting and (begins.search(line.content) or line.repo_name != waiting[0].repo_name):

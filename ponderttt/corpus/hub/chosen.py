@@ -1,8 +1,8 @@
-"""Which repositories a corpus of at most so many has: the first ones that have a file left once copies are dropped.
+"""Choose the repositories of a corpus with a limit: the first ones that keep a file once copies are dropped.
 
-Whether a file is a copy depends on what else is in the corpus.  So only repositories that may be in it are compared.  Those that
-are left empty give their place to the next ones, until nothing changes.  Where a file is near a copy, and the copy near what is in
-the corpus, both are dropped, as without a limit.
+Whether a file is a copy depends on the rest of the corpus, so only repositories that may be in it are compared.  Empty
+ones give their place to the next, until nothing changes.  If a file is near a copy, and the copy near a file of the corpus,
+both are dropped, as without a limit.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from ponderttt.corpus.hub.duplicates import Copies, Duplicates
 
 
 class Choice(NamedTuple):
-    """What a corpus has, and what it lacks because it has it already."""
+    """The repositories of a corpus, and the copies dropped from them."""
 
-    #: Number of a file, counted over the segments in their order → the reason to drop it.
+    #: Number of a file, counted over the segments in order → the reason to drop it.
     reasons: dict[int, str]
-    #: Numbers of the repositories that are in the corpus, in the order of the segments; ``None``: all.
+    #: Numbers of the repositories in the corpus, in the order of the segments; None for all.
     repositories: frozenset[int] | None
     #: See :class:`ponderttt.corpus.hub.duplicates.Copies`.
     truncated_bands: int
 
 
 def choose(duplicates: Duplicates, files: int, most: int | None) -> Choice:
-    """The first ``most`` repositories of a corpus that keep a file, and the copies that they lose.
+    """Choose the first ``most`` repositories that keep a file, and the copies to drop from them.
 
     Args:
-        duplicates: all files, of which those of a repository follow one another.
-        files: how many there are.
-        most: repositories that the corpus may have; ``None``: all.
+        duplicates: all files; those of a repository are neighbours.
+        files: number of files.
+        most: number of repositories that the corpus may have; None for all.
     """
     if most is None:
         reasons, truncated = duplicates.copies()
@@ -44,13 +44,13 @@ def choose(duplicates: Duplicates, files: int, most: int | None) -> Choice:
 def first_that_stay(
     starts: np.ndarray, files: int, most: int, copies: Callable[[np.ndarray], Copies]
 ) -> Choice:
-    """As :func:`choose`, for repositories that begin at the files ``starts`` [R].
+    """Choose as :func:`choose` does, given where each of the R repositories begins.
 
     Args:
-        starts: number of the first file of each repository, ascending.
-        files: how many files there are.
-        most: repositories that the corpus may have.
-        copies: of some files, those that are copies of others of them.
+        starts: [R] number of the first file of each repository, ascending.
+        files: number of files.
+        most: number of repositories that the corpus may have.
+        copies: returns the copies among some files.
     """
     stops = np.append(starts[1:], files)
     chosen: list[int] = []
@@ -64,12 +64,12 @@ def first_that_stay(
         lost = Counter((np.searchsorted(starts, list(now.reasons), "right") - 1).tolist())
         left = [place for place in together if lost[place] < stops[place] - starts[place]]
         if len(left) > most:
-            # Some of these would not be in the corpus, so what they dropped says nothing.
+            # Some of these would not be in the corpus, so their drops do not count.
             more = missing
             continue
         for place in set(together).difference(left):
             reasons |= {number: now.reasons[number] for number in range(starts[place], stops[place])}
         chosen, found, tried = left, now, until
-        # Where thousands of copies follow one another more are tried each time, so that there are few rounds.
+        # Try more each time, so that thousands of copies in a row take few rounds.
         more = most - len(chosen) if 2 * (most - len(chosen)) <= missing else 2 * more
     return Choice(reasons | found.reasons, frozenset(chosen), found.truncated_bands)

@@ -1,8 +1,8 @@
-"""Contents by their sha1 from an S3 bucket of gzip objects, many at a time, each verified before anybody sees it.
+"""Fetch contents by sha1 from an S3 bucket of gzip objects, many at a time, and verify each.
 
-A ``blob_id`` is the sha1 of the raw bytes and a ``content_id`` the sha1 that git gives to them, so whatever a server or a
-wire does to an object, it is noticed; it is then asked for again, and in the end either the true bytes are there or a
-reason why not.  All waiting has an end: an answer has its seconds, an object its attempts, a job its retries.
+A ``blob_id`` is the sha1 of the raw bytes, a ``content_id`` the sha1 that git gives them, so any damage shows.  A
+damaged object is fetched again.  In the end either the true bytes are there, or a reason for their absence.  All waits
+are limited: seconds per answer, attempts per object, retries per job.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ponderttt.settings.hub import ContentsConfig
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Why a content is not there, and whether asking again could help.
+#: Why a content is missing, and whether another attempt could help.
 REASONS = {
     "not_found": False,
     "forbidden": False,
@@ -38,11 +38,11 @@ REASONS = {
     "wrong_blob_id": True,
     "wrong_content_id": True,
 }
-#: Of a file whose true bytes are no text: it is dropped, since it will never be one.
+#: Reasons to drop a file for good: its true bytes are not text.
 UNREADABLE = frozenset({"unknown_encoding", "undecodable"})
-#: Of a file that nobody asked for, since the retries of the job were spent.
+#: The reason for a file that was not requested, since the job had no retries left.
 NOT_ASKED = "not_asked"
-#: Codes of a server that will not change its mind however often it is asked, and what to do about them.
+#: Error codes that another attempt cannot change, and what to do about them.
 _CREDENTIALS = frozenset("InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken 401".split())
 _REMEDIES = {
     "NoSuchBucket": "no such bucket; check hub.contents.bucket and hub.contents.endpoint",
@@ -51,14 +51,14 @@ _REMEDIES = {
     "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
 }
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
-#: Seconds in which the first answers arrive that tell a bucket that refuses everything from an object that it refuses.
+#: Seconds to wait for a first content, which shows that a 403 concerns one object and not the whole bucket.
 _FIRST_ANSWERS = 3.0
-#: Seconds of the first pause at most; each further one may be twice as long.
+#: Longest first pause in seconds; each further one may be twice as long.
 _FIRST_PAUSE = 0.3
 
 
 class Failed(Exception):
-    """A content is not there, for one of :data:`REASONS`."""
+    """A content is missing, for one of :data:`REASONS`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -66,7 +66,7 @@ class Failed(Exception):
 
 
 class Content(NamedTuple):
-    """What became of one file: its raw bytes and text, or the reason why not; bytes that are no text are there as well."""
+    """The raw bytes and text of a file, or the reason for their absence; bytes that are not text are kept."""
 
     raw: bytes | None
     text: str | None
@@ -74,17 +74,17 @@ class Content(NamedTuple):
 
 
 class ContentClient:
-    """Asks one bucket for contents; threads may share it.
+    """A client of one bucket; threads may share it.
 
     Raises:
-        PonderTTTError: the settings make no client, or there are no credentials to sign with.
+        PonderTTTError: the settings are not valid, or there are no credentials to sign with.
     """
 
     def __init__(self, config: ContentsConfig) -> None:
         self.config = config
         self._s3 = self._client()
         self._retries = _Retries(config.retries)
-        #: Something came, so the bucket does not refuse everything.
+        #: Set once a content has arrived: the bucket does not refuse everything.
         self._came = threading.Event()
 
     def _client(self) -> Any:
@@ -97,7 +97,7 @@ class ContentClient:
         settings = Config(
             signature_version="s3v4" if config.signed else UNSIGNED,
             max_pool_connections=config.connections,
-            # Slows all requests down together while a server asks for that; whether to ask again is decided here alone.
+            # Adaptive mode slows all requests down when a server says so; retries are decided here alone.
             retries={"mode": "adaptive", "total_max_attempts": 1},
             connect_timeout=config.timeout,
             read_timeout=config.timeout,
@@ -119,14 +119,14 @@ class ContentClient:
         return s3
 
     def came_before(self) -> None:
-        """Contents of the bucket are on disk already, so it does not refuse everything."""
+        """Note that contents of the bucket are on disk already, so it does not refuse everything."""
         self._came.set()
 
     def content(self, file: Candidate) -> Content:
-        """The content of a file.
+        """Fetch the content of a file.
 
         Raises:
-            PonderTTTError: the server refuses everything, so that going on has no sense.
+            PonderTTTError: the server refuses everything.
         """
         import tenacity
 
@@ -174,12 +174,12 @@ class ContentClient:
         return body
 
     def _answer(self, code: str, status: int | None) -> Exception:
-        """What an error of the server means."""
+        """Return the exception that an error of the server means."""
         if code in _MISSING:
             return Failed("not_found")
         if code in _REMEDIES:
             return PonderTTTError(f"{self._where()}: {_REMEDIES[code]}")
-        # Where keys may not be listed, 403 is also said of a key that is not there.
+        # Where keys may not be listed, S3 answers 403 for missing keys too.
         denied = status == 403
         if code in _CREDENTIALS or (denied and not self._came.wait(_FIRST_ANSWERS)):
             return PonderTTTError(f"{self._where()} refuses ({code}); {self._remedy()}")
@@ -202,16 +202,16 @@ class ContentClient:
 
 
 class _Retries:
-    """How often a job may still ask again; threads may share it."""
+    """The retries that a job has left; threads may share it."""
 
     def __init__(self, most: int) -> None:
         self._left = self._most = most
         self._lock = threading.Lock()
-        #: Once it is, it stays so: the job ends.
+        #: Stays True once set: the job ends.
         self.spent = False
 
     def take(self) -> bool:
-        """Whether there was one left."""
+        """Use one retry; return False if none was left."""
         with self._lock:
             if self._left == 0:
                 self.spent = True
@@ -221,15 +221,15 @@ class _Retries:
             return True
 
     def give_back(self) -> None:
-        """For a content that came."""
+        """Return one retry, for a content that arrived."""
         with self._lock:
             self._left = min(self._most, self._left + 1)
 
 
 def _session(signed: bool) -> Any | None:
-    """Of boto3 with the credentials that it finds, or ``None`` where there are none to sign with.
+    """Return a session with the credentials that boto3 finds; None if there are none to sign with.
 
-    Requests that are not signed are made without a look at files and profiles, which have no say in them.
+    Unsigned requests ignore credential files and profiles.
     """
     from botocore.session import Session
 
@@ -247,10 +247,10 @@ def _session(signed: bool) -> Any | None:
 
 
 def unzipped(body: bytes) -> bytes:
-    """The bytes of one gzip member that fills an object.
+    """Unzip an object that is one gzip member.
 
     Raises:
-        Failed: it is none, or not all of it.
+        Failed: the object is not gzip, or not complete.
     """
     member = zlib.decompressobj(wbits=31)
     try:
@@ -265,7 +265,7 @@ def unzipped(body: bytes) -> bytes:
 
 
 def as_text(raw: bytes, file: Candidate) -> Content:
-    """The true bytes of a file with the text that they are in its encoding, or the reason why they are none."""
+    """Decode the true bytes of a file; the result has the text, or the reason why there is none."""
     if not is_encoding(file.src_encoding):
         return Content(raw, None, "unknown_encoding")
     try:
@@ -275,7 +275,7 @@ def as_text(raw: bytes, file: Candidate) -> Content:
 
 
 def is_encoding(name: str) -> bool:
-    """Whether bytes can become text by an encoding of that name."""
+    """Return whether Python knows a text encoding of this name."""
     try:
         b"a".decode(name)
     except UnicodeDecodeError:
@@ -286,10 +286,10 @@ def is_encoding(name: str) -> bool:
 
 
 def decoded(raw: bytes, encoding: str) -> str:
-    """The text of a file.
+    """Decode the text of a file.
 
     Raises:
-        Failed: the bytes are none in that encoding, or what they say cannot be written as UTF-8 (half of a surrogate pair).
+        Failed: the bytes are not valid in this encoding, or the text is not valid as UTF-8 (half of a surrogate pair).
     """
     try:
         text = raw.decode(encoding)
@@ -303,9 +303,9 @@ def decoded(raw: bytes, encoding: str) -> str:
 def in_order(
     function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int | None = None
 ) -> Generator[tuple[T, R], None, None]:
-    """``function`` of every item, ``workers`` at a time, in the order of the items whatever the order of arrival.
+    """Call ``function`` on every item, ``workers`` at a time; yield the results in the order of the items.
 
-    No more than ``ahead`` results wait for their turn (four for each worker by default).
+    At most ``ahead`` results wait for their turn (default: four per worker).
     """
     limit = 4 * workers if ahead is None else ahead
     waiting: deque[tuple[T, Future[R]]] = deque()

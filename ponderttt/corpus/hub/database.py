@@ -1,4 +1,4 @@
-"""Sorting and joining of more than fits into memory, by DuckDB on files."""
+"""Sort and join more than fits into memory, with DuckDB on files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-#: What a query may hold in memory; the rest goes to disk.
+#: Most memory of a query; the rest goes to disk.
 MEMORY = "256MB"
-#: Of a query: the rows of many Parquet files, of which ``start + file_row_number`` is the number counted through all of them.
+#: Part of a query: the rows of many Parquet files; ``start + file_row_number`` numbers them over all files.
 NUMBERED = """
 FROM read_parquet($files, filename = true, file_row_number = true)
 JOIN (SELECT unnest($files) AS filename, unnest($starts) AS start) USING (filename)
@@ -20,7 +20,7 @@ _BATCH = 1_024
 
 @contextlib.contextmanager
 def database(scratch: Path) -> Iterator[Any]:
-    """A connection whose results do not depend on the number of cores, and whose overflow lies in ``scratch``."""
+    """Open a connection whose results do not depend on the number of cores; it overflows into ``scratch``."""
     import duckdb
 
     scratch.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def database(scratch: Path) -> Iterator[Any]:
         "threads": 1,
         "memory_limit": MEMORY,
         "temp_directory": str(scratch),
-        # Whoever needs an order asks for it; keeping the one of a file takes memory.
+        # Queries that need an order state it; keeping the order of files takes memory.
         "preserve_insertion_order": False,
     }
     with duckdb.connect(config=settings) as connection:
@@ -36,13 +36,13 @@ def database(scratch: Path) -> Iterator[Any]:
 
 
 def numbered(files: Sequence[Path]) -> dict[str, Any]:
-    """Parameters of :data:`NUMBERED` for these files, of which there is at least one."""
+    """Return the parameters of :data:`NUMBERED` for at least one file."""
     starts = [0, *accumulate(row_counts(files))][:-1]
     return {"files": [str(path) for path in files], "starts": starts}
 
 
 def row_counts(files: Sequence[Path]) -> list[int]:
-    """How many rows each Parquet file has."""
+    """Return the number of rows of each Parquet file."""
     import pyarrow.parquet as pq
 
     return [pq.read_metadata(file).num_rows for file in files]
@@ -51,7 +51,7 @@ def row_counts(files: Sequence[Path]) -> list[int]:
 def rows_of(
     connection: Any, query: str, parameters: dict[str, Any] | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """The rows of an answer, a few at a time; until the last one is taken nothing else may be asked."""
+    """Yield the rows of an answer; the connection must not run another query before the last one."""
     found = connection.execute(query, parameters or {})
     while rows := found.fetchmany(_BATCH):
         yield from rows

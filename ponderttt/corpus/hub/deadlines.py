@@ -1,4 +1,4 @@
-"""Answers of a server that end in time, however slowly their bytes arrive."""
+"""Time limits for whole answers of a server, however slowly their bytes arrive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def end_answers_in_time(s3: Any) -> None:
-    """A client's answers end after its ``read_timeout``, which by itself begins anew with every byte that arrives."""
+    """End a client's answers after its ``read_timeout``, which otherwise restarts with every byte."""
     pools = s3._endpoint.http_session._pool_classes_by_scheme
     for scheme, pool in list(pools.items()):
         connection = type("Connection", (pool.ConnectionCls,), {"response_class": _TimedResponse})
@@ -18,7 +18,7 @@ def end_answers_in_time(s3: Any) -> None:
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """An answer all of which, head and body, arrives within the timeout of its socket."""
+    """An answer whose head and body must arrive within the timeout of its socket."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -26,7 +26,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 class _TimedBytes(io.RawIOBase):
-    """What arrives at a socket within its timeout from now."""
+    """The bytes of a socket until its timeout, counted from now, is over."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw, self._socket = raw, sock

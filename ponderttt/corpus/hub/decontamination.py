@@ -1,8 +1,8 @@
-"""Files that hold the problem or the solution of a benchmark are no part of a corpus.
+"""Find files that hold the problem or the solution of a benchmark.
 
-A file is contaminated if it shares four shingles with one problem: runs of 13 tokens, four of them different words at
-least, of the problem's prompt and reference solution (after Brown et al. 2020, arXiv:2005.14165, appendix C).  What a shingle
-must have keeps tables of numbers and rows of brackets from counting.
+A file is contaminated if it shares four shingles with the prompt and reference solution of one problem (after Brown et al.
+2020, arXiv:2005.14165, appendix C).  A shingle is a run of 13 tokens with at least four different words, so that tables of
+numbers and rows of brackets do not count.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def shingles(text: str) -> Iterator[int]:
-    """64-bit hashes of the shingles of a text that count."""
+    """Yield 64-bit hashes of the shingles of a text."""
     tokens = _TOKEN.findall(text)
     words: Counter[str] = Counter()
     for place, token in enumerate(tokens):
@@ -52,17 +52,17 @@ def shingles(text: str) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Decontamination:
-    """An index of the problems of some benchmarks."""
+    """An index of benchmark problems by shingle."""
 
     #: Shingle → numbers of the problems that have it.
     problems: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, paths: Iterable[str]) -> Decontamination:
-        """Of the problems in some files.
+        """Index the problems in some files.
 
         Raises:
-            PonderTTTError: a file is missing, of no known kind, or has none of the fields that hold problems.
+            PonderTTTError: a file is missing, of an unknown kind, or without any of :data:`FIELDS`.
         """
         found: dict[int, list[int]] = {}
         number = 0
@@ -74,7 +74,7 @@ class Decontamination:
         return cls({shingle: tuple(numbers) for shingle, numbers in found.items()})
 
     def is_contaminated(self, text: str) -> bool:
-        """Whether a text shares :data:`HITS` shingles with one problem."""
+        """Return whether a text shares :data:`HITS` shingles with one problem."""
         if not self.problems:
             return False
         hits: Counter[int] = Counter()
@@ -87,7 +87,7 @@ class Decontamination:
 
 
 def problem_texts(path: Path) -> Iterator[str]:
-    """Of each problem of a file, its prompt and its reference solution."""
+    """Yield the prompt and reference solution of each problem in a file, as one text."""
     records = _records(path)
     if not records:
         raise PonderTTTError(f"{path}: holds no problems; check the key 'hub.decontaminate' of the corpus")
@@ -113,7 +113,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
         found = (
             json.loads(text)
             if text.lstrip().startswith("[")
-            # Not of splitlines, which ends lines inside of strings too, where they have a separator of Unicode.
+            # Not splitlines, which also splits at Unicode separators inside strings.
             else [json.loads(line) for line in text.split("\n") if line.strip()]
         )
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Duplicates among more files than one process can hold: bands of signatures are joined on disk.
+"""Find duplicates among more files than one process can hold: bands of signatures are joined on disk.
 
-Of the files that repeat each other the one stays that comes first: permissive before unknown before other licenses, then more
-stars, more forks, the newest, and by name.  A file is dropped if one that stays repeats it, exactly (sha1) or nearly
-(estimated Jaccard similarity of word 5-grams, as in :mod:`ponderttt.corpus.dedup`).  What is left of a held-out corpus is
-dropped if a file of the training corpus repeats it.
+Among files that repeat each other the first one stays: permissive before unknown before other licenses, then more stars,
+more forks, the newest, and by name.  A file is dropped if one that stays repeats it, exactly (sha1) or nearly (estimated
+Jaccard similarity of word 5-grams, as in :mod:`ponderttt.corpus.dedup`).  A held-out file is also dropped if a file of the
+training corpus repeats it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 from ponderttt.corpus.hub.database import NUMBERED, database, numbered, row_counts, rows_of
 from ponderttt.corpus.hub.signatures import SignatureFile, similarity
 
-#: Of the files of a corpus that have a band in common, each is compared with so many of the first ones: most bands that
-#: thousands share are of copies, which the first of them drop.  Where that is not so it is counted.  There is no such limit to
-#: training files: none of them is a copy of another, so none stands for the others.
+#: A file of a corpus is compared with this many of the first files that share a band with it.  If thousands share a band,
+#: most are copies, which the first ones drop; exceptions are counted.  Training files have no such limit: none of them is a
+#: copy of another.
 COMPARED = 64
 
 _FILES = f"""
@@ -28,8 +28,8 @@ CREATE TABLE files AS
 SELECT start + file_row_number AS id, blob_id, license_type, stars, forks, changed, repo_name, path
 {NUMBERED}
 """
-#: Those of the corpus have the numbers of their files, those of the training corpus follow.  Signatures themselves are no
-#: business of the database: sorted or joined they would be most of what it holds.
+#: Rows of the corpus have the numbers of their files; those of the training corpus follow.  The signatures themselves stay
+#: out of the database, where they would be most of the data.
 _SIGNED = f"""
 CREATE TABLE signed AS SELECT start + file_row_number AS id, blob_id, bands {NUMBERED}
 """
@@ -82,7 +82,7 @@ CREATE OR REPLACE TABLE met AS
 SELECT id, slot, band FROM (SELECT id, {_BANDS} FROM signed SEMI JOIN training USING (id))
 SEMI JOIN (SELECT DISTINCT slot, band FROM sought) USING (slot, band)
 """
-#: In no order, so that the first pairs are there before the last are known: there may be far more of them than files.
+#: Without an order, so that the first pairs arrive before the last are known: there may be far more pairs than files.
 _MEETING = """
 SELECT s.id, m.id FROM (SELECT * FROM sought WHERE slot = $slot) s JOIN (SELECT * FROM met WHERE slot = $slot) m
 ON s.band = m.band
@@ -90,28 +90,28 @@ ON s.band = m.band
 
 
 class Copies(NamedTuple):
-    """Which of some files are copies."""
+    """The copies among some files."""
 
-    #: Number of a file, counted over the segments in their order → the reason to drop it.
+    #: Number of a file, counted over the segments in order → the reason to drop it.
     reasons: dict[int, str]
-    #: Bands in which a file stays that was not compared with all that come before it.
+    #: Bands with a file that stays though it was not compared with all files before it.
     truncated_bands: int
 
 
 class Duplicates:
-    """The files of a corpus, beside those of its training corpus, to be asked which are copies."""
+    """The files of a corpus and of its training corpus, as a database that finds copies."""
 
     def __init__(self, connection: Any, signatures: SignatureFile, threshold: float, held_out: bool) -> None:
         self._connection, self._signatures = connection, signatures
         self._threshold, self._held_out = threshold, held_out
 
     def repositories(self) -> np.ndarray:
-        """Number of the first file of each repository, ascending; where the files of each follow one another."""
+        """Return the number of each repository's first file, ascending, if the files of each are neighbours."""
         found = rows_of(self._connection, "SELECT min(id) FROM files GROUP BY repo_name ORDER BY 1")
         return np.fromiter((number for (number,) in found), np.int64)
 
     def copies(self, numbers: np.ndarray | None = None) -> Copies:
-        """The copies among the files of these numbers, or among all; of the others nobody is a copy."""
+        """Find the copies among the files with these numbers, or among all; others are not compared."""
         if numbers is None:
             self._connection.execute(_RANKED)
         else:
@@ -129,7 +129,7 @@ class Duplicates:
         return Copies(reasons, truncated)
 
     def _near_duplicates(self) -> tuple[list[int], int]:
-        """Files that an earlier one repeats, which stay no longer, and how many bands were truncated."""
+        """Drop files that an earlier one repeats; return them and how many bands were truncated."""
         self._connection.execute(_SHARED)
         self._connection.execute(_PAIRS, {"compared": COMPARED})
         dropped: set[int] = set()
@@ -143,7 +143,7 @@ class Duplicates:
         return found, truncated
 
     def _near_training(self) -> list[int]:
-        """Files that stay and that a training file repeats, found band by band; what is found is not sought any more."""
+        """Find the files that a training file repeats, one slot of bands after the other."""
         self._connection.execute(_SOUGHT)
         self._connection.execute(_MET)
         (slots,) = self._connection.execute("SELECT coalesce(max(slot), 0) FROM met").fetchone()
@@ -167,7 +167,7 @@ class Duplicates:
 
     @contextlib.contextmanager
     def _listed(self, numbers: Iterable[int]) -> Iterator[None]:
-        """The table ``numbers``, as long as it is needed."""
+        """Provide the table ``numbers`` inside the block."""
         import pyarrow as pa
 
         self._connection.register("numbers", pa.table({"id": pa.array(numbers, pa.int64())}))
@@ -185,14 +185,14 @@ def open_duplicates(
     scratch: Path,
     training: Sequence[Path] = (),
 ) -> Iterator[Duplicates]:
-    """The files of a corpus, to be asked which are copies.
+    """Open the database of a corpus' files.
 
     Args:
-        segments: Parquet files with a row for each file of the corpus; at least one.
-        signatures: of :mod:`ponderttt.corpus.hub.signatures`, of the same files in the same order.
-        threshold: similarity from which on two files are near duplicates.
+        segments: Parquet files with one row per file of the corpus; at least one.
+        signatures: files of :mod:`ponderttt.corpus.hub.signatures` with the same rows in the same order.
+        threshold: lowest similarity of near duplicates.
         scratch: folder for what does not fit into memory.
-        training: signatures of the training corpus; what repeats one of its files is a copy too.
+        training: signatures of the training corpus; repeats of its files are copies too.
     """
     signed = [*signatures, *training]
     with database(scratch) as connection, SignatureFile(scratch / "signatures.bin", signed) as found:

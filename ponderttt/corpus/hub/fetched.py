@@ -1,9 +1,8 @@
-"""Contents that came once, on disk: who filters them otherwise, or with other code, asks nobody for them again.
+"""Keep fetched contents on disk, so that other filters or other code need not fetch them again.
 
-What came for one segment is one Parquet file, written before the segment.  It holds nothing but true bytes under their sha1,
-so it outlives every setting.  Its name says between which hashes of repositories its files lie, so a segment looks into
-the few whose ranges meet its own: wherever segments begin later, however many buckets there are, and in memory that does not
-grow with the number of files.
+The contents of one segment are one Parquet file, a pack, written before the segment.  It holds true bytes under their
+sha1 and depends on no setting.  Its name states the range of hashes of its repositories, so a later segment, however cut,
+opens only the few packs whose ranges meet its own, in memory that does not grow with the number of files.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from ponderttt.corpus.hub.contents import Content, ContentClient, as_text, in_or
 from ponderttt.corpus.hub.selection import stable_hash
 from ponderttt.files.atomic import atomic_path, digest
 
-#: Bytes of content of a row group: what is decoded for the sake of one file.
+#: Bytes of content in a row group, which is decoded as a whole even for one file.
 BYTES = 1 << 20
 _NAME = re.compile(r"([0-9a-f]{16,17})-([0-9a-f]{16,17})-[0-9a-f]{16}")
 
 
 class _Pack(NamedTuple):
-    """A file of contents, and the range of its repositories' hashes, both ends included; hashes times 2 to the 64."""
+    """A file of contents and the range of its repositories' hashes (times 2^64), both ends included."""
 
     first: int
     last: int
@@ -34,12 +33,12 @@ class _Pack(NamedTuple):
 
 
 class FetchedContents:
-    """The contents of a bucket, asked for where they are not here yet.
+    """The contents of a bucket, fetched unless they are on disk.
 
     Args:
-        client: whom to ask.
-        folder: of the files of contents; jobs of other buckets may use it at the same time.
-        scratch: of this job, in the same file system: what is being written.
+        client: the client to fetch with.
+        folder: folder of the packs; jobs of other buckets may use it at the same time.
+        scratch: folder of this job on the same file system, for a pack that is being written.
     """
 
     def __init__(self, client: ContentClient, folder: Path, scratch: Path) -> None:
@@ -47,7 +46,7 @@ class FetchedContents:
         self._packs = sorted(filter(None, map(_pack, folder.glob("*.parquet"))))
 
     def contents(self, group: Sequence[Candidate]) -> Iterator[tuple[Candidate, Content]]:
-        """The files of a segment with their contents, in their order; what came is on disk when the last one was given.
+        """Yield the files of a segment with their contents, in order; after the last one, all that arrived is on disk.
 
         Raises:
             PonderTTTError: the server refuses everything, or the disk is full.
@@ -86,7 +85,7 @@ class FetchedContents:
         self._packs.append(_Pack(first, last, path))
 
     def _read(self, group: Sequence[Candidate]) -> list[bytes | None]:
-        """The bytes of each file of a segment where they are here; ``None`` where somebody has to be asked."""
+        """Return the bytes of each file of a segment; None for those that are not on disk."""
         found: list[bytes | None] = [None] * len(group)
         wanted, hashes = {file.blob_id for file in group}, [_hash(file) for file in group]
         for pack in [pack for pack in self._packs if pack.first <= hashes[-1] and hashes[0] <= pack.last]:
@@ -96,7 +95,7 @@ class FetchedContents:
                 continue
             for number, (file, place) in enumerate(zip(group, hashes, strict=True)):
                 raw = contents.get(file.blob_id)
-                # A copy of a file elsewhere is not enough: another segment with this file might not look there.
+                # The same bytes in another range do not count: a later segment with this file might not look there.
                 covered = pack.first <= place <= pack.last
                 if raw is not None and covered and content_id(raw) == file.content_id:
                     found[number] = raw
@@ -104,7 +103,7 @@ class FetchedContents:
 
 
 class _Writer:
-    """Writes contents in small row groups, so that little of them waits in memory."""
+    """Writes contents in small row groups, so that few wait in memory."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
@@ -120,7 +119,7 @@ class _Writer:
         self.blobs: list[str] = []
 
     def add(self, blob: str, raw: bytes) -> None:
-        """Write a content, sooner or later."""
+        """Write a content, now or later."""
         self._rows.append({"blob_id": blob, "raw": raw})
         self._size += len(raw)
         self.blobs.append(blob)
@@ -144,7 +143,7 @@ class _Writer:
 
 
 def _pack(path: Path) -> _Pack | None:
-    """What a file's name says; ``None`` for one that was put there by somebody else."""
+    """Read the range from a pack's name; None for another file."""
     named = _NAME.fullmatch(path.stem)
     return _Pack(int(named[1], 16), int(named[2], 16), path) if named else None
 
@@ -154,7 +153,7 @@ def _hash(file: Candidate) -> int:
 
 
 def _contents_of(path: Path, wanted: set[str]) -> dict[str, bytes] | None:
-    """Of a file's contents those that are wanted and have their sha1; ``None`` if it cannot be read, and it is removed."""
+    """Return the wanted contents of a pack that match their sha1; remove a damaged pack and return None."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -170,10 +169,10 @@ def _contents_of(path: Path, wanted: set[str]) -> dict[str, bytes] | None:
                     if blob in wanted and blob_id(raw) == blob:
                         found[blob] = raw
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        # What the system refuses, as memory or an open file, says nothing of what is in the file.
+        # An error of the system, such as too little memory, says nothing about the file.
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise
-        print(f"{path}: damaged; its contents are asked for again")
+        print(f"{path}: damaged; its contents are fetched again")
         path.unlink(missing_ok=True)
         return None
     return found

@@ -1,6 +1,6 @@
-"""What the manifests of the stages that make a corpus out of a dataset say that their folders hold."""
+"""Kinds of manifests of the stages that build a corpus from a dataset."""
 
-#: Files of one part of a dataset that are wanted, by bucket.
+#: Selected files of one part of a dataset, by bucket.
 SELECTED = "selected"
-#: Files of one bucket with their contents, and their signatures.
+#: Files of one bucket with their contents and signatures.
 CONTENTS = "contents"

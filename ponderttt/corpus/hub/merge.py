@@ -1,4 +1,4 @@
-"""From the segments of all buckets to the shards of a corpus: without duplicates, a row group at a time."""
+"""Merge the segments of all buckets into the shards of a corpus, without duplicates, one row group at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ponderttt.settings.corpus import CorpusConfig
 
 
 class Kept(NamedTuple):
-    """What went into the shards."""
+    """Counts of what the shards hold."""
 
     rows: dict[str, int | None]
     files: int
@@ -53,25 +53,25 @@ def merge(
     """Write ``output_dir/shard-*.parquet`` and the signatures of their files with a manifest; all or nothing.
 
     Args:
-        corpus: its settings.
-        name: what the configuration calls it.
+        corpus: the settings of the corpus.
+        name: its name in the configuration.
         segments: Parquet files of :mod:`ponderttt.corpus.hub.segments`, in order.
-        signatures: of the same files in the same order, one file for each segment.
+        signatures: one file per segment, with the same rows in the same order.
         output_dir: folder of the shards.
-        facts: of the manifest, besides ``kept``, ``licenses``, ``drops`` and ``truncated_bands``.
+        facts: facts of the manifest besides ``kept``, ``licenses``, ``drops`` and ``truncated_bands``.
         drops: what earlier stages dropped; duplicates are added.
-        train_shards: shards of the training corpus; files that repeat one of its files are dropped, documents of a running
-            text (where the configuration says how one begins) if they are equal.
-        rebuild_train: the command that makes them again.
-        shard_bytes: of content after which a new shard begins.
+        train_shards: shards of the training corpus; files that repeat one of its files are dropped.  Documents of a running
+            text are dropped only if they are equal, and only if the configuration says how a document begins.
+        rebuild_train: the command that rebuilds them.
+        shard_bytes: bytes of content after which a new shard begins.
 
     Raises:
-        PonderTTTError: nothing is left, or a repository is also in the training corpus, or the disk is full.
+        PonderTTTError: nothing is left, a repository is also in the training corpus, or the disk is full.
     """
     with staged_folder(output_dir, "*.parquet") as staged:
         scratch = staged / "scratch"
         scratch.mkdir()
-        # Of a bucket in which nothing is left there is no segment.
+        # A bucket without files has no segment.
         choice = (
             _without_copies(corpus, name, segments, signatures, scratch, train_shards, rebuild_train)
             if segments
@@ -107,8 +107,8 @@ def _without_copies(
     rebuild_train: str,
 ) -> Choice:
     if corpus.is_running_text:
-        # It may say a thing twice, and its only repository is named after its split, whatever it is a split of.
-        # A row that is a line, and no document, may well be in any other text.
+        # A text may repeat itself, and its only repository is named after its split, so neither is an overlap.
+        # A row that is a line, not a document, may occur in any other text.
         known: list[int] = []
         if train_shards is not None and corpus.hub is not None and corpus.hub.document_start is not None:
             known = shared_documents(segments, train_shards, scratch, rebuild_train)
@@ -119,7 +119,7 @@ def _without_copies(
         if shared is not None:
             raise PonderTTTError(
                 f"corpus {name}: the repository {shared} is also in the training corpus, so it is not held out. "
-                "Give the two ranges of hub.hash_from and hub.hash_to that do not meet."
+                "Set hub.hash_from and hub.hash_to so that the two ranges do not overlap."
             )
         training = [training_signatures(train_shards, corpus.filters, scratch, rebuild_train)]
     threshold = corpus.filters.near_duplicate_threshold
@@ -140,7 +140,7 @@ def _write(
     rows: dict[str, int | None] = {}
     licenses: Counter[str] = Counter()
     repositories = files = size = in_shard = 0
-    # Repositories come one after the other, so a count tells which one a file is of.
+    # The files of a repository are neighbours, so counting the changes of name numbers the repositories.
     last, place, counted, number = "", -1, -1, -1
     writer: Any = None
     beside = pq.ParquetWriter(folder / SIGNATURES, signature_schema(), compression="zstd")
@@ -187,7 +187,7 @@ def _write(
 
 
 def _row_groups(segments: Sequence[Path], signatures: Sequence[Path]) -> Iterator[tuple[Any, Any]]:
-    """Files and their signatures, which were written in the same order."""
+    """Yield row groups of files with their signatures, which have the same order."""
     import pyarrow.parquet as pq
 
     for segment, signed in zip(segments, signatures, strict=True):

@@ -1,4 +1,4 @@
-"""Rows of a dataset, one part of it at a time: streamed from the hub at a pinned commit, or read from a local snapshot."""
+"""Read the rows of one part of a dataset: streamed from the hub at a pinned commit, or from a local snapshot."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.settings.corpus import CorpusConfig
 from ponderttt.settings.hub import DATASETS
 
-#: Where the terms of a gated dataset are accepted, and what else a bulk download of contents is bound by.
+#: The page to accept the terms of a gated dataset, and the agreement that a bulk download of contents needs.
 PAGE = "https://huggingface.co/datasets/{}"
 AGREEMENT = (
-    "The contents of The Stack v2 are served by Software Heritage; whoever downloads them in bulk needs an agreement with "
-    "Software Heritage and INRIA (datasets@softwareheritage.org) and follows the principles for models of code "
+    "Software Heritage serves the contents of The Stack v2; a bulk download needs an agreement with Software Heritage and "
+    "INRIA (datasets@softwareheritage.org) and must follow the principles for models of code "
     "(https://www.softwareheritage.org/2023/10/19/swh-statement-on-llm-for-code/). Every file keeps its own license."
 )
 
 
 def dataset_name(corpus: CorpusConfig) -> str:
-    """What the rows of a corpus come from, for messages and manifests."""
+    """Return the name of a corpus' dataset, for messages and manifests."""
     assert corpus.hub is not None
     repository = corpus.hub.repository or DATASETS.get(corpus.kind)
     where = corpus.hub.path or f"{repository}@{(corpus.hub.revision or '')[:12]}"
@@ -32,30 +32,30 @@ def dataset_name(corpus: CorpusConfig) -> str:
 
 
 def check_terms(corpus: CorpusConfig, name: str) -> None:
-    """Raise PonderTTTError if a corpus may be read under terms only and the configuration does not accept them."""
+    """Raise PonderTTTError if a corpus has terms of use that the configuration does not accept."""
     assert corpus.hub is not None
     if corpus.kind != "stack_v2" or corpus.hub.accept_terms:
         return
     repository = corpus.hub.repository or DATASETS[corpus.kind]
     raise PonderTTTError(
-        f"corpus {name}: read the terms at {PAGE.format(repository)}. {AGREEMENT} If you accept all of that set "
+        f"corpus {name}: read the terms at {PAGE.format(repository)}. {AGREEMENT} If you accept them, set "
         f"corpora.{name}.hub.accept_terms to true"
     )
 
 
 def open_rows(corpus: CorpusConfig, part: int) -> Iterator[Any]:
-    """Arrow tables of a few rows of one part, file by file, of columns that were checked; their metadata say where they are from.
+    """Yield Arrow tables of a few rows of one part, file by file, with checked columns; metadata state their place.
 
-    Files of The Stack come in the order of a stable hash of their names, since some datasets are sorted by repository; with
-    ``hub.rows_per_part`` each file of a part gives its share.  Files of kind ``text`` keep their order.
+    Files of The Stack come in the order of a stable hash of their names, since some datasets are sorted by repository;
+    with ``hub.rows_per_part`` each file of a part gives a share.  Files of kind ``text`` keep their order.
 
     Args:
-        corpus: of a kind that is a dataset.
-        part: its number, below ``hub.parts``.
+        corpus: settings of a corpus that comes from a dataset.
+        part: number of the part, below ``hub.parts``.
 
     Raises:
-        PonderTTTError: no network, no such dataset, commit, configuration or split, no access, fewer files than parts, a file
-            that is damaged, or a column that is missing or of another type.
+        PonderTTTError: no network, no such dataset, commit, configuration or split, no access, fewer files than parts, a
+            damaged file, or a column that is missing or of another type.
     """
     assert corpus.hub is not None
     try:
@@ -78,7 +78,7 @@ def open_rows(corpus: CorpusConfig, part: int) -> Iterator[Any]:
 
 
 def _rows_of(corpus: CorpusConfig, file: str, most: int | None) -> Iterator[Any]:
-    """Tables of the first rows of one file."""
+    """Yield tables of the first rows of one file."""
     short = file.rpartition("/")[2]
     name, given = f"{dataset_name(corpus)}: {short}", 0
     try:
@@ -92,7 +92,7 @@ def _rows_of(corpus: CorpusConfig, file: str, most: int | None) -> Iterator[Any]
     except PonderTTTError:
         raise
     except Exception as error:
-        raise _refusal(corpus, error, f"{short}, behind row {given}") from error
+        raise _refusal(corpus, error, f"{short}, after row {given}") from error
 
 
 def _files_of_part(corpus: CorpusConfig, part: int) -> list[str]:
@@ -101,23 +101,23 @@ def _files_of_part(corpus: CorpusConfig, part: int) -> list[str]:
     files = _data_files(corpus)
     if len(files) < hub.parts:
         raise PonderTTTError(
-            f"{dataset_name(corpus)}: it has {len(files)} files, fewer than hub.parts {hub.parts}; set hub.parts to "
+            f"{dataset_name(corpus)}: has {len(files)} files, fewer than hub.parts {hub.parts}; set hub.parts to "
             f"{len(files)} or less"
         )
     if corpus.kind == "text":
-        # Those of a part follow one another, as their texts may.
+        # The files of a part are neighbours, since a text may continue from one to the next.
         first, last = (len(files) * index // hub.parts for index in (part, part + 1))
         return files[first:last]
     return in_stable_order(files)[part :: hub.parts]
 
 
 def in_stable_order(files: Iterable[str]) -> list[str]:
-    """Files by the sha256 of their names: an order that has nothing to do with what is in them, and everywhere the same."""
+    """Sort files by the sha256 of their names: an order independent of their contents and the same everywhere."""
     return sorted(files, key=lambda file: (sha256(file.rpartition("/")[2].encode()).digest(), file))
 
 
 def _data_files(corpus: CorpusConfig) -> list[str]:
-    """Of the configuration and split that are read: addresses on the hub at the pinned commit, or paths of a snapshot."""
+    """Return the files of the configuration and split: addresses on the hub at the pinned commit, or local paths."""
     from datasets import load_dataset_builder
 
     hub = corpus.hub
@@ -152,7 +152,7 @@ def _files_under(path: Path) -> list[str]:
 
 
 def _refusal(corpus: CorpusConfig, error: Exception, place: str | None = None) -> PonderTTTError:
-    """What is wrong with a dataset, or with a file of it, as one line with a remedy."""
+    """Return the error about a dataset, or one of its files, as one line with a remedy."""
     from huggingface_hub import get_token
 
     assert corpus.hub is not None
@@ -201,5 +201,5 @@ def _refusal(corpus: CorpusConfig, error: Exception, place: str | None = None) -
     if place is None:
         return PonderTTTError(f"{name}: cannot be read ({what})")
     return PonderTTTError(
-        f"{name}: {place}: cannot be read ({what}); check the file, and fetch it again where it lies on this disk"
+        f"{name}: {place}: cannot be read ({what}); check the file; if it is on this disk, fetch it again"
     )

@@ -1,4 +1,4 @@
-"""The columns that we read of each kind of dataset, checked on the data before a row counts."""
+"""The columns in use of each kind of dataset, and their check against the data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ponderttt.errors import PonderTTTError
 
-#: Of a row (or of an entry of ``files``), column → what its type must be; ``?`` for one that may be missing.
+#: Column of a row (or of an entry of ``files``) → its type; ``?`` marks a column that may be missing.
 FILE = {
     "blob_id": "string",
     "path": "string",
@@ -47,10 +47,10 @@ Columns = Mapping[str, Any]
 
 
 def columns_of(kind: str, by_repository: bool, text: Columns) -> Columns:
-    """What is read of a dataset.
+    """Return the columns in use of a dataset.
 
     Args:
-        kind: of the corpus.
+        kind: kind of the corpus.
         by_repository: whether a row has a column ``files``.
         text: the columns of a corpus of kind ``text``.
     """
@@ -62,31 +62,31 @@ def columns_of(kind: str, by_repository: bool, text: Columns) -> Columns:
 
 
 def check_columns(columns: Columns, schema: Any, name: str) -> None:
-    """Compare the schema of a file with the columns that are read of it.
+    """Compare the schema of a file with the columns in use.
 
     Raises:
-        PonderTTTError: a column is missing or of another type; the message says all that differs.
+        PonderTTTError: columns are missing or of another type; the message names all of them.
     """
     check_differences(_differences(columns, {field.name: field.type for field in schema}, ""), name)
 
 
 def check_differences(found: Iterable[str], name: str) -> None:
-    """Raise PonderTTTError if a file, or a part of one, has columns that differ; the message says all of them."""
+    """Raise PonderTTTError, which names all differences, if there are any."""
     wrong = list(found)
     if wrong:
         raise PonderTTTError(
-            f"{name}: its columns are not those that are known: {'; '.join(wrong)}. Check hub.revision and hub.config, or "
+            f"{name}: its columns differ from the expected ones: {'; '.join(wrong)}. Check hub.revision and hub.config, or "
             "take another dataset"
         )
 
 
 def is_optional(wanted: Any) -> bool:
-    """Whether a column that must be of this type may be missing."""
+    """Return whether a column of this declared type may be missing."""
     return isinstance(wanted, str) and wanted.endswith("?")
 
 
 def arrow_schema(columns: Columns) -> Any:
-    """The Arrow schema of columns, for files whose values have no types of their own."""
+    """Return the Arrow schema of columns, for files whose values have no declared types."""
     import pyarrow as pa
 
     return pa.schema(_fields(columns))
@@ -146,7 +146,7 @@ def _is_text(kind: Any) -> bool:
 def _fits(kind: Any, wanted: str) -> bool:
     import pyarrow as pa
 
-    # A column of nothing but nulls in the rows at hand has no type of its own.
+    # A column of nulls alone has no type.
     if pa.types.is_null(kind):
         return True
     return {

@@ -1,7 +1,7 @@
-"""A bucket of selected files becomes segments of a corpus: fetched, filtered, signed, and written where none is begun twice.
+"""Turn a bucket of selected files into segments of a corpus: fetched, filtered, signed and written.
 
-A segment is a fixed number of the bucket's files in their order.  It appears when all of it is done, with what was dropped
-and what failed inside of it, so a job that was killed goes on behind its last segment and ends with the same bytes.
+A segment is a fixed number of the bucket's files, in order.  It appears when it is complete, and states what was dropped
+and what failed, so a job that was killed continues after its last segment and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from ponderttt.files.manifest import start_or_continue
 from ponderttt.settings.corpus import CorpusConfig
 
 _FACTS = b"ponderttt"
-#: Rows of a group of a Parquet file: what a reader has in memory at once (``speed/stack.py``).
+#: Rows of a row group: what a reader holds in memory at once (measured by ``speed/stack.py``).
 ROW_GROUP = 512
-#: Failures that a message names.
+#: How many failures a message names.
 _NAMED = 5
-#: Columns beside those of a shard: what decides which of two duplicates stays.
+#: Columns besides those of a shard: they decide which of two duplicates stays.
 KEEP_ORDER = ("hash", "stars", "forks", "changed")
 
 
@@ -46,7 +46,7 @@ class Segment(NamedTuple):
 
 
 def segment_schema() -> Any:
-    """Of a segment: a shard's columns and :data:`KEEP_ORDER`."""
+    """Return the Arrow schema of a segment: the columns of a shard and :data:`KEEP_ORDER`."""
     import pyarrow as pa
 
     schema = shard_schema()
@@ -69,18 +69,18 @@ def build_segments(
     """Write the segments of a bucket.
 
     Args:
-        corpus: its settings.
-        name: what the configuration calls it.
-        files: of the bucket, in order.
-        contents_of: gives the files of a segment with their contents, in their order.
-        folder: gets ``segment-*.parquet`` and ``signatures-*.parquet``; finished ones of the same settings are kept.
+        corpus: the settings of the corpus.
+        name: its name in the configuration.
+        files: the files of the bucket, in order.
+        contents_of: returns the files of a segment with their contents, in order.
+        folder: where to write ``segment-*.parquet`` and ``signatures-*.parquet``; finished ones of the same settings stay.
         source: where the files come from, for the column of that name.
-        settings: digest of all that the result depends on.
-        progress: told how many files are done.
+        settings: digest of everything that the result depends on.
+        progress: called with the number of files done.
 
     Raises:
         PonderTTTError: more files than allowed could not be fetched, or too many attempts failed; the message and
-            ``failures.json`` say which and why.
+            ``failures.json`` name them with their reasons.
     """
     assert corpus.hub is not None
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def build_segments(
         path, signatures = (folder / f"{kind}-{number:05d}.parquet" for kind in ("segment", "signatures"))
         allowed = corpus.hub.contents.max_failures * len(group)
         facts = read_facts(path) if path.exists() else None
-        # A segment appears after its signatures.  One that misses more than is allowed by now is made again.
+        # A segment appears after its signatures.  One that lacks more files than now allowed is rebuilt.
         if facts is None or len(facts["failures"]) > allowed:
             path.unlink(missing_ok=True)
             facts = maker.write(group, path, signatures)
@@ -105,7 +105,7 @@ def build_segments(
             failures += failed
             path.unlink(missing_ok=True)
             if stopped or (len(failed) == len(group) and len(group) >= _NAMED):
-                break  # nothing comes through at all
+                break  # nothing arrives at all
         else:
             segments.append(Segment(path, signatures, facts))
         done += len(group)
@@ -118,14 +118,14 @@ def build_segments(
 
 
 def _missing(failures: list[dict[str, str]], file: Path, name: str) -> str:
-    """What a job says of contents that did not come."""
+    """Return the message about contents that did not arrive."""
     reasons = Counter(failure["reason"] for failure in failures)
     told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
     telling = sorted(failures, key=lambda failure: failure["reason"] == NOT_ASKED)
     shown = "; ".join(f"{f['blob_id']} ({f['reason']})" for f in telling[:_NAMED])
     keys = f"corpora.{name}.hub.contents"
     stopped = (
-        f" Too many attempts failed ({keys}.retries), so nothing behind these was asked for."
+        f" Too many attempts failed ({keys}.retries), so the files after these were not requested."
         if reasons[NOT_ASKED]
         else ""
     )
@@ -137,7 +137,7 @@ def _missing(failures: list[dict[str, str]], file: Path, name: str) -> str:
 
 
 class _SegmentMaker:
-    """Fetches, filters and signs the files of one segment after the other."""
+    """Fetches, filters and signs the files of segments."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class _SegmentMaker:
         self._decontamination = Decontamination.of(corpus.hub.decontaminate)
 
     def write(self, group: list[Candidate], path: Path, signatures: Path) -> dict[str, Any]:
-        """Write a segment and its signatures; gives its facts."""
+        """Write a segment and its signatures; return its facts."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -200,7 +200,7 @@ class _SegmentMaker:
         return facts
 
     def _examine(self, file: Candidate, content: Content) -> SourceFile | str:
-        """A file of the corpus, or the reason to drop it."""
+        """Return a file of the corpus, or the reason to drop it."""
         raw, text = content.raw, content.text
         assert raw is not None and text is not None
         stated: tuple[str, ...] = ()
@@ -228,7 +228,7 @@ class _SegmentMaker:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a segment says of itself."""
+    """Return the facts of a segment: ``files`` (count), ``drops`` and ``failures``."""
     import pyarrow.parquet as pq
 
     facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[_FACTS])

@@ -1,4 +1,4 @@
-"""Which files of a dataset are fetched at all: language, licenses, vendored and generated files, sizes, who opted out."""
+"""Select the files of a dataset to fetch: by language, license, size, opt-out, and whether vendored or generated."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ponderttt.corpus.hub.candidates import Candidate
 from ponderttt.errors import PonderTTTError
 from ponderttt.settings.corpus import CorpusConfig
 
-#: As GitHub names owners (those of companies have an underscore) and repositories.
+#: GitHub's names of owners (those of companies have an underscore) and repositories.
 _NAME = re.compile(r"[A-Za-z0-9_-]+/(?!.*\.(?i:git)$)[A-Za-z0-9._-]*")
 
 
 def stable_hash(name: str) -> float:
-    """A number from 0 to below 1 for a name: the same on every machine, in every version."""
+    """Map a name to a number in [0, 1), the same on every machine and in every version."""
     return int.from_bytes(hashlib.sha256(name.lower().encode()).digest()[:8], "big") / 2**64
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The questions that can be asked before a content is there."""
+    """The filters that need no content."""
 
     corpus: CorpusConfig
     #: ``owner/name``, or ``owner/`` for all of an owner; in lower case.
@@ -31,16 +31,16 @@ class Selection:
 
     @classmethod
     def of(cls, corpus: CorpusConfig) -> Selection:
-        """Of a corpus, its opt-out list read.
+        """Build the filters of a corpus and read its opt-out list.
 
         Raises:
-            PonderTTTError: the list is missing, or has a line that names neither a repository nor an owner.
+            PonderTTTError: the list is missing, or a line names neither a repository nor an owner.
         """
         assert corpus.hub is not None
         return cls(corpus, frozenset(_opted_out(corpus.hub.opt_out)))
 
     def reason(self, file: Candidate) -> str | None:
-        """The reason to drop a file, or ``None``; the first that applies, in this order."""
+        """Return the first reason to drop a file, in this order, or None."""
         hub = self.corpus.hub
         assert hub is not None
         is_code = self.corpus.kind != "text"
@@ -54,7 +54,7 @@ class Selection:
             if file.license_type not in hub.license_types:
                 return "license"
             allowed = self.corpus.filters.licenses
-            # A list with a license of no name in it cannot be on the list of those that are allowed.
+            # A license without a name cannot be on the list.
             if not all(license_allowed(name, allowed) for name in file.detected_licenses):
                 return "license"
         if file.is_vendor:
@@ -79,7 +79,7 @@ def _opted_out(path: str | None) -> list[str]:
     if path is None:
         return []
     try:
-        # Some editors put a mark at the head of a file, which belongs to no name.
+        # Some editors put a byte-order mark first, which is no part of a name.
         lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise PonderTTTError(
@@ -89,11 +89,11 @@ def _opted_out(path: str | None) -> list[str]:
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
-        # Anything else would never match, and whoever wrote it would stay in.
+        # Any other line would never match, and its author's code would stay in.
         if not _NAME.fullmatch(line):
             raise PonderTTTError(
                 f"{path}, line {number}: {line!r} names neither a repository nor an owner; write owner/name or owner/, with "
-                "letters, digits, - _ and . alone, without the address of a server, * or .git at the end"
+                "letters, digits, -, _ and . only, without a server's address, * or .git at the end"
             )
         names.append(line.lower())
     return names

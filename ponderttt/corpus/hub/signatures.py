@@ -1,8 +1,8 @@
-"""MinHash signatures on disk, cut into bands: two files that have a band in common may be near duplicates.
+"""MinHash signatures on disk, cut into bands: files that share a band may be near duplicates.
 
-The bands are those of ``datasketch.MinHashLSH`` for the same threshold, so that on disk and in memory
-(:mod:`ponderttt.corpus.dedup`) the same pairs may be near duplicates.  All of them are compared in memory, and on disk those of a
-file with a training file; within a corpus see :data:`ponderttt.corpus.hub.duplicates.COMPARED`.
+The bands are those of ``datasketch.MinHashLSH`` for the same threshold, so the candidate pairs are the same as in memory
+(:mod:`ponderttt.corpus.dedup`).  All pairs with a training file are compared; within a corpus see
+:data:`ponderttt.corpus.hub.duplicates.COMPARED`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ponderttt.corpus.dedup import NearDuplicates
 
 
 def signature_schema() -> Any:
-    """``blob_id``, ``bands`` (empty where a text has no words) and ``signature`` (uint32 values as bytes)."""
+    """Return the schema: ``blob_id``, ``bands`` (empty for a text without words), ``signature`` (uint32 as bytes)."""
     import pyarrow as pa
 
     fields = [("blob_id", pa.string()), ("bands", pa.list_(pa.uint64())), ("signature", pa.binary())]
@@ -28,7 +28,7 @@ def signature_schema() -> Any:
 
 
 def signature_row(near: NearDuplicates, blob: str, text: str) -> dict[str, Any]:
-    """The row of one file."""
+    """Return the row of one file."""
     signature = near.signature(text)
     if signature is None:
         return {"blob_id": blob, "bands": [], "signature": b""}
@@ -44,12 +44,12 @@ def signature_row(near: NearDuplicates, blob: str, text: str) -> dict[str, Any]:
 
 
 def similarity(first: bytes, second: bytes) -> float:
-    """Estimated Jaccard similarity of two signatures."""
+    """Estimate the Jaccard similarity of two signatures."""
     return float(np.mean(np.frombuffer(first, np.uint32) == np.frombuffer(second, np.uint32)))
 
 
 class SignatureFile:
-    """The signatures of many Parquet files in one plain file, each at the place that its number gives."""
+    """The signatures of many Parquet files in one plain file, read by number."""
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         import pyarrow.parquet as pq
@@ -64,7 +64,7 @@ class SignatureFile:
                             if signature and not self._width:
                                 self._width = len(signature)
                                 target.write(bytes(waiting * self._width))
-                            # A text without words has no bands either, so nobody asks for its signature.
+                            # A text without words has no bands, so its signature is never read.
                             waiting += not self._width
                             target.write(signature or bytes(self._width))
         self._handle = path.open("rb", buffering=0)

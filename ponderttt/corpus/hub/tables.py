@@ -1,7 +1,7 @@
-"""Tables of the rows of one data file, a few rows at a time: of Parquet, of JSON, or of the lines of a text.
+"""Read one data file a few rows at a time: Parquet, JSON, or the lines of a text.
 
-Only the columns that are read are decoded, so whatever other columns a file has do no harm, and none is in memory as a whole but
-one that is a single JSON array.
+Only the columns in use are decoded, so other columns do no harm.  No file is in memory as a whole, except one that is a
+single JSON array.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from ponderttt.corpus.hub.schemas import (
 )
 from ponderttt.errors import PonderTTTError
 
-#: Rows of a table; a row of a repository can hold hundreds of files.
+#: Rows of a table; one row can be a repository with hundreds of files.
 BATCH = 32
-#: Bytes of a text, or of JSON, that are parsed together.
+#: Bytes of text or JSON to parse together.
 BLOCK = 10 << 20
-#: Bytes of each column of Parquet that are fetched together.
+#: Bytes of a Parquet column to fetch together.
 BUFFER = 4 << 20
 SUFFIXES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".gz": "json", ".txt": "text"}
-#: What Arrow says of a value of another type, and of the row in a block where something is wrong.
+#: Arrow's words for a value of another type, and for the row of an error in a block.
 _CHANGED = re.compile(r"Column\(/?(.*)\) changed from (.*) to (\w+)")
 _ROW = re.compile(r" in row (\d+)\s*$")
 
 
 def tables_of(file: str, kind: str, text: Columns, name: str) -> Iterator[Any]:
-    """Arrow tables of the rows of a file, each of :data:`BATCH` rows at most and with the columns that are read.
+    """Yield the rows of a file as Arrow tables of at most :data:`BATCH` rows, with the columns in use.
 
     Args:
         file: path, or address on the hub.
-        kind: of the corpus.
+        kind: kind of the corpus.
         text: the columns of a corpus of kind ``text``.
-        name: what messages call the file.
+        name: name of the file in messages.
 
     Raises:
         PonderTTTError: a column is missing or of another type, anywhere in the file.
@@ -56,15 +56,15 @@ def tables_of(file: str, kind: str, text: Columns, name: str) -> Iterator[Any]:
 
 
 def kind_of(file: str) -> str:
-    """``parquet``, ``json`` or ``text``.
+    """Return ``parquet``, ``json`` or ``text``.
 
     Raises:
-        PonderTTTError: the name of the file ends in no known way.
+        PonderTTTError: the suffix of the file is unknown.
     """
     suffix = Path(file).suffix
     if suffix not in SUFFIXES:
         raise PonderTTTError(
-            f"{file}: a file of no known kind; known are {', '.join(sorted(SUFFIXES))}: check hub.config and hub.dataset_split"
+            f"{file}: unknown kind of file; known: {', '.join(sorted(SUFFIXES))}: check hub.config and hub.dataset_split"
         )
     return SUFFIXES[suffix]
 
@@ -73,7 +73,7 @@ def kind_of(file: str) -> str:
 def _opened(file: str) -> Iterator[Any]:
     with ExitStack() as stack:
         if "://" in file:
-            from datasets.utils.file_utils import xopen  # which asks again when a connection breaks
+            from datasets.utils.file_utils import xopen  # retries when a connection breaks
 
             source = stack.enter_context(xopen(file, "rb"))
         else:
@@ -85,7 +85,7 @@ def _parquet(handle: BinaryIO, kind: str, text: Columns, name: str) -> Iterator[
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Arrow's datasets decode a row group whole, whatever size of a batch they are asked for; this reader does not.
+    # Unlike Arrow's datasets, this reader does not decode whole row groups for a small batch.
     file = pq.ParquetFile(handle, buffer_size=BUFFER, pre_buffer=False)
     schema = file.schema_arrow
     columns = columns_of(kind, "files" in schema.names, text)
@@ -106,7 +106,7 @@ def _lines(handle: BinaryIO, kind: str, text: Columns, name: str) -> Iterator[An
 
 
 def _json(handle: BinaryIO, kind: str, text: Columns, name: str) -> Iterator[Any]:
-    """The types are those that the columns must have, not those that the values of a block happen to look like."""
+    """Read JSON with the types that the columns must have, not those that Arrow would infer from a block."""
     import pyarrow as pa
     from pyarrow import json as reader
 
@@ -124,20 +124,18 @@ def _json(handle: BinaryIO, kind: str, text: Columns, name: str) -> Iterator[Any
         except pa.ArrowInvalid as error:
             raise _invalid(str(error), rows, name) from None
         found = {column: table.column(column) for column in columns}
-        check_differences(_absent(columns, found, block, ""), f"{name}, from row {rows + 1} on")
+        check_differences(_absent(columns, found, block, ""), f"{name}, after row {rows}")
         yield from _sliced(table)
         rows += len(table)
 
 
 def _json_blocks(handle: BinaryIO, name: str) -> Iterator[bytes]:
-    """Whole lines of JSON Lines, about :data:`BLOCK` bytes at a time; the objects of an array as such lines."""
+    """Yield blocks of whole JSON lines, about :data:`BLOCK` bytes each; an array becomes one object per line."""
     block = handle.read(BLOCK).removeprefix(codecs.BOM_UTF8)
     if block.lstrip().startswith(b"["):
         objects = json.loads(block + handle.read())
         if not all(isinstance(entry, dict) for entry in objects):
-            raise PonderTTTError(
-                f"{name}: an array that holds more than objects; write one object for each row"
-            )
+            raise PonderTTTError(f"{name}: an array with values other than objects; write one object per row")
         block = "\n".join(json.dumps(entry, ensure_ascii=False) for entry in objects).encode()
     while block:
         block += handle.readline()
@@ -147,13 +145,13 @@ def _json_blocks(handle: BinaryIO, name: str) -> Iterator[bytes]:
 
 
 def _has_key(block: bytes, name: str) -> bool:
-    """Whether an object in a block of JSON has a key; inside of a string its quotes would be escaped."""
+    """Return whether an object in a block of JSON has a key; inside a string its quotes would be escaped."""
     spelled = re.escape(json.dumps(name, ensure_ascii=False).encode())
     return re.search(spelled + rb"\s*:", block) is not None
 
 
 def _absent(columns: Columns, found: Mapping[str, Any], block: bytes, inside: str) -> Iterator[str]:
-    """The columns that no row of a block has; a row that lacks what others have counts as having a null."""
+    """Yield the columns that all rows of a block lack; a column that only some rows lack counts as null there."""
     import pyarrow.compute as pc
 
     for column, wanted in columns.items():
@@ -168,10 +166,10 @@ def _absent(columns: Columns, found: Mapping[str, Any], block: bytes, inside: st
 
 
 def _invalid(said: str, rows: int, name: str) -> PonderTTTError:
-    """What Arrow says of a block of JSON that follows so many rows, in our words."""
+    """Return the error for what Arrow says about a block of JSON that comes after ``rows`` rows."""
     remedy = "correct the file, or take another dataset"
     numbered = _ROW.search(said)
-    where = f"row {rows + int(numbered[1]) + 1}" if numbered else f"from row {rows + 1} on"
+    where = f"row {rows + int(numbered[1]) + 1}" if numbered else f"after row {rows}"
     if changed := _CHANGED.search(said):
         column, wanted, found = changed.groups()
         title = column.replace("/[]/", ".").replace("/", ".")

@@ -1,6 +1,6 @@
-"""What a held-out corpus must know of the training corpus: its files, their signatures, and the names of its repositories.
+"""Compare a held-out corpus with the training corpus: files, signatures, and names of repositories.
 
-A training corpus that comes out of a dataset has its signatures beside its shards; those of any other corpus are computed.
+A training corpus from a dataset has its signatures next to its shards; those of other corpora are computed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SIGNATURES = "signatures.parquet"
 
 
 def signature_facts(folder: Path, filters: FilterConfig) -> dict[str, Any]:
-    """What a manifest says of the signatures beside the shards: which ones they are, and how they were made."""
+    """Return the facts about the signatures next to the shards: ``files`` (sha256, bytes) and ``made`` (settings)."""
     path = folder / SIGNATURES
     entry = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
     return {"files": {SIGNATURES: entry}, "made": _made(filters)}
 
 
 def _made(filters: FilterConfig) -> dict[str, Any]:
-    """All that signatures depend on besides the files."""
+    """Return the settings that signatures depend on."""
     return {
         "threshold": filters.near_duplicate_threshold,
         "permutations": filters.near_duplicate_permutations,
@@ -36,13 +36,13 @@ def _made(filters: FilterConfig) -> dict[str, Any]:
 
 
 def training_signatures(shards: Path | str, filters: FilterConfig, scratch: Path, rebuild: str) -> Path:
-    """The signatures of a finished corpus: its own if they can be compared with ours, else new ones in ``scratch``.
+    """Return the signatures of a finished corpus: its own if made with the same settings, else new ones in ``scratch``.
 
     Args:
         shards: folder of the training corpus.
-        filters: of the held-out corpus.
-        scratch: folder for signatures that have to be computed.
-        rebuild: the command that makes the shards again.
+        filters: filters of the held-out corpus.
+        scratch: folder for new signatures.
+        rebuild: the command that rebuilds the shards.
 
     Raises:
         CorruptFileError: shards or signatures are missing or differ from the manifest.
@@ -69,7 +69,7 @@ def _sign(shards: Path | str, filters: FilterConfig, target: Path, rebuild: str)
 def shared_repository(
     segments: Sequence[Path], shards: Path | str, scratch: Path, rebuild: str
 ) -> str | None:
-    """The first repository by name, in any case, that has files in the segments and in the shards of a finished corpus.
+    """Return the first repository, by name without case, with files both in the segments and in a finished corpus.
 
     Raises:
         CorruptFileError: the shards are missing or differ from their manifest.
@@ -85,7 +85,7 @@ def shared_repository(
 
 
 def shared_documents(segments: Sequence[Path], shards: Path | str, scratch: Path, rebuild: str) -> list[int]:
-    """Numbers of the files, counted over the segments in their order, that have the bytes of a file of a finished corpus.
+    """Return the files, numbered over the segments in order, whose bytes equal those of a file of a finished corpus.
 
     Raises:
         CorruptFileError: the shards are missing or differ from their manifest.

@@ -32,11 +32,7 @@ def make_chunks(
         progress: of the job.
     """
     reader = tokenizer_of(model_dir)
-
-    def report(what: str, done: int, total: int) -> None:
-        progress(done, total, what)
-
-    build_chunks(shards_dir, reader, chunk_size, output_dir, chunks_per_stream, progress=report)
+    build_chunks(shards_dir, reader, chunk_size, output_dir, chunks_per_stream, progress=progress)
 
 
 def tokenizer_of(model_dir: Path | str) -> Tokenizer:

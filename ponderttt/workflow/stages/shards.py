@@ -28,9 +28,5 @@ def make_shards(
         train_shards: shards whose files must not be in this corpus; ``None`` for the training corpus itself.
         progress: of the job.
     """
-
-    def report(what: str, done: int, total: int) -> None:
-        progress(done, total, what)
-
-    facts = build_shards(config, name, downloads, output_dir, train_shards, report)
+    facts = build_shards(config, name, downloads, output_dir, train_shards, progress)
     print(format_drop_report(drop_rows(name, facts)))
