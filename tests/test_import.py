@@ -38,5 +38,10 @@ def test_the_command_line_starts_without_numerics(module):
     assert not loaded_by(module) & (HEAVY | {"jax", "flax", "numpy", "scipy"})
 
 
+@pytest.mark.parametrize("module", ["ponderttt.cli.main", "ponderttt.files.manifest"])
+def test_what_needs_no_settings_does_not_load_their_checks(module):
+    assert "pydantic" not in loaded_by(module)
+
+
 def test_the_numeric_core_loads_numerics_only():
     assert not loaded_by("ponderttt.loop.stream, ponderttt.loop.running, ponderttt.loop.scoring") & HEAVY
