@@ -225,6 +225,7 @@ class HiddenCorrection(FastWeights):
 
 def clip_by_norm(gradients: Fast, limit: float) -> Fast:
     """Scale a pytree of gradients so that its global norm is at most ``limit``."""
+    # optax.clip_by_global_norm divides by the norm first, which rounds differently: recorded losses would change.
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)))
     scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))
     return jax.tree.map(lambda leaf: leaf * scale, gradients)

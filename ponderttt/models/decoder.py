@@ -82,12 +82,10 @@ class Decoder(nnx.Module):
     def suffix(
         self,
         hidden: Float[Array, "B T D"],
-        mask: Bool[Array, "B T"] | None = None,
+        mask: Bool[Array, "B T"],
         keep_last: int | None = None,
     ) -> Float[Array, "B T D"]:
-        """The remaining blocks and the final norm, float32; ``mask`` is False where ``prefix`` read padding."""
-        if mask is None:
-            mask = jnp.ones(hidden.shape[:2], dtype=bool)
+        """Return the final hidden state, float32; ``mask`` is False where ``prefix`` read padding."""
         hidden, _ = self._run(self.blocks_after, self.split_layer, hidden, mask)
         return self._normed(hidden if keep_last is None else hidden[:, -keep_last:])
 

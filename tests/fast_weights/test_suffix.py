@@ -21,24 +21,12 @@ from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.suffix import Full, LowRank, SuffixAdapter
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.families import flops_per_token
-from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.models.suffix import SuffixWeights, run_suffix, suffix_weights
 from ponderttt.settings.fast_weights import SuffixConfig
+from tiny_llama import tiny_llama
 from tiny_streams import tree_close
 
-MODEL = LlamaConfig(
-    vocab_size=61,
-    layers=3,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    rope_base=1e4,
-    norm_eps=1e-5,
-    max_context=512,
-    tied=True,
-)
+MODEL = tiny_llama(vocab_size=61, layers=3)
 TOKENS, REAL, VOCABULARY = 40, 33, MODEL.vocab_size
 CONFIG = SuffixConfig(blocks=2, rank=4, inner_rate=1e-2, token_share=0.25)
 TARGETS = ("lora", "down")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,34 +20,18 @@ from ponderttt.models import suffix, tensors, weights
 from ponderttt.models.config_json import shape_json
 from ponderttt.models.families.family import Shape
 from ponderttt.models.families.gemma3 import Gemma3Config
-from ponderttt.models.families.gpt2 import GPT2Config
 from ponderttt.models.gguf_names import GGUF_FAMILIES, gguf_name
 from ponderttt.models.tokenizer_tables import from_vocabulary
 from ponderttt.settings.mapping import from_mapping
 from ponderttt.settings.model import ModelConfig, ModelSource
+from tiny_families import TINY
 
 Arrays = dict[str, np.ndarray]
 VOCABULARY = len(files.TOKENS)
 SHAPES: dict[str, Shape] = {
-    "gpt2": GPT2Config(
-        vocab_size=VOCABULARY, layers=3, width=32, heads=4, mlp_width=96, norm_eps=1e-5, max_context=128
-    ),
-    "gemma3": Gemma3Config(
-        vocab_size=VOCABULARY,
-        layers=3,
-        width=32,
-        heads=4,
-        kv_heads=2,
-        head_dim=16,
-        mlp_width=64,
-        norm_eps=1e-6,
-        max_context=128,
-        query_scalar=16,
-        window=9,
-        local_rope_base=1e4,
-        global_rope_base=1e6,
-        global_rope_factor=8.0,
-    ),
+    "gpt2": dataclasses.replace(TINY["gpt2"], vocab_size=VOCABULARY),
+    # A GGUF file does not say how many blocks there are to a global one.
+    "gemma3": dataclasses.replace(TINY["gemma3"], vocab_size=VOCABULARY, global_every=6),
 }
 TOKENIZER_JSON = from_vocabulary(files.TOKENS, files.KINDS, files.MERGES, "gpt-2").json
 

@@ -15,24 +15,12 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.models import suffix, weights
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.blocks import before_down_projection
-from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD
 from ponderttt.settings.model import ModelConfig, ModelSource
+from tiny_llama import tiny_llama
 
-TINY = LlamaConfig(
-    vocab_size=61,
-    layers=3,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    rope_base=1e4,
-    norm_eps=1e-5,
-    max_context=512,
-    tied=True,
-)
+TINY = tiny_llama(vocab_size=61, layers=3)
 SPLIT, TOKENS, REAL = 1, 40, 33
 RUN = jax.jit(suffix.run_suffix, static_argnums=0)
 
