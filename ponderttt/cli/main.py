@@ -13,6 +13,7 @@ import click
 
 from ponderttt import __version__
 from ponderttt.actions import Action
+from ponderttt.cli.output import checked_output
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.commands import DEFAULT_CONFIG, study_of
 from ponderttt.names import KINDS, NAMED_POLICIES, SPENDING_RULES, FastWeightsName, MethodName
@@ -344,7 +345,8 @@ def plan(**options: Any) -> None:
 def main() -> None:
     """Run a command; an error that users are meant to read is one line on standard error, with status 1."""
     try:
-        commands(standalone_mode=False, prog_name="ponderttt")
+        with checked_output():
+            commands(standalone_mode=False, prog_name="ponderttt")
     except PonderTTTError as error:
         click.echo(f"ponderttt: {error}", err=True)
         sys.exit(1)
