@@ -17,23 +17,11 @@ from ponderttt.frozen.frozen_pass import open_frozen_pass, run_frozen_pass
 from ponderttt.frozen.live import live_stream
 from ponderttt.frozen.model import FrozenModel, chunk_text
 from ponderttt.models.backbone import random_backbone
-from ponderttt.models.families.llama import LlamaConfig
 from ponderttt.workflow.stages.hidden import keeps_hidden
+from tiny_llama import tiny_llama
 
 CHUNK, VOCABULARY, END = 24, 64, 63
-CONFIG = LlamaConfig(
-    vocab_size=VOCABULARY,
-    layers=4,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=48,
-    rope_base=1e4,
-    norm_eps=1e-5,
-    max_context=2 * CHUNK,
-    tied=True,
-)
+CONFIG = tiny_llama(layers=4, max_context=2 * CHUNK)
 
 
 @dataclasses.dataclass(frozen=True)
