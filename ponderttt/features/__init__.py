@@ -1,1 +1,1 @@
-"""What can be observed of a chunk once it is scored, and of the stream so far."""
+"""The features that policies see of a scored chunk and of the stream so far."""

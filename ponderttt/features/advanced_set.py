@@ -1,4 +1,4 @@
-"""The advanced set: 32 further features, which may say what an update is worth."""
+"""The advanced set: 32 further features."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from math import inf
 
 from ponderttt.features.feature import D, Feature, L, N, S, T, frozen, loop
 
-# Sorting counts a comparison as an operation: T log2 T.
+# Sorting counts each comparison as one operation: T log2 T.
 _SORT = T * 9
 
 ADVANCED_SET: tuple[Feature, ...] = (
@@ -81,7 +81,7 @@ ADVANCED_SET: tuple[Feature, ...] = (
         0,
         inf,
         T * S,
-        "Norm of the mean over tokens of the gradient's sketch: the size of the step that tokens agree on.",
+        "Norm of the mean over tokens of the gradient's sketch: the size of the step that the tokens share.",
     ),
     frozen(
         "gradient",
@@ -97,7 +97,7 @@ ADVANCED_SET: tuple[Feature, ...] = (
         -inf,
         inf,
         1,
-        "Committed loss minus that of the chunk before, nats per token; 0 at the first chunk.",
+        "Committed loss minus that of the previous chunk, nats per token; 0 at the first chunk.",
     ),
     loop(
         "loss deltas",
@@ -105,7 +105,7 @@ ADVANCED_SET: tuple[Feature, ...] = (
         -inf,
         inf,
         1,
-        "Committed loss minus its moving average up to the chunk before, nats per token; 0 at the first chunk.",
+        "Committed loss minus its moving average up to the previous chunk, nats per token; 0 at the first chunk.",
     ),
     loop(
         "loss deltas",
@@ -113,7 +113,7 @@ ADVANCED_SET: tuple[Feature, ...] = (
         -inf,
         inf,
         1,
-        "Frozen loss minus that of the chunk before, nats per token; 0 at the first chunk.",
+        "Frozen loss minus that of the previous chunk, nats per token; 0 at the first chunk.",
     ),
     loop(
         "reconstruction",
@@ -121,7 +121,7 @@ ADVANCED_SET: tuple[Feature, ...] = (
         0,
         inf,
         3,
-        "Moving average up to this chunk of how badly hidden states were reconstructed before learning from them.",
+        "Moving average, up to this chunk, of the error of reconstructing the hidden states before learning from them.",
     ),
     loop(
         "reconstruction",
@@ -129,7 +129,7 @@ ADVANCED_SET: tuple[Feature, ...] = (
         -inf,
         inf,
         1,
-        "This chunk's reconstruction loss minus its moving average up to the chunk before; 0 at the first chunk.",
+        "This chunk's reconstruction error minus its moving average up to the previous chunk; 0 at the first chunk.",
     ),
     frozen(
         "reconstruction",
@@ -137,7 +137,7 @@ ADVANCED_SET: tuple[Feature, ...] = (
         0,
         1,
         2 * T * T * D + 5 * T * T + 4 * T * D,
-        "Mean squared error, per token at most 1, of the unit centred hidden states reconstructed from the chunk before "
+        "Mean squared error, per token at most 1, of the unit centred hidden states reconstructed from the previous chunk "
         "by softmax regression; 1 at the first chunk.",
     ),
     frozen(
@@ -146,7 +146,7 @@ ADVANCED_SET: tuple[Feature, ...] = (
         -1,
         1,
         2 * T * T * D + T * T + 8 * T * D,
-        "Mean over tokens of the largest cosine similarity to a hidden state of the chunk before, both centred on that "
+        "Mean over tokens of the largest cosine similarity to a hidden state of the previous chunk, both centred on that "
         "chunk's mean; 0 at the first chunk.",
     ),
     frozen(

@@ -16,7 +16,7 @@ BASE_SET: tuple[Feature, ...] = (
         1,
         4.9e8,
         T,
-        "exp of the mean frozen loss, which is cut at 20 nats per token.",
+        "exp of the mean frozen loss, which is capped at 20 nats per token.",
     ),
     frozen("activation", "hidden_mean", -inf, inf, T * D, "Mean entry of the final hidden states."),
     frozen(
@@ -33,7 +33,7 @@ BASE_SET: tuple[Feature, ...] = (
         0,
         1,
         2 * T * D,
-        "Share of entries of the final hidden states whose size is below a tenth of their standard deviation.",
+        "Share of entries of the final hidden states whose absolute value is below a tenth of their standard deviation.",
     ),
     frozen("activation", "hidden_max", -inf, inf, T * D, "Largest entry of the final hidden states."),
     frozen("activation", "hidden_min", -inf, inf, T * D, "Smallest entry of the final hidden states."),
@@ -43,7 +43,7 @@ BASE_SET: tuple[Feature, ...] = (
         0,
         inf,
         2 * T,
-        "Mean over tokens of the distance from the smallest to the largest entry of the token's hidden state.",
+        "Mean over tokens of the difference between the largest and the smallest entry of the token's hidden state.",
     ),
     frozen(
         "attention",
@@ -67,7 +67,7 @@ BASE_SET: tuple[Feature, ...] = (
         0,
         inf,
         L * N * T,
-        "Mean distance in tokens that attention looks back, as a share of the chunk size.",
+        "Mean distance that attention looks back, in tokens, divided by the chunk size.",
     ),
     frozen(
         "attention",
@@ -78,7 +78,12 @@ BASE_SET: tuple[Feature, ...] = (
         "Share of visible keys with less than a tenth of the uniform weight, averaged over tokens, heads and observed blocks.",
     ),
     frozen(
-        "code", "distinct_token_ratio", 0, 1, 0, "Different lexical tokens as a share of all lexical tokens."
+        "code",
+        "distinct_token_ratio",
+        0,
+        1,
+        0,
+        "Number of distinct lexical tokens divided by the number of lexical tokens.",
     ),
     frozen(
         "code",
@@ -86,20 +91,18 @@ BASE_SET: tuple[Feature, ...] = (
         0,
         1,
         0,
-        "Share of the runs of three lexical tokens that occurred earlier in the chunk.",
+        "Share of runs of three lexical tokens that occurred earlier in the chunk.",
     ),
-    frozen("code", "identifier_share", 0, 1, 0, "Share of lexical tokens that are names."),
-    frozen("code", "keyword_share", 0, 1, 0, "Share of lexical tokens that are words of the language."),
-    frozen(
-        "code", "indent_share", 0, 1, 0, "Share of characters that are white space at the start of a line."
-    ),
+    frozen("code", "identifier_share", 0, 1, 0, "Share of lexical tokens that are identifiers."),
+    frozen("code", "keyword_share", 0, 1, 0, "Share of lexical tokens that are keywords of the language."),
+    frozen("code", "indent_share", 0, 1, 0, "Share of characters that are indentation."),
     frozen(
         "code",
         "bracket_depth",
         0,
         1,
         0,
-        "d / (1 + d), d the mean number of open brackets around a lexical token; a bracket is outside itself.",
+        "d / (1 + d) for the mean number d of open brackets around a lexical token; a bracket does not enclose itself.",
     ),
     frozen(
         "code",
@@ -107,7 +110,7 @@ BASE_SET: tuple[Feature, ...] = (
         0,
         1,
         0,
-        "Size of the text after DEFLATE as a share of its size, at most 1.",
+        "Size of the text after DEFLATE divided by its size, at most 1.",
     ),
     frozen(
         "code", "comment_share", 0, 1, 0, "Share of characters inside comments and documentation strings."
@@ -134,9 +137,9 @@ BASE_SET: tuple[Feature, ...] = (
         0,
         inf,
         3,
-        "Moving average of what the actions so far cost, in multiples of SKIP; 1 before the first.",
+        "Moving average of the costs of the actions so far, in multiples of SKIP; 1 before the first.",
     ),
-    loop("history", "last_action", 0, 1, 1, "Updates that followed the chunk before, divided by 4."),
+    loop("history", "last_action", 0, 1, 1, "Number of updates after the previous chunk, divided by 4."),
     loop("sequence", "stream_position", 0, 1, 2, "t / (t + 4) for the chunk of index t."),
     frozen(
         "sequence",
@@ -144,9 +147,9 @@ BASE_SET: tuple[Feature, ...] = (
         0,
         1,
         2,
-        "d / (1 + d), d the number of documents that begin in the chunk.",
+        "d / (1 + d) for the number d of documents that begin in the chunk.",
     ),
-    frozen("sequence", "valid_tokens", 0, 1, T, "Share of positions of the chunk that hold a real token."),
+    frozen("sequence", "valid_tokens", 0, 1, T, "Share of positions of the chunk with a real token."),
     loop(
         "sequence",
         "budget_remaining",
@@ -162,6 +165,6 @@ BASE_SET: tuple[Feature, ...] = (
         0,
         inf,
         3,
-        "Budget left per chunk from this one on, relative to the budget per chunk; 1 without a budget.",
+        "Budget left per remaining chunk, this one included, divided by the budget per chunk; 1 without a budget.",
     ),
 )

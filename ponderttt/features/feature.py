@@ -1,4 +1,4 @@
-"""What is said of one feature."""
+"""The definition of one feature."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ EMA_STEP = 0.3
 
 @dataclass(frozen=True)
 class Feature:
-    """One signal.
+    """One feature.
 
     Attributes:
-        name: as in records and configuration.
-        group: of related features.
-        definition: what it is, in a sentence.
-        low: smallest value that it can have.
-        high: largest value that it can have.
+        name: its name in records and configuration.
+        group: name of a group of related features.
+        definition: its definition, in one sentence.
+        low: smallest possible value.
+        high: largest possible value.
         flops: floating-point operations per chunk of :data:`T` tokens and width :data:`D`; work that several features
-            share is counted at one of them, so that the sum is that of all.
+            share is counted at one of them, so that the numbers add up.
         source: measured by the frozen pass, or by the loop.
     """
 
@@ -36,10 +36,10 @@ class Feature:
 
 
 def frozen(group: str, name: str, low: float, high: float, flops: int, definition: str) -> Feature:
-    """A row of a feature that the frozen pass measures."""
+    """Return a feature that the frozen pass measures."""
     return Feature(name, group, definition, low, high, flops, "frozen")
 
 
 def loop(group: str, name: str, low: float, high: float, flops: int, definition: str) -> Feature:
-    """A row of a feature that depends on what an arm did."""
+    """Return a feature that depends on what an arm did."""
     return Feature(name, group, definition, low, high, flops, "loop")

@@ -1,7 +1,6 @@
-"""The features that the frozen pass measures of one chunk, from what the backbone computes anyway and from the text.
+"""The features that the frozen pass measures of one chunk, from the backbone's outputs and from the text.
 
-Only real tokens are looked at: rows of padding are cut off first, so whatever they hold changes nothing.  The only
-other chunk that is looked at is the one before.
+They use only real tokens (rows of padding are cut off first), of this chunk and of the previous one.
 """
 
 from __future__ import annotations
@@ -15,46 +14,53 @@ from ponderttt.features.similarity import nearest_and_error
 from ponderttt.features.table import FROZEN
 from ponderttt.features.text import CODE_METRICS, code_metrics
 
-#: The mean loss that perplexity is the exponential of is cut here, so that it stays finite; nats.
+#: Cap of the mean loss in perplexity, which keeps it finite; nats.
 MAX_NLL = 20.0
-#: A frozen loss above this is a surprise, nats; a similarity above the other is nearly a repetition.
+#: A token with a frozen loss above this is surprising (nats); one with a similarity above this is nearly a repetition.
 HIGH_NLL, HIGH_SIMILARITY = 3.0, 0.9
-#: An entry below this share of the standard deviation is nearly zero.
+#: An entry whose absolute value is below this fraction of the standard deviation is nearly zero.
 NEAR_ZERO = 0.1
 _QUANTILES = (10, 25, 50, 75, 90)
 
 
 class ChunkSignals(NamedTuple):
-    """What the frozen pass has of one chunk of T positions, padding included, once the chunk is scored."""
+    """What the frozen pass has of one scored chunk of T positions, padding included.
 
-    #: Final normed hidden states.
+    Attributes:
+        hidden: final normed hidden states.
+        mask: True where the target is a real token.
+        nll: negative log-likelihood of the targets, nats.
+        entropy: entropy of the predictions, nats.
+        confidence: probability of the most probable next token.
+        gradient_sketch: random projection of the gradient of each token's loss with respect to its hidden state.
+        attention_entropy: entropy of attention in L observed blocks with N heads, nats.
+        attention_distance: expected distance that attention looks back, tokens.
+        attention_sparsity: share of visible keys with little weight, 0..1.
+        text: source text of the real tokens that the chunk reads, without separators of documents.
+        language: language of the text.
+        boundary: number of documents that begin in the chunk.
+        previous_hidden: hidden states of the previous chunk; None at the first chunk.
+        previous_mask: mask of the previous chunk; None at the first chunk.
+    """
+
     hidden: Float[np.ndarray, "T D"]
-    #: True where the target is a real token.
     mask: Bool[np.ndarray, " T"]
-    #: Frozen negative log-likelihood of the targets, nats.
     nll: Float[np.ndarray, " T"]
-    #: Entropy of the frozen predictions, nats.
     entropy: Float[np.ndarray, " T"]
-    #: Probability of the most probable next token.
     confidence: Float[np.ndarray, " T"]
-    #: Random projection of the gradient of each token's loss with respect to its hidden state.
     gradient_sketch: Float[np.ndarray, "T S"]
-    #: Of L observed blocks with N heads: entropy (nats), expected distance looked back (tokens) and sparsity (0..1).
     attention_entropy: Float[np.ndarray, "L N T"]
     attention_distance: Float[np.ndarray, "L N T"]
     attention_sparsity: Float[np.ndarray, "L N T"]
-    #: Source text of the real tokens that the chunk reads, without separators of documents, and its language.
     text: str
     language: str
-    #: Number of documents that begin in the chunk.
     boundary: float
-    #: Hidden states and mask of the chunk before in the stream; ``None`` at the first.
     previous_hidden: Float[np.ndarray, "T D"] | None = None
     previous_mask: Bool[np.ndarray, " T"] | None = None
 
 
 def frozen_features(signals: ChunkSignals) -> Float[np.ndarray, " F"]:
-    """The features of :data:`ponderttt.features.table.FROZEN`, in that order; all finite.
+    """Return the features of :data:`ponderttt.features.table.FROZEN`, in that order; all are finite.
 
     Raises:
         ValueError: the chunk has no real token.

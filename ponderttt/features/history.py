@@ -96,13 +96,13 @@ class History(NamedTuple):
 
     Attributes:
         seen: number of chunks before.
-        loss: committed loss of the chunk before, nats per token.
-        loss_frozen: loss of the frozen backbone on the chunk before, nats per token.
+        loss: committed loss of the previous chunk, nats per token.
+        loss_frozen: loss of the frozen backbone on the previous chunk, nats per token.
         loss_ema: moving average of the committed loss.
         gain_ema: moving average of the frozen loss minus the committed loss.
         cost_ema: moving average of the costs of actions.
         reconstruction_ema: moving average of the reconstruction error.
-        last_action: index of the :class:`ponderttt.actions.Action` after the chunk before.
+        last_action: index of the :class:`ponderttt.actions.Action` after the previous chunk.
     """
 
     seen: Whole

@@ -1,4 +1,4 @@
-"""Signals on one scale: each feature minus its mean over its standard deviation, both of training streams only."""
+"""Normalised features: z-scores, with the mean and the standard deviation over training streams."""
 
 from __future__ import annotations
 
@@ -12,29 +12,35 @@ from jaxtyping import Array, Float
 from ponderttt.errors import PonderTTTError
 from ponderttt.features.table import FEATURES, NAMES
 
-#: Normalised features are clipped to ± this, so that an odd chunk cannot drown the others.
+#: Normalised features are clipped to ± this, so that an outlier cannot dominate.
 CLIP = 5.0
-#: A feature that spreads less than this share of its mean is constant as far as float32 can tell.
+#: A feature whose standard deviation is below this fraction of its mean is constant in float32.
 _CONSTANT = 1e-6
 
 
 class Normaliser(NamedTuple):
-    """The statistics of the features over training streams, a pytree."""
+    """Statistics of the features over training streams; a pytree.
+
+    Attributes:
+        mean: mean of each feature.
+        scale: standard deviation of each feature; 1 for a constant one, so that small changes are not magnified.
+    """
 
     mean: Float[np.ndarray, " F"]
-    #: Standard deviation, 1 for a constant feature: nothing is blown up that hardly moved in training.
     scale: Float[np.ndarray, " F"]
 
 
 def fit(features: Float[np.ndarray, "M F"]) -> Normaliser:
-    """The statistics of M chunks of training streams.
+    """Return the statistics of M chunks of training streams.
 
     Raises:
-        PonderTTTError: there is no chunk, or a feature is not finite; the message names it.
+        PonderTTTError: there is no chunk, or a feature is not finite.
     """
     rows = np.asarray(features, np.float64)
     if not len(rows):
-        raise PonderTTTError("no chunk to normalise features with; give at least one training stream")
+        raise PonderTTTError(
+            "there are no chunks to normalise features with; give at least one training stream"
+        )
     finite = np.isfinite(rows).all(axis=0)
     if not finite.all():
         place = int(np.flatnonzero(~finite)[0])
@@ -48,12 +54,12 @@ def fit(features: Float[np.ndarray, "M F"]) -> Normaliser:
 
 
 def blind(normaliser: Normaliser, groups: Collection[str]) -> Normaliser:
-    """Statistics under which every feature of some groups is 0, whatever it is."""
+    """Return statistics that make every feature of some groups 0, whatever its value."""
     hidden = np.array([feature.group in groups for feature in FEATURES])
     return Normaliser(normaliser.mean, np.where(hidden, np.inf, normaliser.scale))
 
 
 def apply(normaliser: Normaliser, features: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
-    """The z-scores of raw features, clipped to ±:data:`CLIP`; traceable."""
+    """Return the z-scores of raw features, clipped to ±:data:`CLIP`; traceable."""
     mean, scale = jnp.asarray(normaliser.mean), jnp.asarray(normaliser.scale)
     return jnp.clip((features - mean) / scale, -CLIP, CLIP)

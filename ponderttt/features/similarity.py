@@ -1,4 +1,4 @@
-"""How a chunk's hidden states relate to those of the chunk before: how near they are, and how well they follow from them."""
+"""Similarity of a chunk's hidden states to those of the previous chunk, and the error of reconstructing them from these."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-#: Of the softmax over cosine similarities that reconstructs a state from the chunk before: of 5, 10, 15, 20, 40 and 80 the
-#: one with the smallest error on training streams.
+#: Inverse temperature of the softmax over cosine similarities that reconstructs a state: of 5, 10, 15, 20, 40 and 80 the one
+#: with the smallest error on training streams.
 INVERSE_TEMPERATURE = 20.0
 _MASKED = -1e30
 
@@ -19,19 +19,19 @@ def nearest_and_error(
     previous_hidden: Float[Array, "T D"],
     previous_mask: Bool[Array, " T"],
 ) -> tuple[Float[Array, " T"], Float[Array, " T"]]:
-    """Of each token: the largest cosine similarity to a state of the chunk before, and the error of reconstructing it.
+    """Return each token's largest cosine similarity to a state of the previous chunk, and its reconstruction error.
 
-    States are centred on the mean of the chunk before and scaled to length 1.  The reconstruction is the softmax
-    regression of Nadaraya and Watson, which is attention to the chunk before; its squared error is at most 1, the
-    error of predicting nothing.
+    States are centred on the mean of the previous chunk and scaled to length 1.  The reconstruction is Nadaraya–Watson
+    regression, which is attention to the previous chunk.  Its squared error is capped at 1, the error of predicting
+    nothing.
 
     Args:
         hidden: states of the chunk.
-        mask: True at its real tokens; values at others mean nothing.
-        previous_hidden: states of the chunk before.
-        previous_mask: True at its real tokens, of which there is at least one.
+        mask: True at its real tokens; results at other positions have no meaning.
+        previous_hidden: states of the previous chunk.
+        previous_mask: True at its real tokens; there is at least one.
     """
-    # Padding may hold anything, NaN included, which a product with zero would keep.
+    # Padding may be anything, NaN included, and 0 · NaN is NaN.
     stored = jnp.where(previous_mask[:, None], previous_hidden, 0.0)
     centre = jnp.sum(stored, axis=0) / jnp.sum(previous_mask)
     keys = _unit(jnp.where(previous_mask[:, None], stored - centre, 0.0))
@@ -45,6 +45,6 @@ def nearest_and_error(
 
 
 def _unit(rows: Float[Array, "T D"]) -> Float[Array, "T D"]:
-    """Rows of length 1; a row of zeros stays."""
+    """Scale rows to length 1; rows of zeros stay zero."""
     length = jnp.sqrt(jnp.sum(jnp.square(rows), axis=1))
     return rows / jnp.maximum(length, 1e-6)[:, None]

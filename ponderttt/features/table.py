@@ -1,8 +1,8 @@
 """The 64 named features: their order, their places, and the page ``docs/features.md``.
 
 The first 32 are the base set, in six groups; the others are the advanced set.  Where a feature is measured decides
-its source: ``frozen`` features depend on the chunk alone and are cached with the frozen pass, ``loop`` features depend
-on what an arm has done with the stream so far.
+its source: ``frozen`` features do not depend on the arm and are cached with the frozen pass; ``loop`` features depend on
+what the arm did with the stream so far.
 """
 
 from __future__ import annotations
@@ -27,33 +27,32 @@ _FROZEN_INDEX = {name: i for i, name in enumerate(FROZEN)}
 
 
 def index(name: str) -> int:
-    """Where a feature stands in :data:`NAMES`; KeyError if it does not."""
+    """Return the place of a feature in :data:`NAMES`; KeyError if it is not there."""
     return _INDEX[name]
 
 
 def frozen_index(name: str) -> int:
-    """Where a feature stands in :data:`FROZEN`; KeyError if it does not."""
+    """Return the place of a feature in :data:`FROZEN`; KeyError if it is not there."""
     return _FROZEN_INDEX[name]
 
 
 def as_markdown() -> str:
-    """The page ``docs/features.md``."""
+    """Return the page ``docs/features.md``."""
     total = sum(feature.flops for feature in FEATURES)
     lines = [
         "# Features",
         "",
-        "What a policy can see of a chunk once it is scored, and of the stream so far (`ponderttt/features/`). This page is",
-        "printed by `python -m ponderttt.features.table`; the rows in `base_set.py` and `advanced_set.py` are the definition.",
+        "The features that policies see of a scored chunk and of the stream so far (`ponderttt/features/`).",
+        "`python -m ponderttt.features.table` prints this page; the definitions are in `base_set.py` and `advanced_set.py`.",
         "",
-        f"The first {BASE} are the base set, in six groups; the others are the advanced set. *Frozen* features are measured once",
-        "by the frozen pass and cached with it; *loop* features depend on what an arm did. Padding is left out of all of them,",
-        "and none knows anything of a later chunk: a chunk's own labels are used once it is scored. Policies see them",
-        "normalised with the mean and the standard deviation over training streams, clipped to ±5. A moving average gives the",
-        f"newest value a weight of {EMA_STEP}; the first value starts it.",
+        f"The first {BASE} are the base set, in six groups; the others are the advanced set. The frozen pass measures and caches",
+        "*frozen* features; *loop* features depend on what the arm did. No feature uses padding or a later chunk; a chunk's own",
+        "labels are used only once it is scored. Policies see features normalised with the mean and the standard deviation over",
+        f"training streams and clipped to ±5. In a moving average the newest value has weight {EMA_STEP}; the first value starts it.",
         "",
-        f"FLOPs are for a chunk of {T} tokens, width {D}, {L} observed blocks of {N} heads and gradients sketched in {S} numbers;",
-        f"work that several features share is counted at one of them, so that they add up: {total / 1e9:.2f} GFLOPs for all.",
-        "Features of the text read characters and cost no floating-point operations.",
+        f"FLOPs are for a chunk of {T} tokens, width {D}, {L} observed blocks of {N} heads and gradients sketched in {S} numbers.",
+        f"Work that several features share is counted at one of them, so the FLOPs add up: {total / 1e9:.2f} GFLOPs for all.",
+        "Features of the text read characters and need no floating-point operations.",
         "",
         "| # | feature | group | source | range | FLOPs | definition |",
         "|--:|---|---|---|---|--:|---|",

@@ -1,4 +1,4 @@
-"""What a chunk looks like as code: eight measures of its text, from the lexer of its language."""
+"""Eight measures of a chunk's text as code, from the lexer of its language."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Float
 if TYPE_CHECKING:
     from pygments.lexer import Lexer
 
-#: In the order of :func:`code_metrics`.
+#: Names of the values of :func:`code_metrics`, in their order.
 CODE_METRICS = (
     "distinct_token_ratio",
     "repetition",
@@ -26,17 +26,17 @@ CODE_METRICS = (
 )
 _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 _INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
-#: Words, and every other visible character by itself: for languages without a lexer.
+#: For languages without a lexer: words, and every other visible character by itself.
 _PLAIN = re.compile(r"(\w+)|[^\w\s]")
 
 
 def code_metrics(text: str, language: str) -> Float[np.ndarray, " 8"]:
-    """The features of group ``code``, in the order of :data:`CODE_METRICS`; all in 0..1, all 0 for an empty text.
+    """Return the features of group ``code``, in the order of :data:`CODE_METRICS`; in 0..1, all 0 for an empty text.
 
     Args:
-        text: of one chunk; it may begin and end anywhere in a file.
-        language: name of the language, such as ``Python``; where no lexer has that name every word is an identifier
-            and nothing is a keyword or a comment.
+        text: text of one chunk; it may begin and end anywhere in a file.
+        language: name of the language, such as ``Python``; if no lexer has that name, all words are identifiers and
+            nothing is a keyword or a comment.
     """
     if not text.strip():
         return np.zeros(len(CODE_METRICS))
@@ -57,7 +57,7 @@ def code_metrics(text: str, language: str) -> Float[np.ndarray, " 8"]:
 
 
 def _tokens(text: str, language: str) -> tuple[list[str], int, int, int]:
-    """The visible lexical tokens; how many are names and keywords; characters in comments and documentation."""
+    """Return the visible lexical tokens, the numbers of names and keywords, and of characters in comments and docstrings."""
     lexer = _lexer(language)
     if lexer is None:
         found = list(_PLAIN.finditer(text))
@@ -80,7 +80,7 @@ def _lexer(language: str) -> Lexer | None:
     from pygments.util import ClassNotFound
 
     try:
-        # As it is: blank lines at the ends belong to the chunk.
+        # Blank lines at the ends belong to the chunk.
         return get_lexer_by_name(language.lower(), stripnl=False, ensurenl=False)
     except ClassNotFound:
         return None
@@ -88,7 +88,7 @@ def _lexer(language: str) -> Lexer | None:
 
 @lru_cache
 def _role(kind: Any) -> str:
-    """What a kind of token counts as; kinds are few, and asking for their ancestors is slow."""
+    """Return what a kind of token counts as; cached, since looking up ancestors is slow."""
     from pygments.token import Comment, Keyword, Name, Operator, String
 
     if kind in Comment or kind in String.Doc:
@@ -99,15 +99,15 @@ def _role(kind: Any) -> str:
 
 
 def _repetition(words: list[str]) -> float:
-    """Share of the runs of three tokens that are equal to an earlier one."""
+    """Return the share of runs of three tokens that equal an earlier run."""
     runs = list(zip(words, words[1:], words[2:], strict=False))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def _bracket_depth(words: list[str]) -> float:
-    """d / (1 + d) for the mean number d of open brackets around a token; a bracket is outside itself.
+    """Return d / (1 + d) for the mean number d of open brackets around a token; a bracket does not enclose itself.
 
-    A chunk may close brackets that were opened before it: as many as needed are taken to be open at its start.
+    A chunk may close brackets that were opened before it; as many as that needs count as open at its start.
     """
     depth, lowest, total = 0, 0, 0
     for word in words:

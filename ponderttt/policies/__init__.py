@@ -1,1 +1,1 @@
-"""Policies: from what has been observed to an action."""
+"""Policies: they map what was observed to an action."""

@@ -1,7 +1,7 @@
-"""The one policy type: a pure function from what has been observed to an action.
+"""The one policy type: a pure function from what was observed to an action.
 
-An :class:`Observation` has fields for what is known once chunk t has been *scored* and before anything is learned
-from it.  There is no field for a loss measured after adapting on chunk t, so no policy can look at one.
+An :class:`Observation` has what is known once chunk t is *scored* and before anything is learned from it.  It has no
+field for a loss measured after adapting on chunk t, so no policy can look at one.
 """
 
 from __future__ import annotations
@@ -12,42 +12,51 @@ from jaxtyping import Array, Float, Int, Key
 
 
 class Observation(NamedTuple):
-    """Of one stream, after scoring chunk t."""
+    """What a policy sees of one stream after chunk t is scored.
+
+    Attributes:
+        chunk_index: t.
+        chunks_left: number of chunks after chunk t.
+        loss: committed loss of chunk t, before any learning from it; nats per token.
+        loss_frozen: loss of the frozen backbone on chunk t, nats per token.
+        entropy: mean entropy of the backbone's predictions on chunk t, nats.
+        reconstruction: error of reconstructing the hidden states of chunk t before learning from it; needs no labels.
+        budget_left: cost that the budget still allows for this stream, in multiples of SKIP.
+        features: raw features of chunks ≤ t, in the order of :data:`ponderttt.features.table.FEATURES`.
+    """
 
     chunk_index: Int[Array, ""]
     chunks_left: Int[Array, ""]
-    #: Committed loss of chunk t, nats per token: scored before any learning from it.
     loss: Float[Array, ""]
-    #: Loss of the frozen backbone on chunk t.
     loss_frozen: Float[Array, ""]
-    #: Mean entropy of the frozen model's predictions on chunk t, nats.
     entropy: Float[Array, ""]
-    #: How badly the hidden states of chunk t were reconstructed before learning from it; label-free.
     reconstruction: Float[Array, ""]
-    #: Cost that the budget still allows for this stream, in multiples of SKIP.
     budget_left: Float[Array, ""]
-    #: The signals of :data:`ponderttt.features.table.FEATURES`, raw, of chunks ≤ t.
     features: Float[Array, " F"]
 
 
 class Decision(NamedTuple):
-    """What to do with chunk t."""
+    """What to do after chunk t.
+
+    Attributes:
+        state: state of the policy for the next chunk.
+        action: index of an :class:`ponderttt.actions.Action`.
+        score: the signal that decided, for the record; NaN if there is none.
+        rank: percentile rank of the score among calibration chunks, 0..1; NaN if no rank decided.
+        cuts: ranks from which UPDATE_1, UPDATE_2 and UPDATE_4 begin; NaN if no rank decided.
+        scale: fraction of the update to keep, 0..1.  The update is charged in full.
+    """
 
     state: Any
-    #: Index of an :class:`ponderttt.actions.Action`.
     action: Int[Array, ""]
-    #: The signal that decided, for the record; NaN where there is none.
     score: Float[Array, ""]
-    #: Its percentile rank among calibration chunks, 0..1, and the ranks from which UPDATE_1, UPDATE_2 and UPDATE_4 begin;
-    #: NaN where ranks decide nothing.
     rank: Float[Array, ""]
     cuts: Float[Array, " 3"]
-    #: Share of the update that is kept, 0..1; anything but 1 is a soft decision, whose update is paid in full.
     scale: Float[Array, ""] | float = 1.0
 
 
 class Policy(Protocol):
-    """Pure: equal arguments give equal decisions; all memory is in ``state``."""
+    """A pure policy: equal arguments give equal decisions, and all memory is in ``state``."""
 
     @property
     def params(self) -> Any:
@@ -55,15 +64,15 @@ class Policy(Protocol):
 
     @property
     def budget(self) -> float | None:
-        """Mean cost per chunk that the policy is held to, in multiples of SKIP, or ``None``."""
+        """Mean cost per chunk that the policy may spend, in multiples of SKIP; None if it has no budget."""
 
     @property
     def costs(self) -> tuple[float, ...]:
-        """What each action costs in the unit of the budget: nominal costs, or counted FLOPs in multiples of SKIP's."""
+        """Cost of each action in the unit of the budget: nominal costs, or counted FLOPs in multiples of SKIP's."""
 
     def init(self) -> Any:
-        """State at the start of a stream."""
+        """Return the state at the start of a stream."""
 
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
-        """The action for chunk t of one stream; traceable."""
+        """Decide after chunk t of one stream; traceable."""

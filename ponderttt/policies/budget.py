@@ -1,15 +1,15 @@
-"""What a budget allows: the exact distribution of the next action over all ways of spending what is left.
+"""Spending a budget: the exact distribution of the next action over all ways to spend what is left.
 
-Think of every sequence of actions for the chunks that are left whose total cost is exactly what is left of the
-stream's budget, each weighted by the product of the shares of its actions.  Which action the next chunk gets then has
-a distribution, and its cumulative sums are three *cuts* between 0 and 1.  A rule places the chunk by a *rank* between
-0 and 1 and takes the action whose interval holds it: ``action = number of cuts ≤ rank``.
+Consider all sequences of actions for the remaining chunks whose total cost is exactly the rest of the stream's budget,
+each weighted by the product of the shares of its actions.  They give the next action a distribution; its cumulative
+sums are three *cuts* between 0 and 1.  A policy gives the chunk a *rank* between 0 and 1 and takes the action whose
+interval contains it: ``action = number of cuts ≤ rank``.
 
-* A uniform rank draws sequences of that total at random: the control.
-* The percentile of a signal among the chunks of training streams gives the dear actions to the chunks with a high
-  signal.  It spends to the unit what the control spends, on every stream, so the signal is all they differ in.
+* A uniform rank draws a random sequence of that total: the method ``random``.
+* The percentile of a signal among chunks of training streams gives the expensive actions to the chunks with a high
+  signal.  On every stream it spends exactly what ``random`` spends, so the two differ in the signal alone.
 
-Costs are counted in whole units above the cheapest action, so that totals are met exactly and never in floats.
+Costs are counted in whole units above the cheapest action, so totals are exact.
 """
 
 from __future__ import annotations
@@ -25,37 +25,40 @@ from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
 from ponderttt.policies.base import Observation
 
-#: Of SKIP, UPDATE_1, UPDATE_2 and UPDATE_4, in multiples of SKIP.
+#: Costs of SKIP, UPDATE_1, UPDATE_2 and UPDATE_4, in multiples of SKIP.
 NOMINAL_COSTS = tuple(action.nominal_cost for action in Action)
-#: Streams are matched exactly over their last chunks, at most so many; a table of this height is held in memory.
+#: The budget is met exactly over at most this many last chunks of a stream; the height of the tables.
 HORIZON = 64
-#: Log-weight of an action whose share is 0: small enough to stay out wherever the total can be met without it.
+#: Log-weight of an action whose share is 0: too small to be chosen if the total can be met without it.
 _STAYS_OUT = -30.0
-#: Rounding to whole units may move a stream's cost above SKIP by this share of itself at most.
+#: Rounding to whole units may change a stream's cost above SKIP by at most this fraction.
 _ROUNDING = 0.01
-#: Ranks are below 1: the interval of an action ends before the cut that ends it.
+#: Ranks are less than 1: the interval of an action ends before its cut.
 _LARGEST_RANK = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
 class BudgetTables(NamedTuple):
-    """What is looked up to spend a budget; C is 1 + ``HORIZON`` times the units of the dearest action."""
+    """Look-up tables of a budget; C is 1 + ``HORIZON`` times the units of the most expensive action.
 
-    #: Whole units by which each action costs more than the cheapest.
+    Attributes:
+        units: whole units by which each action costs more than the cheapest one.
+        units_per_chunk: units of the budget per chunk.
+        log_share: log of the shares that weight the sequences.
+        log_weight: log of the total weight of all sequences of n actions with exactly c units.
+        reachable: largest number of units, at most c, that n actions can have.
+        far: log-probabilities of the actions while more than ``HORIZON`` chunks are left.
+    """
+
     units: Int[Array, " A"]
-    #: Units of the budget per chunk.
     units_per_chunk: Float[Array, ""]
-    #: Log of the shares that sequences are weighted by.
     log_share: Float[Array, " A"]
-    #: Log of the summed weights of the sequences of n actions of exactly c units.
     log_weight: Float[Array, "N C"]
-    #: Largest number of units that n actions can have without exceeding c.
     reachable: Int[Array, "N C"]
-    #: Log-probabilities before the horizon is in sight.
     far: Float[Array, " A"]
 
 
 def unit_name(costs: Sequence[float]) -> str:
-    """The name of the unit that ``costs`` are in, for messages."""
+    """Return the name of the unit of ``costs``, for messages."""
     return "nominal cost" if tuple(costs) == NOMINAL_COSTS else "counted FLOPs"
 
 
@@ -65,7 +68,8 @@ def _log_shares(shares: Sequence[float] | None) -> Float[np.ndarray, " A"]:
     values = np.asarray(shares, float)
     if values.shape != (len(Action),) or not np.all(np.isfinite(values) & (values >= 0)) or not values.any():
         raise PonderTTTError(
-            f"shares of actions are four numbers of at least 0, not all 0, for {', '.join(a.name for a in Action)}; found {tuple(shares)}"
+            f"shares of actions must be four numbers of at least 0, not all 0, for {', '.join(a.name for a in Action)}; "
+            f"got {tuple(shares)}"
         )
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(values / values.sum()), _STAYS_OUT)
@@ -74,20 +78,21 @@ def _log_shares(shares: Sequence[float] | None) -> Float[np.ndarray, " A"]:
 def matched_probabilities(
     costs: Sequence[float], budget: float, shares: Sequence[float] | None = None
 ) -> Float[np.ndarray, " A"]:
-    """The distribution over the actions nearest to ``shares`` whose mean cost is ``budget``.
+    """Return the distribution over actions that is nearest to ``shares`` and has the mean cost ``budget``.
 
-    It has the form p_a ∝ share_a · exp(−λ·c_a), which among all distributions of that mean has the smallest
-    Kullback–Leibler divergence from the shares; λ is found by bisection.  Without shares it is the distribution of
-    maximum entropy.  An action whose share is 0 stays out (below 1e-6) unless the budget cannot be met without it.
+    It is p_a ∝ share_a · exp(−λ·c_a), which has the smallest Kullback–Leibler divergence from the shares among all
+    distributions of that mean; λ is found by bisection.  Without shares it is the distribution of maximum entropy.  An
+    action whose share is 0 gets less than 1e-6 unless the budget cannot be met without it.
 
     Raises:
-        PonderTTTError: ``budget`` is not strictly between the cheapest and the dearest action, or bad shares.
+        PonderTTTError: ``budget`` is not strictly between the cheapest and the most expensive action, or the shares are
+            not shares.
     """
     values = np.asarray(costs, float)
     if not values.min() < budget < values.max():
         raise PonderTTTError(
             f"no mixture of actions has a mean cost of {budget:.6g} × SKIP in {unit_name(costs)}: "
-            f"name a budget between {values.min():.6g} and {values.max():.6g}, both excluded"
+            f"choose a budget between {values.min():.6g} and {values.max():.6g}, both excluded"
         )
     start = _log_shares(shares)
 
@@ -105,10 +110,10 @@ def matched_probabilities(
 
 
 def whole_units(costs: Sequence[float], budget: float) -> tuple[tuple[int, ...], float]:
-    """Costs above the cheapest action in whole units, and the size of the unit.
+    """Return the costs above the cheapest action in whole units, and the size of the unit.
 
-    The unit is the largest that divides the dearest action and moves no action by more than 1 % of what the budget
-    allows above the cheapest, so that a stream's total is that exact too.  Nominal costs come out as they are.
+    The unit is the largest that divides the most expensive action and changes no action by more than 1 % of what the
+    budget allows above the cheapest one; so a stream's total is at least that exact.  Nominal costs do not change.
     """
     excess = np.asarray(costs, float) - min(costs)
     allowed = _ROUNDING * (budget - min(costs))
@@ -124,17 +129,17 @@ def whole_units(costs: Sequence[float], budget: float) -> tuple[tuple[int, ...],
 def budget_tables(
     costs: Sequence[float], budget: float, shares: Sequence[float] | None = None
 ) -> BudgetTables:
-    """The tables of a budget.
+    """Return the tables of a budget.
 
     Args:
-        costs: of the four actions, in multiples of SKIP: nominal, or counted FLOPs.
+        costs: costs of the four actions, in multiples of SKIP: nominal, or counted FLOPs.
         budget: mean cost per chunk in the same unit.
-        shares: of the four actions that sequences are weighted by, such as 0, 0.3, 0.4, 0.3; ``None`` weighs all
-            sequences of a total equally.  Shares of another mean cost are tilted, see :func:`matched_probabilities`:
-            given the total, that changes no weight.
+        shares: shares of the four actions that weight the sequences, such as 0, 0.3, 0.4, 0.3; None gives all sequences
+            of a total the same weight.  Shares with another mean cost are tilted, see :func:`matched_probabilities`; for
+            a given total this changes no weight.
 
     Raises:
-        PonderTTTError: a budget that no mixture of the actions has, or bad shares.
+        PonderTTTError: no mixture of the actions has the budget, or the shares are not shares.
     """
     far = matched_probabilities(costs, budget, shares)
     units, size = whole_units(costs, budget)
@@ -160,26 +165,26 @@ def budget_tables(
 def _folded(
     tables: BudgetTables, units: Int[Array, "*A"], chunks: Int[Array, ""]
 ) -> tuple[Int[Array, ""], Int[Array, "*A"]]:
-    """The row of the tables for so many chunks, and the units to take off before the column is looked up.
+    """Return the row of the tables for ``chunks`` chunks, and the units to subtract before looking up the column.
 
-    Beyond the horizon each chunk in excess is given the cheapest or the dearest action, so that the others are left
-    with an average task.  What they can meet, all chunks together can meet.
+    Each chunk beyond the horizon is given the cheapest or the most expensive action, such that the other chunks have an
+    average task.  A total that these can meet, all chunks together can meet.
     """
     row = jnp.minimum(chunks, HORIZON)
-    dearest = jnp.max(tables.units)
-    dear = jnp.clip((units - HORIZON * dearest // 2) // dearest, 0, chunks - row)
-    return row, dear * dearest
+    highest = jnp.max(tables.units)
+    expensive = jnp.clip((units - HORIZON * highest // 2) // highest, 0, chunks - row)
+    return row, expensive * highest
 
 
 def next_log_weights(
     tables: BudgetTables, units_left: Int[Array, ""], chunks_left: Int[Array, ""]
 ) -> Float[Array, " A"]:
-    """Log-weight of each action for this chunk; −∞ where the rest could not be spent to the unit afterwards.
+    """Return the log-weight of each action for this chunk; −∞ if the rest could not be spent exactly afterwards.
 
     Args:
-        tables: of the budget.
-        units_left: what this chunk and the later ones may cost.  A total that no sequence has is rounded down.
-        chunks_left: chunks after this one.
+        tables: tables of the budget.
+        units_left: units for this chunk and the later ones; a total that no sequence has is rounded down.
+        chunks_left: number of chunks after this one.
     """
     last = tables.log_weight.shape[1] - 1
     left = jnp.asarray(chunks_left, jnp.int32) + 1
@@ -195,13 +200,14 @@ def next_log_weights(
 
 
 def cuts(tables: BudgetTables, units_left: Int[Array, ""], chunks_left: Int[Array, ""]) -> Float[Array, " 3"]:
-    """Probability of an action below UPDATE_1, below UPDATE_2, below UPDATE_4; see :func:`next_log_weights`.
+    """Return the probabilities of an action below UPDATE_1, below UPDATE_2, below UPDATE_4.
 
-    The interval of an action that cannot be taken is empty, whatever the rounding.
+    Arguments are those of :func:`next_log_weights`.  The interval of an impossible action is empty, whatever the
+    rounding.
     """
     logits = next_log_weights(tables, units_left, chunks_left)
     skip, one, two, four = jnp.exp(logits - jnp.max(logits))
-    # Summed in this order, the 0 of an impossible action leaves both sums as they were.
+    # In this order of summation, the 0 of an impossible action changes neither sum.
     below = jnp.stack([skip, skip + one, skip + one + two])
     above = jnp.stack([four + two + one, four + two, four])
     return below / (below + above)

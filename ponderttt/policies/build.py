@@ -1,4 +1,4 @@
-"""From the name of a method to its policy."""
+"""The policy of each method that needs no training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ponderttt.policies.rules import Fixed, Random, Schedule
 from ponderttt.policies.signal_rules import Adaptive, Percentile, Reconstruction
 from ponderttt.settings.rules import RulesConfig
 
-#: The signal that a method is calibrated on.
+#: Method → the signal that it ranks by.
 CALIBRATED_ON = {
     "entropy": "entropy",
     "loss": "loss",
@@ -29,18 +29,18 @@ def policy_of(
     calibration: Calibration | None = None,
     rules: RulesConfig | None = None,
 ) -> Policy:
-    """The policy of a method that needs no trained gate.
+    """Return the policy of a method that is neither learned nor an oracle.
 
     Args:
-        method: one of :data:`ponderttt.names.METHODS` but the oracles.
-        budget: mean cost per chunk, in the unit of ``costs``; methods that hold no budget ignore it.
-        costs: of the four actions, in multiples of SKIP.
-        calibration: from training streams; the methods in :data:`CALIBRATED_ON` need it.
-        rules: settings of the rules; ``None`` is the defaults.
+        method: one of :data:`ponderttt.names.METHODS`.
+        budget: mean cost per chunk, in the unit of ``costs``; methods without a budget ignore it.
+        costs: costs of the four actions, in multiples of SKIP.
+        calibration: signals of training chunks; the methods in :data:`CALIBRATED_ON` need them.
+        rules: settings of the rules; None for the defaults.
 
     Raises:
-        PonderTTTError: a rule without its calibration, a budget that no mixture of the actions has, bad settings.
-        ValueError: an oracle, or an unknown method.
+        PonderTTTError: a rule lacks its calibration, no mixture of the actions has the budget, or a setting is bad.
+        ValueError: an oracle, a learned or an unknown method.
     """
     rules = rules or RulesConfig()
     shares = rules.allocation or None

@@ -1,4 +1,4 @@
-"""What training streams tell a rule beforehand: the values of its signals, and what its decisions came to."""
+"""Calibrations: signals of training chunks that rules rank by."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from ponderttt.errors import PonderTTTError
 
 @dataclass(frozen=True)
 class Calibration:
-    """Signals of chunks of training streams; frozen before anything is evaluated."""
+    """Signals of chunks of training streams, fixed before evaluation: name → values, ascending."""
 
-    #: Name of a signal -> its values, ascending.
     signals: Mapping[str, tuple[float, ...]]
 
     def values(self, signal: str) -> tuple[float, ...]:
-        """The values of a signal, ascending.
+        """Return the values of a signal, ascending.
 
         Raises:
-            PonderTTTError: it was not calibrated.
+            PonderTTTError: the calibration does not have the signal.
         """
         if signal not in self.signals:
             raise PonderTTTError(
@@ -32,20 +31,20 @@ class Calibration:
 def _sorted(name: str, values: Sequence[float]) -> tuple[float, ...]:
     if not len(values):
         raise PonderTTTError(
-            f"signal '{name}' has no value to calibrate on: give at least one chunk of a training stream"
+            f"signal '{name}' has no values: calibrate it on at least one chunk of a training stream"
         )
     ordered = tuple(sorted(float(value) for value in values))
     if not all(math.isfinite(value) for value in ordered):
         raise PonderTTTError(
-            f"signal '{name}' is not finite on some calibration chunk: leave such chunks out or mend the signal"
+            f"signal '{name}' is not finite on some calibration chunk: leave such chunks out or fix the signal"
         )
     return ordered
 
 
 def calibrate(signals: Mapping[str, Sequence[float]]) -> Calibration:
-    """A calibration from one value per chunk of training streams, kept in full for percentiles.
+    """Return a calibration from one value per chunk of training streams.
 
     Raises:
-        PonderTTTError: a signal has no value, or one that is not finite.
+        PonderTTTError: a signal has no values, or one that is not finite.
     """
     return Calibration({name: _sorted(name, values) for name, values in signals.items()})

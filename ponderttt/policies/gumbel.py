@@ -1,11 +1,11 @@
-"""A binary gate as a policy: how its decisions are sampled in training, and its soft form at test time.
+"""The binary gate: how its decisions are sampled in training, and its soft form at test time.
 
 Jang et al. 2017, "Categorical Reparameterization with Gumbel-Softmax", arXiv:1611.01144.  With Gumbel noise n, the
 action argmax(logits + n) is a draw from softmax(logits).  Its relaxation at temperature τ,
 
     y = softmax((logits + n) / τ),
 
-has a gradient.  The straight-through form goes forward with the draw and backward with y.
+has a gradient.  The straight-through form uses the draw forward and the gradient of y backward.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from ponderttt.settings.gate import GateConfig
 def relaxed(
     logits: Float[Array, "*B A"], key: Key[Array, ""], temperature: Float[Array, ""] | float
 ) -> Float[Array, "*B A"]:
-    """The relaxation y of a draw.
+    """Return the relaxation y of a draw.
 
     Args:
-        logits: of the actions.
-        key: of the Gumbel noise.
-        temperature: τ, above 0.
+        logits: logits of the actions.
+        key: key of the Gumbel noise.
+        temperature: τ, greater than 0.
     """
     return jax.nn.softmax((logits + jax.random.gumbel(key, logits.shape)) / temperature, axis=-1)
 
 
 def straight_through(relaxation: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
-    """The draw of a relaxation: exactly one-hot forward, the gradient of the relaxation backward."""
+    """Return the draw of a relaxation: exactly one-hot forward, with the gradient of the relaxation backward."""
     hard = jax.nn.one_hot(jnp.argmax(relaxation, axis=-1), relaxation.shape[-1])
-    # In this order the two cancel exactly, so that the forward value is 0 or 1 to the bit.
+    # In this order the two cancel exactly: the forward value is exactly 0 or 1.
     return hard + (relaxation - jax.lax.stop_gradient(relaxation))
 
 
 def temperature_at(step: int, total: int, config: GateConfig) -> float:
-    """The temperature of one of ``total`` steps, counted from 0.
+    """Return the temperature of one of ``total`` steps, counted from 0.
 
-    It is ``temperature_start`` over the warm-up, is then lowered by the same factor at each step, and is
-    ``temperature_end`` at the last.
+    It is ``temperature_start`` during the warm-up, then falls by the same factor at each step, and is
+    ``temperature_end`` at the last step.
     """
     last = total - 1
     warm = config.warmup_share * last
@@ -62,14 +62,13 @@ def temperature_at(step: int, total: int, config: GateConfig) -> float:
 
 
 def gate_logits(gate: Gate, normaliser: Normaliser, features: Float[Array, "*B F"]) -> Float[Array, "*B 2"]:
-    """What a gate says of raw features: logits of SKIP and UPDATE."""
+    """Return a gate's logits of SKIP and UPDATE for raw features."""
     return gate(apply(normaliser, features)[..., : gate.norm.num_features])
 
 
 class SoftGateParams(NamedTuple):
-    """Of :class:`SoftGate`."""
+    """Parameters of :class:`SoftGate`; ``graph`` is static, without arrays."""
 
-    #: Static: it has no arrays.
     graph: nnx.GraphDef[Gate]
     weights: Any
     normaliser: Normaliser
@@ -77,14 +76,14 @@ class SoftGateParams(NamedTuple):
 
 @dataclass(frozen=True)
 class SoftGate:
-    """Always UPDATE_1, of which the gate keeps a share: the probability that it gives to UPDATE.
+    """A policy that always takes UPDATE_1 and keeps a fraction of it: the gate's probability of UPDATE.
 
-    The update is made and paid in full, whatever of it is kept.
+    The update is made and charged in full, whatever fraction is kept.
 
     Args:
         gate: a trained gate.
         normaliser: statistics of the features that it was trained with.
-        costs: of the four actions.
+        costs: costs of the four actions.
     """
 
     gate: Gate
@@ -97,12 +96,12 @@ class SoftGate:
         object.__setattr__(self, "params", SoftGateParams(*nnx.split(self.gate), self.normaliser))
 
     def init(self) -> Any:
-        """Nothing to remember: the past is in the features."""
+        """Return an empty state: the past is in the features."""
         return ()
 
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
-        """See :class:`ponderttt.policies.base.Policy`; the score is the share that is kept."""
+        """See :class:`ponderttt.policies.base.Policy`; the score is the fraction that is kept."""
         gate = nnx.merge(params.graph, params.weights)
         logits = gate_logits(gate, params.normaliser, observation.features)
         share = jax.nn.softmax(logits)[1]

@@ -1,9 +1,9 @@
-"""Learned policies at work: pure functions of trained parameters, like every rule.
+"""Learned policies as they decide: pure functions of trained parameters, like all rules.
 
-A *score* policy has one number for each chunk, the higher the more an update should pay.  It is ranked among its
-values on chunks of training streams and spent as every rule spends (:mod:`ponderttt.policies.budget`), so that it
-differs from a rule in its signal alone.  A policy with a distribution over the four actions draws from it, given that
-the stream's total is its budget.
+A *score* policy computes one number per chunk; the higher it is, the more an update should gain.  The number is ranked
+among its values on chunks of training streams and spent as a signal rule spends (:mod:`ponderttt.policies.budget`), so
+such a policy differs from a rule only in its signal.  A policy with a distribution over the four actions draws from it,
+conditioned on the stream's total being its budget.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ponderttt.policies.networks import ActorCritic, Gate
 from ponderttt.policies.rules import without_rank
 from ponderttt.policies.signal_rules import percentile_rank
 
-#: What a policy that was trained without a budget is shown instead of these: nothing is scarce.
+#: Features that are 1, as without a budget, for policies that were trained without one.
 _BUDGET_FEATURES = np.array([index("budget_remaining"), index("budget_rate")])
 
 
@@ -44,25 +44,30 @@ class Linear(NamedTuple):
 
 
 class ScoreParams(NamedTuple):
-    """Of a score policy."""
+    """Parameters of a score policy.
+
+    Attributes:
+        tables: tables of the budget.
+        calibration: scores of chunks of training streams.
+        normaliser: statistics of the features.
+        score: a :class:`Linear` or a :class:`ponderttt.policies.networks.Gate`.
+    """
 
     tables: BudgetTables
-    #: Scores of chunks of training streams.
     calibration: Float[Array, " M"]
     normaliser: Normaliser
-    #: A :class:`Linear` or a :class:`ponderttt.policies.networks.Gate`.
     score: Any
 
 
 def inputs_of(network: Linear | Gate | ActorCritic) -> int:
-    """How many features a network sees: the first n of the table."""
+    """Return the number n of features that a network sees: the first n of the table."""
     if isinstance(network, Linear):
         return network.coefficients.shape[-1]
     return int(network.norm.num_features if isinstance(network, Gate) else network.actor.first.in_features)
 
 
 def without_budget(features: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
-    """Raw features as a policy is shown them that was trained without a budget."""
+    """Return raw features as they would be without a budget."""
     return jnp.asarray(features).at[..., _BUDGET_FEATURES].set(1.0)
 
 
@@ -85,13 +90,13 @@ class _ScorePolicy(abc.ABC):
         object.__setattr__(self, "params", params)
 
     def init(self) -> Any:
-        """Units spent so far."""
+        """Return the units spent so far: 0."""
         return jnp.asarray(0, jnp.int32)
 
     @staticmethod
     @abc.abstractmethod
     def score_of(score: Any, inputs: Float[Array, "*B n"]) -> Float[Array, "*B"]:
-        """The score of normalised features."""
+        """Return the score of normalised features."""
 
     @classmethod
     def decide(cls, params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
@@ -105,26 +110,26 @@ class _ScorePolicy(abc.ABC):
 
 
 class RegressionPolicy(_ScorePolicy):
-    """Rank of the predicted gain of an update, nats per token summed over the chunks to come."""
+    """A policy that ranks the predicted gain of an update, in nats per token summed over the later chunks."""
 
     @staticmethod
     def score_of(score: Linear, inputs: Float[Array, "*B n"]) -> Float[Array, "*B"]:
-        """The predicted gain."""
+        """Return the predicted gain."""
         return inputs @ score.coefficients + score.intercept
 
 
 class GatePolicy(_ScorePolicy):
-    """Rank of a trained gate's log-odds of UPDATE; where the budget allows one update or none, a binary gate."""
+    """A policy that ranks a trained gate's log-odds of UPDATE."""
 
     @staticmethod
     def score_of(score: Gate, inputs: Float[Array, "*B n"]) -> Float[Array, "*B"]:
-        """Log-odds."""
+        """Return the log-odds of UPDATE."""
         logits = score(inputs)
         return logits[..., 1] - logits[..., 0]
 
 
 class ActorParams(NamedTuple):
-    """Of :class:`ActorPolicy`."""
+    """Parameters of :class:`ActorPolicy`."""
 
     tables: BudgetTables
     normaliser: Normaliser
@@ -133,18 +138,18 @@ class ActorParams(NamedTuple):
 
 @dataclass(frozen=True)
 class ActorPolicy:
-    """A stochastic policy over the four actions, held to a stream's budget.
+    """A stochastic policy over the four actions that spends a stream's budget exactly.
 
-    An action is drawn with probability ∝ π(a | chunk) · W(a): W is the weight of all ways to spend exactly what is
-    left after a, when later chunks draw from the policy's own average shares.  This is the policy conditioned on the
-    total; an action after which the total cannot be met is never drawn.
+    It draws an action with probability ∝ π(a | chunk) · W(a), where W is the total weight of all ways to spend exactly
+    what is left after a, if later chunks draw from the policy's average shares.  This is the policy conditioned on the
+    total: an action after which the total cannot be met is never drawn.
 
     Args:
-        network: trained.
-        normaliser: of the features.
-        shares: of the four actions in training.
+        network: trained actor and critics.
+        normaliser: statistics of the features.
+        shares: shares of the four actions in training.
         budget: mean cost per chunk, in the unit of ``costs``.
-        costs: of the four actions.
+        costs: costs of the four actions.
     """
 
     network: ActorCritic
@@ -154,7 +159,7 @@ class ActorPolicy:
     costs: tuple[float, ...] = NOMINAL_COSTS
     params: Any = field(init=False, compare=False, repr=False)
 
-    #: Kept from 0, so that no way of spending is impossible.
+    #: Smaller shares are raised to this, so that no way of spending is impossible.
     SMALLEST_SHARE: ClassVar[float] = 0.01
 
     def __post_init__(self) -> None:
@@ -167,16 +172,16 @@ class ActorPolicy:
         object.__setattr__(self, "params", params)
 
     def init(self) -> Any:
-        """Units spent so far."""
+        """Return the units spent so far: 0."""
         return jnp.asarray(0, jnp.int32)
 
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
-        """See :class:`ponderttt.policies.base.Policy`; the score is the mean cost that π alone would spend, in units."""
+        """See :class:`ponderttt.policies.base.Policy`; the score is the mean cost of π, in units."""
         seen = apply(params.normaliser, observation.features)[: inputs_of(params.network)]
         own = jax.nn.log_softmax(params.network(seen).logits)
         left = units_left(params.tables, state, observation)
-        # The shares of this chunk are π's own, so those of the table are taken out.
+        # π replaces the shares of this chunk, so those of the table are taken out.
         ways = next_log_weights(params.tables, left, observation.chunks_left) - params.tables.log_share
         action = jax.random.categorical(key, own + ways).astype(jnp.int32)
         score = jnp.exp(own) @ params.tables.units

@@ -1,8 +1,8 @@
-"""Networks of learned policies: small, and pure once split.
+"""The networks of learned policies.
 
 ``graph, params = nnx.split(network)`` gives a static description and a pytree of arrays; ``nnx.merge(graph,
-params)(features)`` is then a pure function.  Networks of one shape have equal graphs, whatever their seed, so what is
-compiled for one serves all.
+params)(features)`` is then a pure function.  Networks of one shape have equal graphs, whatever their seed, so they share
+compiled programs.
 
 Inputs are normalised features (:mod:`ponderttt.features.normalise`): the first 32, or all 64.
 """
@@ -20,7 +20,7 @@ from ponderttt.actions import Action
 #: Width of both hidden layers of every network.
 HIDDEN = 64
 
-# Made once: graphs are equal only where their initialisers are the same objects.
+# Created once: graphs are equal only if their initialisers are the same objects.
 _TORSO_INIT = nnx.initializers.orthogonal(2**0.5)
 _POLICY_INIT = nnx.initializers.orthogonal(0.01)
 _VALUE_INIT = nnx.initializers.orthogonal(1.0)
@@ -37,19 +37,22 @@ class Gate(nnx.Module):
         self.head = nnx.Linear(HIDDEN, 2, rngs=rngs)
 
     def __call__(self, features: Float[Array, "*B n"]) -> Float[Array, "*B 2"]:
-        """Logits of SKIP and UPDATE."""
+        """Return the logits of SKIP and UPDATE."""
         hidden = nnx.relu(self.first(self.norm(features)))
         return self.head(nnx.relu(self.second(hidden)))
 
 
 class Heads(NamedTuple):
-    """What :class:`ActorCritic` says of a chunk."""
+    """Outputs of :class:`ActorCritic`.
 
-    #: Of the four actions, before any is masked.
+    Attributes:
+        logits: logits of the four actions, before any is masked.
+        value: expected return of the reward.
+        cost_value: expected return of the cost.
+    """
+
     logits: Float[Array, "*B A"]
-    #: Expected return of the reward.
     value: Float[Array, "*B"]
-    #: Expected return of the cost.
     cost_value: Float[Array, "*B"]
 
 
@@ -62,15 +65,15 @@ class Torso(nnx.Module):
         self.second = nnx.Linear(HIDDEN, HIDDEN, kernel_init=_TORSO_INIT, rngs=rngs)
 
     def __call__(self, features: Float[Array, "*B n"]) -> Float[Array, "*B H"]:
-        """Hidden features."""
+        """Return the hidden features."""
         return jnp.tanh(self.second(jnp.tanh(self.first(features))))
 
 
 class ActorCritic(nnx.Module):
-    """A policy over the four actions and the critics of reward and cost.
+    """A policy over the four actions, with critics of reward and cost.
 
-    Actor and critics have a torso each, so that the scale of the returns cannot move the policy; the two critics
-    share theirs.  The policy head starts near 0 (gain 0.01): all actions are about equally likely at first.
+    The actor has a torso of its own, so the scale of the returns cannot change the policy; the two critics share one.
+    The policy head starts near 0 (gain 0.01): at first all actions are about equally likely.
     """
 
     def __init__(self, inputs: int, *, rngs: nnx.Rngs) -> None:
@@ -82,7 +85,7 @@ class ActorCritic(nnx.Module):
         self.cost_value = nnx.Linear(HIDDEN, 1, kernel_init=_VALUE_INIT, rngs=rngs)
 
     def __call__(self, features: Float[Array, "*B n"]) -> Heads:
-        """Logits and values of each row of features."""
+        """Return logits and values of each row of features."""
         judged = self.critic(features)
         return Heads(
             self.policy(self.actor(features)), self.value(judged)[..., 0], self.cost_value(judged)[..., 0]

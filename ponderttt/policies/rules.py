@@ -1,4 +1,4 @@
-"""Rules that look at no signal: a fixed action, random actions at a matched cost, and a schedule by chunk."""
+"""Rules that follow no signal: a fixed action, random actions of a total cost, and a schedule by chunk."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ponderttt.actions import Action
 from ponderttt.policies.base import Decision, Observation
 from ponderttt.policies.budget import NOMINAL_COSTS, budget_tables, spend_by_rank, units_left
 
-#: Of decisions that no rank took part in.
+#: Cuts of decisions without a rank.
 NO_CUTS = np.full(3, np.nan, np.float32)
 
 
 def without_rank(state: Any, action: Any, score: Any = jnp.nan) -> Decision:
-    """A decision that no rank took part in."""
+    """Return a decision without a rank."""
     return Decision(
         state, jnp.asarray(action, jnp.int32), jnp.asarray(score), jnp.asarray(jnp.nan), jnp.asarray(NO_CUTS)
     )
@@ -39,7 +39,7 @@ class Fixed:
         return jnp.asarray(int(self.action))
 
     def init(self) -> Any:
-        """Nothing to remember."""
+        """Return an empty state."""
         return ()
 
     @staticmethod
@@ -50,7 +50,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Actions by the position of the chunk in its stream; the last one goes on."""
+    """Actions by the position of the chunk in its stream; the last one repeats."""
 
     actions: tuple[Action, ...]
     costs: tuple[float, ...] = NOMINAL_COSTS
@@ -58,7 +58,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not self.actions:
-            raise ValueError("a schedule has at least one action")
+            raise ValueError("a schedule must have at least one action")
 
     @property
     def params(self) -> Any:
@@ -66,7 +66,7 @@ class Schedule:
         return jnp.asarray([int(action) for action in self.actions])
 
     def init(self) -> Any:
-        """Nothing to remember: the position is in the observation."""
+        """Return an empty state: the position is in the observation."""
         return ()
 
     @staticmethod
@@ -77,12 +77,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Random:
-    """The rate-matched control: a random sequence of actions whose total cost is the budget of the stream.
+    """The rule ``random``: a random sequence of actions whose total cost is the budget of the stream.
 
-    All sequences of exactly that total are equally likely, which is what draws of maximum entropy become once their
-    total is given.  Independent draws would match the budget in expectation only, and miss it by a third on a stream
-    of six chunks.  Streams longer than ``HORIZON`` start with such draws and are matched over their last chunks.  A
-    total that no sequence has is rounded down to one that exists.
+    All sequences of exactly that total are equally likely; independent draws of maximum entropy, given their total, have
+    the same distribution.  Without that condition they would meet the budget only in expectation and miss it by a third
+    on a stream of six chunks.  Streams longer than ``HORIZON`` start with independent draws and meet the budget over
+    their last chunks.  A total that no sequence has is rounded down.
 
     Raises:
         PonderTTTError: no mixture of the actions has the budget.
@@ -96,7 +96,7 @@ class Random:
         object.__setattr__(self, "params", budget_tables(self.costs, self.budget))
 
     def init(self) -> Any:
-        """Units spent so far."""
+        """Return the units spent so far: 0."""
         return jnp.asarray(0, jnp.int32)
 
     @staticmethod

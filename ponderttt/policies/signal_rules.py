@@ -1,7 +1,7 @@
-"""Rules that follow a signal: the harder a chunk looks beside the chunks of training streams, the more updates.
+"""Signal rules: the harder a chunk looks compared with chunks of training streams, the more updates follow.
 
-Percentiles come from calibration chunks of training streams and are frozen.  What a rank buys is set by the budget,
-see :mod:`ponderttt.policies.budget`.
+Percentiles come from chunks of training streams and are fixed before evaluation.  The budget decides which action a
+rank gets, see :mod:`ponderttt.policies.budget`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ponderttt.policies.budget import (
 )
 from ponderttt.policies.rules import without_rank
 
-#: Fields of an observation that a percentile rule can follow.
+#: Fields of an observation that :class:`Percentile` can follow.
 SIGNALS = ("entropy", "loss", "reconstruction")
 
 
 def percentile_rank(value: Float[Array, ""], calibration: Float[Array, " M"]) -> Float[Array, ""]:
-    """Share of the calibration values below ``value``, and half of those equal to it; 0..1.
+    """Return the fraction of calibration values below ``value``, plus half of those equal to it; 0..1.
 
-    NaN ranks as 0: what was not measured asks for nothing.
+    NaN has rank 0: a signal that was not measured causes no update.
     """
     below, equal = jnp.mean(calibration < value), jnp.mean(calibration == value)
     return below + 0.5 * equal
@@ -40,32 +40,31 @@ def percentile_rank(value: Float[Array, ""], calibration: Float[Array, " M"]) ->
 
 def _calibrated(values: tuple[float, ...]) -> Float[Array, " M"]:
     if not values or not np.all(np.isfinite(values)):
-        raise ValueError("a percentile rule needs finite calibration values")
+        raise ValueError("calibration values must be finite, and there must be at least one")
     return jnp.asarray(values, jnp.float32)
 
 
 class PercentileParams(NamedTuple):
-    """Of :class:`Percentile`."""
+    """Parameters of :class:`Percentile`; ``signal`` is an index into :data:`SIGNALS`."""
 
     tables: BudgetTables
     calibration: Float[Array, " M"]
-    #: Index into :data:`SIGNALS`.
     signal: Int[Array, ""]
 
 
 @dataclass(frozen=True)
 class Percentile:
-    """Rank of a signal among calibration chunks, spent to the unit like the draws of :class:`Random`.
+    """A rule that ranks a signal among calibration chunks and spends exactly what :class:`.rules.Random` spends.
 
     Args:
         signal: one of :data:`SIGNALS`.
-        calibration: its values on chunks of training streams.
+        calibration: values of the signal on chunks of training streams.
         budget: mean cost per chunk, in the unit of ``costs``.
-        costs: of the four actions.
-        shares: of the four actions to aim at, such as (0, 0.3, 0.4, 0.3); ``None``: those of greatest entropy.
+        costs: costs of the four actions.
+        shares: shares of the four actions to aim at, such as (0, 0.3, 0.4, 0.3); None for those of maximum entropy.
 
     Raises:
-        PonderTTTError: no mixture of the actions has the budget, or bad shares.
+        PonderTTTError: no mixture of the actions has the budget, or the shares are not shares.
     """
 
     signal: str
@@ -84,7 +83,7 @@ class Percentile:
         object.__setattr__(self, "params", params)
 
     def init(self) -> Any:
-        """Units spent so far."""
+        """Return the units spent so far: 0."""
         return jnp.asarray(0, jnp.int32)
 
     @staticmethod
@@ -98,7 +97,7 @@ class Percentile:
 
 
 class ReconstructionParams(NamedTuple):
-    """Of :class:`Reconstruction`."""
+    """Parameters of :class:`Reconstruction`."""
 
     tables: BudgetTables
     calibration: Float[Array, " M"]
@@ -106,21 +105,20 @@ class ReconstructionParams(NamedTuple):
 
 
 class ReconstructionState(NamedTuple):
-    """Of :class:`Reconstruction`."""
+    """State of :class:`Reconstruction`; ``average`` is the moving average of the stream's ranks."""
 
     spent: Int[Array, ""]
-    #: Moving average of the stream's own ranks; 0.5 is what calibration chunks have.
     average: Float[Array, ""]
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Percentile of the reconstruction error, re-centred by a moving average of the stream's own ranks.
+    """A rule that ranks the reconstruction error, re-centred by a moving average of the stream's own ranks.
 
-    The error needs no label.  A stream whose errors lie off the calibration has ranks around another middle than 0.5;
-    ``rank − (average − 0.5)`` brings them back, so that such a stream is updated at the target rate along its way and
-    not only when the budget forces it.  The average is that of the chunks before, so the first decision of a stream
-    uses the calibration alone, and counts like all others.
+    The error needs no labels.  If the errors of a stream are unlike the calibration's, its ranks are not centred on 0.5.
+    ``rank − (average − 0.5)`` re-centres them, so that such a stream is updated at the target rate throughout and not
+    only when the budget forces it.  The average covers the chunks before, so the first decision of a stream uses the
+    calibration alone.
     """
 
     calibration: tuple[float, ...]
@@ -139,7 +137,7 @@ class Reconstruction:
         object.__setattr__(self, "params", params)
 
     def init(self) -> Any:
-        """Nothing spent, ranks like the calibration's."""
+        """Return nothing spent, and the mean rank of calibration chunks."""
         return ReconstructionState(jnp.asarray(0, jnp.int32), jnp.asarray(0.5, jnp.float32))
 
     @staticmethod
@@ -155,34 +153,43 @@ class Reconstruction:
 
 
 class AdaptiveParams(NamedTuple):
-    """Of :class:`Adaptive`."""
+    """Parameters of :class:`Adaptive`.
+
+    Attributes:
+        tables: tables of the budget.
+        median: median committed loss of calibration chunks, nats per token.
+        step: weight of the newest loss in the moving average.
+        start: level before the first chunk.
+    """
 
     tables: BudgetTables
-    #: Median committed loss of calibration chunks, nats per token.
     median: Float[Array, ""]
     step: Float[Array, ""]
-    #: The level before the first chunk.
     start: Int[Array, ""]
 
 
 class AdaptiveState(NamedTuple):
-    """Of :class:`Adaptive`."""
+    """State of :class:`Adaptive`.
+
+    Attributes:
+        spent: units spent so far.
+        level: the last action.
+        average: moving average of the stream's loss; NaN before its first chunk.
+    """
 
     spent: Int[Array, ""]
-    #: The last action.
     level: Int[Array, ""]
-    #: Moving average of the stream's own loss; NaN before its first chunk.
     average: Float[Array, ""]
 
 
 @dataclass(frozen=True)
 class Adaptive:
-    """High loss one more, low loss one less.
+    """A rule that moves one action up after a high loss and one down after a low loss.
 
-    A chunk whose loss is above the moving average of its stream moves the level up by one action, another moves it
-    down by one; the first chunk is compared with the median of the calibration.  The level starts at the action whose
-    cost is nearest to the budget.  Only actions after which the rest of the budget can still be spent to the unit are
-    taken: the one nearest to the level, the cheaper of two, which becomes the level.
+    A loss above the stream's moving average raises the level by one action, any other loss lowers it by one.  The first
+    chunk is compared with the median of the calibration.  The level starts at the action whose cost is nearest to the
+    budget.  The action is the possible one nearest to the level, the cheaper of two, and becomes the level; an action is
+    possible if the rest of the budget can still be spent exactly.
     """
 
     calibration: tuple[float, ...]
@@ -201,12 +208,12 @@ class Adaptive:
         object.__setattr__(self, "params", params)
 
     def init(self) -> Any:
-        """Nothing spent, nothing seen."""
+        """Return nothing spent and no loss seen."""
         return AdaptiveState(jnp.asarray(0, jnp.int32), self.params.start, jnp.asarray(jnp.nan, jnp.float32))
 
     @staticmethod
     def decide(params: Any, state: Any, observation: Observation, key: Key[Array, ""]) -> Decision:
-        """See :class:`ponderttt.policies.base.Policy`; the score is the loss above what it is compared with."""
+        """See :class:`ponderttt.policies.base.Policy`; the score is the loss minus what it is compared with."""
         loss, first = observation.loss, jnp.isnan(state.average)
         above = loss - jnp.where(first, params.median, state.average)
         level = jnp.clip(state.level + jnp.where(above > 0, 1, -1), 0, len(Action) - 1)

@@ -1,7 +1,7 @@
-"""A trained policy as a file, and the policy that it becomes under a budget.
+"""Trained policies on disk, and the policy that each becomes under a budget.
 
-The folder of a trained policy has its arrays and a manifest, whose facts say what it was trained on: the backbone, the
-trained module, the table of features.  It is refused elsewhere.
+The folder of a trained policy has its arrays and a manifest.  The facts of the manifest say what it was trained on: the
+backbone, the trained module, the table of features.  Loading it with others is an error.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _NETWORK = "network."
 
 
 def features_digest() -> str:
-    """Of the definitions of all features, in their order."""
+    """Return the digest of the definitions of all features, in their order."""
     return digest([[feature.name, feature.definition] for feature in FEATURES])
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves.
+    """A trained policy.
 
     Attributes:
         name: the learned method as :attr:`ponderttt.names.MethodName.trained_as` gives it.
-        normaliser: of all features.
+        normaliser: statistics of all features.
         network: a :class:`Linear`, a :class:`Gate` or an :class:`ActorCritic`.
-        calibration: scores of chunks of training streams, for policies that rank a score.
-        shares: of the four actions in training, for an actor.
+        calibration: scores of chunks of training streams, for score policies.
+        shares: shares of the four actions in training, for an actor.
     """
 
     name: MethodName
@@ -55,7 +55,7 @@ class Trained:
     shares: tuple[float, ...] = ()
 
     def policy(self, budget: float, costs: tuple[float, ...]) -> Policy:
-        """The policy under a budget: mean cost per chunk, in the unit of ``costs``."""
+        """Return the policy for a budget: mean cost per chunk, in the unit of ``costs``."""
         method = self.name.base
         if method == "regression":
             return RegressionPolicy(self.network, self.normaliser, self.calibration, budget, costs)
@@ -95,12 +95,12 @@ def save_policy(
 
 
 def open_policy(folder: Path | str, rebuild: str, **expected: Any) -> tuple[Trained, dict[str, Any]]:
-    """A trained policy and the facts of its manifest.
+    """Return a trained policy and the facts of its manifest.
 
     Args:
-        folder: of :func:`save_policy`.
-        rebuild: the command that trains it, for messages.
-        expected: ``model_digest`` and ``module_digest``, where they are known.
+        folder: folder of the policy, see :func:`save_policy`.
+        rebuild: command that trains it, for messages.
+        expected: ``model_digest`` and ``module_digest``, if known.
 
     Raises:
         CorruptFileError: a file is missing or damaged, or the policy was trained for something else.

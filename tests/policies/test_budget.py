@@ -114,7 +114,7 @@ def test_a_cost_in_flops_that_no_mixture_has_is_refused_with_its_range_and_unit(
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0, 0, 0, 0), (1, -1, 1, 1), (float("nan"), 1, 1, 1)])
 def test_shares_that_are_none_are_refused(shares):
-    with pytest.raises(PonderTTTError, match="shares of actions are four numbers"):
+    with pytest.raises(PonderTTTError, match="shares of actions must be four numbers"):
         budget_tables(NOMINAL_COSTS, 3.0, shares)
 
 

@@ -237,5 +237,5 @@ def test_an_action_is_the_number_of_cuts_up_to_its_rank(rule, play):
 
 def test_no_calibration_value_is_an_error():
     for values in ((), (1.0, float("nan"))):
-        with pytest.raises(ValueError, match="finite calibration values"):
+        with pytest.raises(ValueError, match="calibration values must be finite"):
             Percentile("loss", values, 3.0)
