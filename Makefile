@@ -6,7 +6,6 @@ PARITY := .venv-parity
 TORCH := 2.13.0
 RLAX := 0.1.6
 STUDY ?= config.yaml
-HURRY := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help env table smoke test prove parity lint schema lock status clean
@@ -38,13 +37,12 @@ table: env
 smoke: env
 	@$(BIN)/python -m ponderttt.workflow.make config/smoke.yaml
 
-# Most tests compile many small programs and run each of them once: compiled in a hurry they take half the time.
 test: env
-	XLA_FLAGS="$(HURRY)" $(BIN)/python -m pytest -m "not slow and not optimised" -n 2 --no-loadscope-reorder
-	$(BIN)/python -m pytest -m "optimised and not slow" -n 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 2 --no-loadscope-reorder
 
+# Run long and compile little, so they are optimised.
 prove: env
-	$(BIN)/python -m pytest -m slow
+	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -m slow
 
 parity: env $(PARITY)/.installed
 	$(PARITY)/bin/python tests/models/make_goldens.py --check --cache-dir data/downloads $(if $(ACCEPT_TERMS),--accept-terms)

@@ -1,13 +1,19 @@
-"""Fixtures that many tests share, and the cache of compiled programs."""
+"""Fixtures that many tests share, how tests are compiled, and their order."""
 
 from __future__ import annotations
 
+import optimised
+
+optimised.set_flags()  # Before any import below: some compute, and XLA reads its flags once.
+
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 
+from compiled import forget_if_large
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.models.backbone import Backbone, random_backbone
@@ -19,6 +25,18 @@ from tiny_streams import UNEMBEDDING, awake, make_stream, random_tokens, suffix_
 # Tests compile the same small programs again and again; later runs read them from here.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give tests marked ``optimised`` a process of their own."""
+    optimised.register(config)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_process() -> Iterator[None]:
+    """Keep a test process below 3 GB."""
+    yield
+    forget_if_large()
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +69,7 @@ def awake_modules() -> dict[str, FastWeights]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Side by side (``-n 2``), files stay whole, and so does the workflow: both share what is dear."""
+    """With ``-n 2``, keep each file on one worker, and all of the workflow too: their fixtures are expensive."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Whole(LoadScopeScheduling):
@@ -63,7 +81,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that no worker waits for another in the end."""
+    """Start with the longest rooms, so that no worker waits for another at the end."""
     longest = ("workflow", "training", "loop")
 
     def place(item: pytest.Item) -> int:

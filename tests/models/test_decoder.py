@@ -242,7 +242,10 @@ def test_a_gradient_keeps_one_residual_stream_of_each_block_and_nothing_inside_o
         backbone = random_backbone(config, jax.random.key(0), split_layer=0)
 
         def loss(hidden: Array) -> Array:
-            return (nnx.merge(backbone.graph, backbone.params).suffix(hidden, jnp.ones(hidden.shape[:2], bool)) ** 2).sum()
+            return (
+                nnx.merge(backbone.graph, backbone.params).suffix(hidden, jnp.ones(hidden.shape[:2], bool))
+                ** 2
+            ).sum()
 
         compiled = jax.jit(jax.grad(loss)).lower(jnp.zeros((1, rows, width))).compile()
         return int(compiled.memory_analysis().temp_size_in_bytes)
