@@ -24,12 +24,12 @@ from ponderttt.workflow.layout import (
     policies_on,
 )
 
+OVERRIDES = read_overrides(
+    workflow.config_settings.config_args, workflow.config_settings.config
+)
 try:
     EXPERIMENT = load(
-        *(workflow.overwrite_configfiles or [DEFAULT_CONFIG]),
-        overrides=read_overrides(
-            workflow.config_settings.config_args, workflow.config_settings.config
-        ),
+        *(workflow.overwrite_configfiles or [DEFAULT_CONFIG]), overrides=OVERRIDES
     )
 except ConfigError as error:
     print(f"ponderttt: {error}", file=sys.stderr)
@@ -55,9 +55,7 @@ FIGURES = {
 }
 
 # For the commands in jobs' messages and manifests.
-os.environ[OPTIONS_VARIABLE] = study_options(
-    workflow.overwrite_configfiles, workflow.config_settings.config
-)
+os.environ[OPTIONS_VARIABLE] = study_options(workflow.overwrite_configfiles, OVERRIDES)
 
 
 wildcard_constraints:

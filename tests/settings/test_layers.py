@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import pytest
 import yaml
 
 from ponderttt.errors import ConfigError
+from ponderttt.files.commands import study_options
 from ponderttt.settings.experiment import load
-from ponderttt.settings.layers import merged, read_layers
+from ponderttt.settings.layers import merged, read_layers, read_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 Write = Callable[[str, dict[str, Any]], Path]
@@ -102,3 +104,21 @@ def test_merged_anchors_repeat_no_key(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, y: 3}\n", encoding="utf-8")
     assert read_layers([path]) == {"a": {"x": 1, "y": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "y": 3}}
+
+
+def test_values_inside_lists_and_mappings_of_the_command_line_keep_their_types() -> None:
+    """Also when the command is pasted out of a message."""
+    from snakemake.cli import parse_config
+
+    def read(entries: list[str]) -> dict[str, Any]:
+        return read_overrides(entries, parse_config(entries))
+
+    entries = ["chunk_size=64", "cache=on", "data_dir=x y", "grid={seeds: [5], budget: 2.5}"]
+    found = read(entries)
+    assert found == {
+        "chunk_size": 64,
+        "cache": "on",
+        "data_dir": "x y",
+        "grid": {"seeds": [5], "budget": 2.5},
+    }
+    assert read(shlex.split(study_options([], found))[1:]) == found
