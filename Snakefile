@@ -33,4 +33,4 @@ rule all:
 
 
 onstart:
-    session.start(workflow, RESULTS)
+    session.start(workflow, DATA, RESULTS)

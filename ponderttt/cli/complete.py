@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponderttt.cli.reader import Reader, Request, open_reader
-from ponderttt.cli.score import language_of, name_by_content, read_documents, tokenized
+from ponderttt.cli.score import language_of, name_by_content, named, read_documents, tokenized
 from ponderttt.corpus.streams import Document, Tokenizer, tokenize_documents
 from ponderttt.errors import PonderTTTError
 
@@ -184,7 +184,7 @@ def _adaptive(
         source=source,
     )
     for step in text.read(ids):
-        chunk_read(step)
+        chunk_read(named(step, source.document_paths[-1]))
     choose = Chooser(continuation.sampling)
     for _ in range(continuation.max_tokens):
         token = choose(text.next_token())
@@ -192,4 +192,4 @@ def _adaptive(
             return
         yield token
         for step in text.read([token]):
-            chunk_read(step)
+            chunk_read(named(step, source.document_paths[-1]))

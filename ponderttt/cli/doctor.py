@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ponderttt.errors import PonderTTTError
+from ponderttt.workflow.devices import devices
+
 #: What the default grid is promised to fit in.
 NEEDED_MEMORY_BYTES = 8 * 2**30
 NEEDED_DISK_BYTES = 6 * 2**30
@@ -52,19 +55,17 @@ def _python() -> Finding:
 
 def _devices() -> Finding:
     try:
-        import jax
-
-        devices = jax.devices()
-    except Exception as error:  # a broken accelerator runtime raises whatever it likes
-        text = " ".join(str(error).split())[:200]
-        return Finding("devices", "no", text, "reinstall jax for this machine, or set JAX_PLATFORMS=cpu")
-    kinds = ", ".join(sorted({f"{d.platform} ({d.device_kind})" for d in devices}))
+        found = devices()
+    except PonderTTTError as error:
+        detail, _, remedy = str(error).rpartition("; ")
+        return Finding("devices", "no", detail, remedy)
+    kinds = ", ".join(sorted({f"{device.platform} ({device.device_kind})" for device in found}))
     # Cores that this process may use; macOS cannot say.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if devices[0].platform == "cpu":
-        hint = "enough for the default grid; for more, install jax[cuda13] or jax[tpu]"
-        return Finding("devices", "ok", f"{len(devices)} × {kinds}, {cores} cores", hint)
-    return Finding("devices", "ok", f"{len(devices)} × {kinds}, {cores} cores")
+    remedy = ""
+    if found[0].platform == "cpu":
+        remedy = "enough for the default study; for more, install jax[cuda13] or jax[tpu]"
+    return Finding("devices", "ok", f"{len(found)} × {kinds}, {cores} cores", remedy)
 
 
 def _memory() -> Finding:

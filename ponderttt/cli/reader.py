@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ponderttt.cli.studies import Adapter
 from ponderttt.errors import PonderTTTError, unknown
-from ponderttt.files.atomic import sha256_file
+from ponderttt.files.atomic import check_writable, sha256_file
 from ponderttt.files.commands import rebuild
 from ponderttt.files.folder import Folder
 from ponderttt.files.manifest import check_facts
@@ -139,6 +139,7 @@ def open_model(experiment: Experiment, name: str, notice: Notice) -> Backbone:
     layout, settings = Layout.of(experiment), experiment.models[name]
     folder = layout.model(name)
     if not folder.exists:
+        check_writable(experiment.data_dir, "data_dir")
         notice(f"fetching and converting {name} into {folder} (once)")
         convert(settings, layout.downloads, folder.path)
     return open_configured(settings, folder.path, rebuild(folder.manifest))

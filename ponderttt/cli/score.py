@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 
+from ponderttt.actions import Action
 from ponderttt.cli.reader import Request, open_reader
 from ponderttt.corpus.filters import EXTENSIONS
 from ponderttt.corpus.folders import is_file, read_folder
@@ -113,7 +115,20 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
             reader.seed,
         )
         for step in steps:
-            yield step._replace(stream_id=utf8_name(str(path)))
+            yield named(step, str(path))
+
+
+def named(step: Step, path: str) -> Step:
+    """Return a step under the path of its text, which users know.
+
+    Raises:
+        PonderTTTError: a loss is not finite.
+    """
+    from ponderttt.records.step import check_finite
+
+    step = step._replace(stream_id=utf8_name(path))
+    check_finite(step)
+    return step
 
 
 def name_by_content(ids: Int[np.ndarray, " L"] | Sequence[int]) -> str:
@@ -133,3 +148,28 @@ def language_of(documents: Sequence[Document]) -> str:
         if Path(document.path).suffix.lower() in suffixes
     )
     return known.most_common(1)[0][0] if known else "any"
+
+
+def fields_of(step: Step) -> dict[str, Any]:
+    """Return the fields of a step for JSON, which has no NaN."""
+    left_out = ("nll", "features", "look_ahead")
+    fields = {name: value for name, value in step._asdict().items() if name not in left_out}
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            fields[name] = None
+    return fields | {"action": step.action.name}
+
+
+def why(step: Step, method: str) -> str:
+    """Return the reason for a decision: the signal and what it had to reach; empty for a fixed action."""
+    if step.gate_rank is None or step.gate_cuts is None:
+        return "" if step.gate_score is None else f"  ({method} {step.gate_score:.3f})"
+    signal = "drew" if step.gate_score is None else f"{method} {step.gate_score:.3f}, rank"
+    # An update whose interval is empty could not be taken, or not without missing the budget.
+    starts = [*step.gate_cuts, 1.0]
+    updates = [
+        f"{action.name} from {low:.2f}"
+        for action, low, high in zip(list(Action)[1:], starts, starts[1:], strict=False)
+        if high > low
+    ]
+    return f"  ({signal} {step.gate_rank:.2f}; {', '.join(updates) or 'nothing left to spend'})"

@@ -44,7 +44,7 @@ from ponderttt.loop.stream import advance
 from ponderttt.models.families.family import Shape
 from ponderttt.models.suffix import SuffixWeights
 from ponderttt.names import MethodName
-from ponderttt.records.step import Step, check_finite
+from ponderttt.records.step import Step
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
@@ -143,7 +143,7 @@ class AdaptiveText:
         """Read tokens: one step for each chunk that they fill.
 
         Raises:
-            PonderTTTError: more tokens than ``max_tokens``, or a loss is not finite.
+            PonderTTTError: more tokens than ``max_tokens``.
         """
         if len(self.ids) + len(ids) > self.max_tokens:
             raise PonderTTTError(
@@ -191,7 +191,6 @@ class AdaptiveText:
         self.stream.n_bytes[t] = 0 if tokenizer is None else sum(tokenizer.token_bytes(tokens[1:]))
         with self.backbone.on_devices():
             ((_, taken),) = advance([self._arm], self._states, self._group, t)
-        check_finite(taken)
         self._done += 1
         # The next chunk is read afresh.
         self._cache = None

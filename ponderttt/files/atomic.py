@@ -34,6 +34,26 @@ def disk_is_full(error: Exception) -> bool:
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
+def check_writable(folder: Path | str, key: str) -> None:
+    """Make a folder of the configuration if it is missing, and check that files can be written in it.
+
+    Raises:
+        PonderTTTError: they cannot; the message names the folder, the configuration key and the reason.
+    """
+    path, reason = Path(folder), None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return
+    except FileExistsError:
+        reason = "a link to a folder that is missing" if path.is_symlink() else "a file, not a folder"
+    except OSError as error:
+        if disk_is_full(error):
+            return
+        reason = f"cannot be written ({(error.strerror or str(error)).lower()})"
+    raise PonderTTTError(f"{folder}: {reason}; set {key} to a folder that can be written")
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
     """Provide a temporary path in the folder of ``target`` that becomes ``target`` on success and disappears on failure.

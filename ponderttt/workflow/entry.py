@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ponderttt.errors import PonderTTTError
+from ponderttt.workflow.devices import devices, ignore_variables
 
 #: Seconds between two writes of a job's progress.
 PROGRESS_SECONDS = 1.0
@@ -64,6 +65,8 @@ def job(log: str, threads: int) -> Iterator[Progress]:
             sys.stderr.flush()
             os.dup2(written.fileno(), 1)
             os.dup2(written.fileno(), 2)
+            for line in ignore_variables():
+                print(f"ponderttt: {line}")
             try:
                 yield progress
             except PonderTTTError as error:
@@ -111,9 +114,14 @@ def _limit_threads(threads: int) -> None:
 
 
 def compilation_cache(folder: Path | str) -> None:
-    """Let jax keep compiled programs in ``folder``, shared by all jobs on this machine."""
+    """Let JAX keep compiled programs in ``folder``, shared by all jobs on this machine.
+
+    Raises:
+        PonderTTTError: JAX finds no device.
+    """
     import jax
 
+    devices()
     jax.config.update("jax_compilation_cache_dir", str(Path(folder).resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ponderttt.corpus.hub.rows import AGREEMENT
 from ponderttt.errors import PonderTTTError
+from ponderttt.files.atomic import check_writable
 from ponderttt.files.commands import DEFAULT_CONFIG, program, study_options, workflow_command
 from ponderttt.settings.experiment import Experiment, load
 from ponderttt.workflow.layout import figure_names
@@ -17,8 +18,15 @@ from ponderttt.workflow.progress import in_words
 
 
 def make(config_path: str) -> int:
-    """Run the study of a configuration file; returns the status for the shell."""
+    """Run the study of a configuration file and return the status for the shell.
+
+    Raises:
+        PonderTTTError: the configuration is missing or bad, or Snakemake's own cache cannot be written.
+    """
+    from snakemake.common import get_appdirs
+
     experiment = load(config_path)
+    check_writable(get_appdirs().user_cache_dir, "XDG_CACHE_HOME")
     _remind_of_terms(experiment)
     results = Path(experiment.results_dir)
     command = [sys.executable, "-m", "snakemake"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ponderttt.errors import PonderTTTError
+from ponderttt.files.atomic import check_writable
 from ponderttt.workflow.progress import show
 
 _held: list[TextIO] = []
@@ -19,9 +20,7 @@ def hold(results: Path | str) -> None:
     Raises:
         PonderTTTError: another run of the workflow has it.
     """
-    path = Path(results) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("w", encoding="utf-8")
+    handle = (Path(results) / ".lock").open("w", encoding="utf-8")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -32,9 +31,16 @@ def hold(results: Path | str) -> None:
     _held.append(handle)
 
 
-def start(workflow: Any, results: Path | str) -> None:
-    """Begin a run: called by the Snakefile before the first job."""
+def start(workflow: Any, data: str, results: str) -> None:
+    """Begin a run; the Snakefile calls it before the first job.
+
+    Data that are all there may be in a folder that cannot be written.
+    """
+    written = [str(file) for job in workflow.dag.needrun_jobs() for file in job.output]
     try:
+        if any(file.startswith(f"{data}/") for file in written):
+            check_writable(data, "data_dir")
+        check_writable(results, "results_dir")
         hold(results)
     except PonderTTTError as error:
         print(f"ponderttt: {error}", file=sys.stderr)

@@ -104,6 +104,7 @@ def test_a_broken_accelerator_is_reported_not_raised(monkeypatch):
     def broken() -> None:
         raise RuntimeError("Unable to initialize backend 'tpu':\n  no such device")
 
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setattr(jax, "devices", broken)
     finding = doctor._devices()
     assert finding.verdict == "no"
