@@ -1,12 +1,15 @@
-# Records.  Methods of one trained module run side by side in one job, since they share the vocabulary projection.
+# Records.  Methods on one adapter run side by side in one job, since they share the vocabulary projection.
 
 
 rule plain:
     input:
+        stale("plain", LAYOUT.run(fast_weights="none", seed=0)),
         model=LAYOUT.model().manifest,
         chunks=LAYOUT.chunks().manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
-            wildcards.model, wildcards.corpus, context_of(wildcards.method)
+            wildcards.model,
+            wildcards.corpus,
+            MethodName.parse(wildcards.method).context,
         ).manifest,
     output:
         records=LAYOUT.run(fast_weights="none", seed=0).file("records.parquet"),
@@ -17,27 +20,25 @@ rule plain:
         f"{RESULTS}/benchmarks/plain/{{corpus}}/{{model}}/{{method}}.tsv"
     wildcard_constraints:
         method=r"plain|context_[1-9]\d*",
-    threads: all_cores
+    threads: cores("plain")
     resources:
-        mem_mb=lambda wildcards: 2000 + state_mb(wildcards.corpus),
-        runtime=lambda wildcards: minutes(chunk_count(wildcards.corpus) * 0.1),
-        gpu=accelerator("gpu"),
-        tpu=accelerator("tpu"),
+        **resources("plain"),
     params:
-        code=code("arms"),
-        model=lambda wildcards: CONFIG["models"][wildcards.model],
-        context=lambda wildcards: context_of(wildcards.method),
+        **params("plain"),
     script:
-        "../workflow_scripts/arms.py"
+        "../workflow_scripts/stage.py"
 
 
-# The signals of training streams, from which rules learn what is high and what is low.
+# The signals of training streams, which rules rank by.
 rule calibrate:
     input:
+        stale("arms", LAYOUT.calibration(), of="calibrate"),
         model=LAYOUT.model().manifest,
         chunks=LAYOUT.chunks(corpus=GRID.train_corpus).manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
-            wildcards.model, GRID.train_corpus, context_under(wildcards.fast_weights)
+            wildcards.model,
+            GRID.train_corpus,
+            FastWeightsName.parse(wildcards.fast_weights).context,
         ).manifest,
         training=LAYOUT.training().manifest,
         weights=LAYOUT.training().file("slow_weights.safetensors"),
@@ -49,29 +50,29 @@ rule calibrate:
     benchmark:
         f"{RESULTS}/benchmarks/calibrate/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
     priority: 1
-    threads: all_cores
+    threads: cores("calibrate")
     resources:
-        mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
-        runtime=lambda wildcards: minutes(chunk_count(GRID.train_corpus)),
-        gpu=accelerator("gpu"),
-        tpu=accelerator("tpu"),
+        **resources("calibrate", corpus=GRID.train_corpus),
     params:
-        code=code("arms"),
-        corpus=GRID.train_corpus,
-        model=lambda wildcards: CONFIG["models"][wildcards.model],
-        settings=lambda wildcards: settings_of(wildcards.fast_weights),
-        checkpoints=LAYOUT.checkpoints,
+        **params("arms", of="calibrate"),
     script:
-        "../workflow_scripts/arms.py"
+        "../workflow_scripts/stage.py"
 
 
-# One rule for each name, since a rule's outputs cannot depend on its wildcards and not every method fits every kind.
-for control, fast_weights in ARM_RULES:
+# One rule for each name: a rule's outputs cannot depend on its wildcards, and not every method fits every kind.
+for control, fast_weights in NEEDS.arm_rules():
+    stage = "controls" if control else "arms"
+    runs = [
+        LAYOUT.run(fast_weights=fast_weights, method=method)
+        for method in methods_on(GRID, fast_weights, control)
+    ]
+    signals = NEEDS.calibration(fast_weights, control)
 
     rule:
         name:
-            f"{'controls' if control else 'arms'}_{re.sub('[-+]', '_', str(fast_weights))}"
+            rule_name(stage, fast_weights)
         input:
+            stale("arms", runs, fast_weights=str(fast_weights)),
             model=LAYOUT.model().manifest,
             chunks=LAYOUT.chunks().manifest,
             hidden=LAYOUT.hidden(context=fast_weights.context).manifest,
@@ -79,48 +80,25 @@ for control, fast_weights in ARM_RULES:
             weights=LAYOUT.training(fast_weights=fast_weights).file(
                 "slow_weights.safetensors"
             ),
-            calibration=[
-                folder.manifest for folder in calibration_for(fast_weights, control)
-            ],
-            signals=[
-                folder.file("records.parquet")
-                for folder in calibration_for(fast_weights, control)
-            ],
+            calibration=manifests(signals),
+            signals=[folder.file("records.parquet") for folder in signals],
             policies=[
                 LAYOUT.policy(fast_weights=fast_weights, policy=policy).manifest
                 for policy in policies_on(GRID, fast_weights, control)
             ],
         output:
-            records=[
-                LAYOUT.run(fast_weights=fast_weights, method=method).file(
-                    "records.parquet"
-                )
-                for method in methods_on(GRID, fast_weights, control)
-            ],
-            manifests=[
-                LAYOUT.run(fast_weights=fast_weights, method=method).manifest
-                for method in methods_on(GRID, fast_weights, control)
-            ],
+            records=[folder.file("records.parquet") for folder in runs],
+            manifests=manifests(runs),
         log:
             f"{RESULTS}/logs/arms/{{corpus}}/{{model}}/{fast_weights}/seed-{{seed}}.log",
         benchmark:
             f"{RESULTS}/benchmarks/arms/{{corpus}}/{{model}}/{fast_weights}/seed-{{seed}}.tsv"
         wildcard_constraints:
             corpus=one_of(GRID.control_corpora if control else GRID.eval_corpora),
-        threads: all_cores
+        threads: cores(stage, fast_weights.kind)
         resources:
-            mem_mb=lambda wildcards: 4000 + state_mb(wildcards.corpus),
-            runtime=lambda wildcards: minutes(chunk_count(wildcards.corpus) * 15),
-            gpu=accelerator("gpu"),
-            tpu=accelerator("tpu"),
+            **resources(stage, fast_weights.kind),
         params:
-            code=code("arms"),
-            fast_weights=str(fast_weights),
-            model=lambda wildcards: CONFIG["models"][wildcards.model],
-            settings=settings_of(str(fast_weights)),
-            budget=GRID.budget,
-            budget_unit=GRID.budget_unit,
-            rules=CONFIG["rules"],
-            checkpoints=LAYOUT.checkpoints,
+            **params("arms", fast_weights=str(fast_weights)),
         script:
-            "../workflow_scripts/arms.py"
+            "../workflow_scripts/stage.py"

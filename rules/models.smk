@@ -2,20 +2,18 @@
 
 
 rule model:
+    input:
+        stale("model", LAYOUT.model()),
     output:
-        LAYOUT.model().manifest,
+        manifest=LAYOUT.model().manifest,
     log:
         f"{DATA}/logs/model/{{model}}.log",
     benchmark:
         f"{DATA}/benchmarks/model/{{model}}.tsv"
-    threads: 1
+    threads: cores("model")
     resources:
-        mem_mb=lambda wildcards: 4000,
-        runtime=lambda wildcards: minutes(300),
+        **resources("model"),
     params:
-        code=code("model"),
-        source=lambda wildcards: CONFIG["models"][wildcards.model]["source"],
-        family=lambda wildcards: CONFIG["models"][wildcards.model]["family"],
-        downloads=LAYOUT.downloads,
+        **params("model"),
     script:
-        "../workflow_scripts/model.py"
+        "../workflow_scripts/stage.py"

@@ -1,28 +1,18 @@
-# What readers look at: the table, its guide, the figures, the effective configuration.
+# Results for readers: the table, its guide, the figures, the effective configuration.
 
-RUN_MANIFESTS = [run.folder(LAYOUT).manifest for run in RUNS]
-RUN_RECORDS = [run.folder(LAYOUT).file("records.parquet") for run in RUNS]
-TRAINING_LOGS = [
-    LAYOUT.training(model, kind, seed).file("log.jsonl")
-    for model in GRID.models
-    for kind in GRID.fast_weights
-    for seed in GRID.seeds
-]
-
-POLICY_LOGS = [
-    LAYOUT.policy(model, fast_weights, policy, seed).file("log.jsonl")
-    for model in GRID.models
-    for fast_weights in GRID.all_fast_weights
-    for policy in policies_on(GRID, fast_weights, control=False)
-    if policy.base == "ppo"
-    for seed in GRID.seeds
-]
+RUNS = [run.folder(LAYOUT) for run in NEEDS.runs()]
+RECORDS = [folder.file("records.parquet") for folder in RUNS]
+FIGURES = {
+    name: [f"{RESULTS}/figures/{name}.svg", f"{RESULTS}/figures/{name}.pdf"]
+    for name in figure_names(GRID.methods)
+}
 
 
 rule table:
     input:
-        manifests=RUN_MANIFESTS,
-        records=RUN_RECORDS,
+        stale("table", Folder(RESULTS)),
+        manifests=manifests(RUNS),
+        records=RECORDS,
         models=[LAYOUT.model(model).manifest for model in GRID.models],
     output:
         table=report(
@@ -51,22 +41,16 @@ rule table:
         f"{RESULTS}/logs/table.log",
     benchmark:
         f"{RESULTS}/benchmarks/table.tsv"
-    threads: 1
+    threads: cores("table")
     resources:
-        mem_mb=2000,
-        runtime=minutes(60),
+        **resources("table"),
     params:
-        code=code("table"),
-        records_code=digests.records_code(),
-        statistics=CONFIG["statistics"],
-        control_corpora={
-            name: EXPERIMENT.corpora[name].kind for name in GRID.control_corpora
-        },
+        **params("table"),
     script:
-        "../workflow_scripts/table.py"
+        "../workflow_scripts/stage.py"
 
 
-# What every corpus kept, and what it dropped for which reason.
+# The files that every corpus kept and dropped.
 rule drops:
     input:
         shards=[
@@ -74,21 +58,20 @@ rule drops:
             for corpus in (GRID.train_corpus, *GRID.eval_corpora)
         ],
     output:
-        report(
+        drops=report(
             f"{RESULTS}/drops.csv", caption="../report/drops_csv.rst", category="Data"
         ),
     log:
         f"{RESULTS}/logs/drops.log",
     benchmark:
         f"{RESULTS}/benchmarks/drops.tsv"
-    threads: 1
+    threads: cores("drops")
     resources:
-        mem_mb=1000,
-        runtime=minutes(60),
+        **resources("drops"),
     params:
-        code=code("drops"),
+        **params("drops"),
     script:
-        "../workflow_scripts/drops.py"
+        "../workflow_scripts/stage.py"
 
 
 rule figures:
@@ -98,10 +81,10 @@ rule figures:
         frontier=f"{RESULTS}/frontier.csv",
         signals=f"{RESULTS}/signals.csv",
         manifest=f"{RESULTS}/manifest.json",
-        manifests=RUN_MANIFESTS,
-        records=RUN_RECORDS,
-        logs=TRAINING_LOGS,
-        policies=POLICY_LOGS,
+        manifests=manifests(RUNS),
+        records=RECORDS,
+        logs=NEEDS.training_logs(),
+        policies=NEEDS.policy_logs(),
     output:
         **{
             name: [
@@ -114,26 +97,23 @@ rule figures:
         f"{RESULTS}/logs/figures.log",
     benchmark:
         f"{RESULTS}/benchmarks/figures.tsv"
-    threads: 1
+    threads: cores("figures")
     resources:
-        mem_mb=2000,
-        runtime=minutes(60),
+        **resources("figures"),
     params:
-        code=code("figures"),
-        names=list(FIGURES),
-        records_code=digests.records_code(),
-        statistics=CONFIG["statistics"],
+        **params("figures"),
     script:
-        "../workflow_scripts/figures.py"
+        "../workflow_scripts/stage.py"
 
 
 rule effective_config:
     output:
-        f"{RESULTS}/config.yaml",
+        config=f"{RESULTS}/config.yaml",
     log:
         f"{RESULTS}/logs/effective_config.log",
+    resources:
+        **resources("effective_config"),
     params:
-        code=code("effective"),
-        config=CONFIG,
+        **params("effective"),
     script:
-        "../workflow_scripts/effective.py"
+        "../workflow_scripts/stage.py"

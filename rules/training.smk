@@ -1,12 +1,15 @@
-# Slow weights: one training for each model, kind of fast weights and seed; checkpointed outside of the outputs.
+# Slow weights and learned policies, from training streams alone; their checkpoints are in no rule's outputs.
 
 
 rule train:
     input:
+        stale("train", LAYOUT.training()),
         model=LAYOUT.model().manifest,
         chunks=LAYOUT.chunks(corpus=GRID.train_corpus).manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
-            wildcards.model, GRID.train_corpus, context_under(wildcards.fast_weights)
+            wildcards.model,
+            GRID.train_corpus,
+            FastWeightsName.parse(wildcards.fast_weights).context,
         ).manifest,
     output:
         manifest=LAYOUT.training().manifest,
@@ -16,46 +19,47 @@ rule train:
         f"{RESULTS}/logs/train/{{model}}/{{fast_weights}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{model}}/{{fast_weights}}/seed-{{seed}}.tsv"
-    # All modules come before policies, so that these find others to go side by side with.
+    # All adapters come before policies, so that two policies can run at a time.
     priority: 2
-    threads: all_cores
+    threads: cores("train")
     resources:
-        mem_mb=lambda wildcards: 4000 + state_mb(GRID.train_corpus),
-        runtime=lambda wildcards: minutes(
-            chunk_count(GRID.train_corpus) * EXPERIMENT.training.epochs * 2
+        **resources(
+            "train",
+            corpus=GRID.train_corpus,
+            repeats=lambda wildcards: EXPERIMENT.training.epochs,
         ),
-        gpu=accelerator("gpu"),
-        tpu=accelerator("tpu"),
     params:
-        code=code("train"),
-        model=lambda wildcards: CONFIG["models"][wildcards.model],
-        settings=lambda wildcards: settings_of(wildcards.fast_weights),
-        training=CONFIG["training"],
-        checkpoints=LAYOUT.checkpoints,
+        **params("train"),
     script:
-        "../workflow_scripts/train.py"
+        "../workflow_scripts/stage.py"
 
 
-# A learned policy of one trained module and seed, from training streams alone.
+# A learned policy of one adapter and seed.
 rule policy:
     input:
+        stale("policy", LAYOUT.policy()),
         model=LAYOUT.model().manifest,
         chunks=LAYOUT.chunks(corpus=GRID.train_corpus).manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
-            wildcards.model, GRID.train_corpus, context_under(wildcards.fast_weights)
+            wildcards.model,
+            GRID.train_corpus,
+            FastWeightsName.parse(wildcards.fast_weights).context,
         ).manifest,
         training=LAYOUT.training().manifest,
         weights=LAYOUT.training().file("slow_weights.safetensors"),
-        calibration=lambda wildcards: (
-            [
-                LAYOUT.calibration(
-                    wildcards.model, wildcards.fast_weights, wildcards.seed
-                ).manifest
-            ]
-            if needs_calibration(wildcards.policy)
-            else []
+        calibration=lambda wildcards: manifests(
+            NEEDS.calibration_of_policy(
+                wildcards.model,
+                wildcards.fast_weights,
+                wildcards.policy,
+                wildcards.seed,
+            )
         ),
-        taken_from=lambda wildcards: policy_taken(wildcards),
+        taken_from=lambda wildcards: manifests(
+            NEEDS.policy_taken(
+                wildcards.fast_weights, wildcards.policy, wildcards.seed
+            )
+        ),
     output:
         manifest=LAYOUT.policy().manifest,
         policy=LAYOUT.policy().file("policy.safetensors"),
@@ -66,26 +70,14 @@ rule policy:
         f"{RESULTS}/benchmarks/policy/{{model}}/{{fast_weights}}/{{policy}}/seed-{{seed}}.tsv"
     wildcard_constraints:
         policy=r"[a-z_]+(-\w+)?(@[\d.]+)?",
-    threads: half_the_cores
+    threads: cores("policy")
     resources:
-        mem_mb=lambda wildcards: (
-            3000
-            + int(1000 * learned_settings(wildcards.policy)["logits_gb"])
-            + state_mb(GRID.train_corpus)
+        **resources(
+            "policy",
+            corpus=GRID.train_corpus,
+            logits_gb=lambda wildcards: NEEDS.logits_gb(wildcards.policy),
         ),
-        runtime=lambda wildcards: minutes(chunk_count(GRID.train_corpus) * 20),
-        gpu=accelerator("gpu"),
-        tpu=accelerator("tpu"),
     params:
-        code=code("policy"),
-        model=lambda wildcards: CONFIG["models"][wildcards.model],
-        settings=lambda wildcards: settings_of(wildcards.fast_weights),
-        budget=GRID.budget,
-        budget_unit=GRID.budget_unit,
-        rules=lambda wildcards: (
-            CONFIG["rules"] if wildcards.policy.startswith("ppo") else {}
-        ),
-        learned=lambda wildcards: learned_settings(wildcards.policy),
-        checkpoints=LAYOUT.checkpoints,
+        **params("policy"),
     script:
-        "../workflow_scripts/policy.py"
+        "../workflow_scripts/stage.py"

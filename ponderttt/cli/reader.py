@@ -90,7 +90,6 @@ def open_reader(request: Request, notice: Notice) -> Reader:
     from ponderttt.frozen.model import check_context
     from ponderttt.models.suffix import suffix_weights
     from ponderttt.workflow.entry import compilation_cache
-    from ponderttt.workflow.inputs import CACHE_FOLDER
     from ponderttt.workflow.stages.arms import calibration_of
 
     experiment, name = request.experiment, request.fast_weights
@@ -103,7 +102,7 @@ def open_reader(request: Request, notice: Notice) -> Reader:
     adapter = None if name is None else Adapter(Layout.of(experiment), request.model_name, name, request.seed)
     if adapter is not None and method.is_calibrated:
         adapter.check_calibration(method)
-    compilation_cache(Path(experiment.data_dir) / CACHE_FOLDER)
+    compilation_cache(Layout.of(experiment).programs)
     backbone = open_model(experiment, request.model_name, notice)
     check_context(backbone.config, experiment.chunk_size, request.context_chunks)
     module = None

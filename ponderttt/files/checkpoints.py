@@ -7,7 +7,6 @@ beginning.  A lock keeps a second job out of the folder.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any, TextIO
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.atomic import digest, disk_is_full
+from ponderttt.files.locks import lock
 
 
 @contextlib.contextmanager
@@ -49,15 +49,8 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         import orbax.checkpoint as ocp
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w", encoding="utf-8")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise PonderTTTError(
-                f"{self.folder}: another job is writing this result; wait for it to end, or stop it, and run again"
-            ) from None
+        message = f"{self.folder}: another job is writing this result; wait for it to end, or stop it, and run again"
+        self._lock = lock(self.folder / "lock", message)
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self.folder / "steps", options=options)
         return self

@@ -1,40 +1,29 @@
-"""Which code each stage of the workflow runs: the entry modules whose digest its rules carry as a parameter."""
+"""The code that each stage runs; its digest is a parameter of the stage's rules."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
 from pathlib import Path
 
 from ponderttt.files.atomic import digest
 from ponderttt.files.code import stage_digest
 
-#: Stage → modules that its jobs call; everything that these import belongs to the stage too.
-ENTRY_MODULES: dict[str, tuple[str, ...]] = {
-    "model": ("ponderttt.workflow.stages.model",),
-    "shards": ("ponderttt.workflow.stages.shards",),
-    "select": ("ponderttt.workflow.stages.select",),
-    "contents": ("ponderttt.workflow.stages.contents",),
-    "merge": ("ponderttt.workflow.stages.merge",),
-    "chunks": ("ponderttt.workflow.stages.chunks",),
-    "control_chunks": ("ponderttt.workflow.stages.control_chunks",),
-    "hidden": ("ponderttt.workflow.stages.hidden",),
-    "train": ("ponderttt.workflow.stages.train",),
-    "policy": ("ponderttt.workflow.stages.policy",),
-    "arms": ("ponderttt.workflow.stages.arms",),
-    "table": ("ponderttt.workflow.stages.table",),
-    "drops": ("ponderttt.corpus.drops",),
-    "figures": ("ponderttt.workflow.stages.figures",),
-    "effective": ("ponderttt.workflow.stages.effective",),
-}
+#: Stages that write records.  They share one digest, which the table demands of every record.
+RECORD_STAGES = ("arms", "plain")
+
+
+def entry_modules(stage: str) -> tuple[str, ...]:
+    """Return the modules that a job of a stage calls by name; the stage also depends on everything that they import."""
+    stages = RECORD_STAGES if stage in RECORD_STAGES else (stage,)
+    return ("ponderttt.workflow.run", *(f"ponderttt.workflow.stages.{name}" for name in stages))
 
 
 def records_code() -> str:
-    """The digest that every manifest of records carries, and that the table demands of them."""
-    return stage_digest(*ENTRY_MODULES["arms"])
+    """Return the digest of the code that writes records."""
+    return stage_digest(*entry_modules(RECORD_STAGES[0]))
 
 
 def stage_code(stage: str, script: Path) -> str:
-    """The digest of a rule's code: its stage and its script; comments do not count."""
+    """Return the digest of a stage's modules and of the script that calls it; comments do not count."""
     tree = ast.dump(ast.parse(script.read_text(encoding="utf-8")))
-    return digest([stage_digest(*ENTRY_MODULES[stage]), hashlib.sha256(tree.encode()).hexdigest()])
+    return digest([stage_digest(*entry_modules(stage)), tree])

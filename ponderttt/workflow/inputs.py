@@ -1,23 +1,24 @@
-"""What training and arms read: streams of the frozen pass, the vocabulary projection, and digests of both."""
+"""Inputs of training and arms: streams of the frozen pass, and the vocabulary projection."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.files.atomic import digest
+from ponderttt.errors import PonderTTTError
 from ponderttt.files.commands import rebuild
-from ponderttt.files.manifest import MANIFEST, read_manifest
-from ponderttt.frozen.frozen_pass import open_frozen_pass
+from ponderttt.files.manifest import read_manifest
+from ponderttt.frozen.frozen_pass import KIND, open_frozen_pass
 from ponderttt.frozen.model import FrozenModel
 from ponderttt.models.weights import open_configured, open_unembedding, precision_of
+from ponderttt.names import FastWeightsName
+from ponderttt.settings.fast_weights import FastWeightsConfig
+from ponderttt.settings.mapping import settings
 from ponderttt.settings.model import ModelConfig
+from ponderttt.workflow.jobs import FrozenFolders
 
 if TYPE_CHECKING:
     from ponderttt.fast_weights.base import Readout
@@ -25,44 +26,49 @@ if TYPE_CHECKING:
     from ponderttt.models.families.family import Shape
     from ponderttt.models.suffix import SuffixWeights
 
-#: Compiled programs, shared by all jobs; inside the data folder.
-CACHE_FOLDER = ".jax_cache"
-#: Kind of the manifest of a training, and the file that arms read.  Not in the training's own module, which would make
-#: its code a part of every record's.
+#: Kind of the manifest of a training, and the file that arms read.  They are not in the stage ``train``: importing it
+#: would make its code a part of the code of every record.
 TRAINING, SLOW_WEIGHTS = "training", "slow_weights.safetensors"
 
 
-def inputs_digest(*folders: Path | str) -> dict[str, str]:
-    """Folder → one digest of the files that its manifest lists."""
-    found = {}
-    for folder in folders:
-        path = Path(folder) / MANIFEST
-        try:
-            found[str(folder)] = digest(json.loads(path.read_text(encoding="utf-8"))["files"])
-        except (OSError, ValueError, KeyError):
-            raise CorruptFileError(
-                f"{path}: missing or not a manifest. Rebuild it: {rebuild(path)}"
-            ) from None
-    return found
+@settings
+class ModuleSettings:
+    """An adapter on a backbone.
+
+    Attributes:
+        model: dtype and split of the backbone.
+        fast_weights: name in the grid, such as ``memory+context_1``.
+        config: settings of its kind; all other kinds are at their defaults.
+        seed: seed of its training, and of random decisions.
+    """
+
+    model: ModelConfig
+    fast_weights: str
+    config: FastWeightsConfig
+    seed: int
+
+    @property
+    def kind(self) -> str:
+        """The kind, without variant and context."""
+        return FastWeightsName.parse(self.fast_weights).kind
 
 
 @dataclass(frozen=True)
 class FrozenInputs:
-    """A corpus as the frozen pass left it, with the projection that scores it."""
+    """A corpus after the frozen pass, with the projection that scores it."""
 
     streams: list[FrozenChunks]
     language: str
-    #: [V, D], as the model keeps it.
+    #: [V, D], in the precision of the model.
     unembedding: Any
     model_digest: str
-    inputs: dict[str, str]
-    #: Of modules that read from the split layer: the shape of the backbone and the frozen blocks after it.
+    #: Shape of the backbone and its frozen blocks after the split layer, for modules that read from there.
     shape: Shape | None = None
     suffix: SuffixWeights | None = None
 
     @property
     def readout(self) -> Readout:
-        """The frozen matrices that a chunk is read with."""
+        """The frozen matrices that score a chunk."""
         from ponderttt.fast_weights.base import Readout
 
         return Readout(self.unembedding, suffix=self.suffix)
@@ -74,56 +80,49 @@ class FrozenInputs:
         return width
 
 
-def open_inputs(
-    model: ModelConfig,
-    model_dir: Path | str,
-    chunks_dir: Path | str,
-    hidden_dir: Path | str,
-    kind: str | None = None,
-) -> FrozenInputs:
-    """Read and verify what the frozen pass left; hidden states that were not kept are computed again.
+def open_inputs(model: ModelConfig, folders: FrozenFolders, kind: str | None = None) -> FrozenInputs:
+    """Read and verify a frozen pass; recompute hidden states that were not cached.
 
-    ``kind`` is the kind of fast weights that will read them: states at the split layer are given to ``suffix`` alone.
+    Args:
+        model: dtype and split of the backbone.
+        folders: the backbone, the corpus in chunks and its frozen pass.
+        kind: kind of the fast weights that read it; only ``suffix`` gets states at the split layer.
 
     Raises:
         CorruptFileError: a file differs from its manifest; the message names the command that rebuilds it.
     """
     from ponderttt.corpus.chunks import read_chunks
 
-    again = {folder: rebuild(Path(folder) / MANIFEST) for folder in (model_dir, chunks_dir, hidden_dir)}
-    chunks = read_chunks(chunks_dir, again[chunks_dir])
-    manifest_facts = _facts(hidden_dir, again[hidden_dir])
+    again, model_again = rebuild(folders.hidden.manifest), rebuild(folders.model.manifest)
+    chunks = read_chunks(folders.chunks, rebuild(folders.chunks.manifest))
     recompute, precision = None, precision_of(model)
-    if not manifest_facts["keep_hidden"]:
-        recompute = FrozenModel(open_configured(model, model_dir, again[model_dir]))
-    streams, facts = open_frozen_pass(hidden_dir, chunks, again[hidden_dir], recompute)
+    if not read_manifest(folders.hidden, KIND, again, verify=False)["facts"]["keep_hidden"]:
+        recompute = FrozenModel(open_configured(model, folders.model, model_again))
+    streams, facts = open_frozen_pass(folders.hidden, chunks, again, recompute)
     shape, suffix = None, None
     if kind == "suffix":
         from ponderttt.models.decoder import default_split
         from ponderttt.models.suffix import open_suffix
 
-        layers = read_manifest(model_dir, "model", again[model_dir], verify=False)["facts"]["config"][
-            "layers"
-        ]
-        split = default_split(layers) if model.split_layer is None else model.split_layer
-        shape, suffix = open_suffix(model_dir, split, again[model_dir], precision)
+        config = read_manifest(folders.model, "model", model_again, verify=False)["facts"]["config"]
+        split = default_split(config["layers"]) if model.split_layer is None else model.split_layer
+        shape, suffix = open_suffix(folders.model, split, model_again, precision)
     else:
         streams = [stream._replace(split=None) for stream in streams]
     return FrozenInputs(
         streams,
         chunks[0].language,
-        open_unembedding(model_dir, again[model_dir], precision).matrix,
+        open_unembedding(folders.model, model_again, precision).matrix,
         facts["model_digest"],
-        inputs_digest(model_dir, chunks_dir, hidden_dir),
         shape,
         suffix,
     )
 
 
 def split_validation(streams: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
-    """Training and validation streams: the last ``ceil(share · n)`` in the order of a hash of their ids.
+    """Split into training streams and validation streams: the last ``ceil(share · n)`` by a hash of their ids.
 
-    The order depends on names alone, so that adding a stream moves few others.
+    The order depends on ids alone, so that adding a stream moves few others.
 
     Raises:
         PonderTTTError: one of the two parts would be empty.
@@ -133,13 +132,6 @@ def split_validation(streams: Sequence[Any], share: float) -> tuple[list[Any], l
     if not 0 < count < len(ordered):
         raise PonderTTTError(
             f"training.validation_share {share} of {len(ordered)} training streams leaves {len(ordered) - count} to train "
-            f"on and {count} to validate on; both need one at least, so name more training packages or change the share"
+            f"on and {count} to validate on; both need at least 1: name more training packages or change the share"
         )
     return ordered[:-count], ordered[-count:]
-
-
-def _facts(folder: Path | str, again: str) -> dict[str, Any]:
-    from ponderttt.frozen.frozen_pass import KIND
-
-    facts: dict[str, Any] = read_manifest(folder, KIND, again, verify=False)["facts"]
-    return facts

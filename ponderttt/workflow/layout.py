@@ -32,8 +32,13 @@ class Layout:
         return f"{self.data}/downloads"
 
     @property
+    def programs(self) -> str:
+        """Compiled programs, shared by all jobs."""
+        return f"{self.data}/.jax_cache"
+
+    @property
     def checkpoints(self) -> str:
-        """Of jobs under way; no rule declares it, so Snakemake never deletes it."""
+        """Checkpoints of running jobs; no rule declares the folder, so Snakemake never deletes it."""
         return f"{self.results}/.checkpoints"
 
     def model(self, model: str = "{model}") -> Folder:
@@ -77,7 +82,7 @@ class Layout:
         fast_weights: FastWeightsName | str = "{fast_weights}",
         seed: int | str = "{seed}",
     ) -> Folder:
-        """Records of the trained adapter at 0 updates on the training corpus: what rules know beforehand."""
+        """Records of the trained adapter at 0 updates on the training corpus, which rules rank by."""
         return Folder(f"{self.results}/calibration/{model}/{fast_weights}/seed-{seed}")
 
     def policy(

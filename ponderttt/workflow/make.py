@@ -83,7 +83,7 @@ def _run(command: list[str], quiet: bool = False) -> int:
         output, _ = process.communicate()
     except KeyboardInterrupt:
         process.wait()
-        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
         return 130
     if quiet and process.returncode:
         print(output, file=sys.stderr)

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.fast_weights.build import build, load_slow_weights
 from ponderttt.files.commands import rebuild
+from ponderttt.files.folder import Folder
 from ponderttt.files.manifest import MANIFEST, check_facts, read_manifest
 from ponderttt.loop.running import Budget
-from ponderttt.names import FastWeightsName
-from ponderttt.settings.fast_weights import FastWeightsConfig
-from ponderttt.settings.mapping import as_mapping
+from ponderttt.settings.mapping import as_mapping, settings
 from ponderttt.settings.rules import RulesConfig
-from ponderttt.workflow.inputs import SLOW_WEIGHTS, TRAINING, FrozenInputs
+from ponderttt.workflow.inputs import SLOW_WEIGHTS, TRAINING, FrozenInputs, ModuleSettings
 
 
-@dataclass(frozen=True)
-class ArmSettings:
-    """What the records of a trained module depend on besides its inputs.
+@settings
+class SpendingSettings(ModuleSettings):
+    """An adapter, and what rules and oracles may spend on it.
 
     Attributes:
-        fast_weights: its name in the grid, such as ``memory+context_1``.
-        config: settings of all kinds.
-        seed: of the trained module and of random decisions.
-        budget: of the rules and oracles.
+        budget: mean cost per chunk.
+        budget_unit: what a budget counts.
         rules: settings of the rules.
     """
 
-    fast_weights: FastWeightsName
-    config: FastWeightsConfig
-    seed: int
-    budget: Budget
+    budget: float
+    budget_unit: Literal["nominal", "flops"]
     rules: RulesConfig
 
     @property
-    def kind(self) -> str:
-        """The kind, without context."""
-        return self.fast_weights.kind
+    def spending(self) -> Budget:
+        """The budget with its unit."""
+        return Budget(self.budget, self.budget_unit)
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,8 @@ class OpenModule:
 
     Attributes:
         module: ready to run.
-        settings: of its kind.
-        digest: sha256 of the file of its slow weights.
+        settings: settings of its kind.
+        digest: sha256 of its file of slow weights.
         trained_by: digest of the code that trained it.
     """
 
@@ -59,7 +54,7 @@ class OpenModule:
     trained_by: str
 
 
-def open_module(settings: ArmSettings, inputs: FrozenInputs, training_dir: Path | str) -> OpenModule:
+def open_module(settings: ModuleSettings, inputs: FrozenInputs, training: Folder) -> OpenModule:
     """Read the slow weights.
 
     Raises:
@@ -67,7 +62,7 @@ def open_module(settings: ArmSettings, inputs: FrozenInputs, training_dir: Path 
     """
     fresh = build(settings.kind, inputs.width, settings.config, settings.seed, inputs.shape)
     own = as_mapping(getattr(settings.config, settings.kind))
-    return open_trained(fresh, settings.kind, own, inputs.model_digest, training_dir)
+    return open_trained(fresh, settings.kind, own, inputs.model_digest, training)
 
 
 def open_trained(

@@ -1,40 +1,33 @@
-"""A run of the workflow: it holds the results folder, and shows what it does."""
+"""A run of the workflow: it locks the results folder and shows its progress."""
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from pathlib import Path
 from typing import Any, TextIO
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.atomic import check_writable
+from ponderttt.files.locks import lock
 from ponderttt.workflow.progress import show
 
 _held: list[TextIO] = []
 
 
 def hold(results: Path | str) -> None:
-    """Take the results folder for this process; the lock ends with the process, however it ends.
+    """Lock the results folder for this process, until it ends.
 
     Raises:
         PonderTTTError: another run of the workflow has it.
     """
-    handle = (Path(results) / ".lock").open("w", encoding="utf-8")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise PonderTTTError(
-            f"{results}: another run of the workflow is using this folder; wait for it to end, or set another results_dir"
-        ) from None
-    _held.append(handle)
+    message = f"{results}: another run of the workflow is using this folder; wait for it to end, or set another results_dir"
+    _held.append(lock(Path(results) / ".lock", message))
 
 
 def start(workflow: Any, data: str, results: str) -> None:
-    """Begin a run; the Snakefile calls it before the first job.
+    """Start a run; the Snakefile calls this before the first job.
 
-    Data that are all there may be in a folder that cannot be written.
+    ``data`` may be a folder without write access if no job writes into it.
     """
     written = [str(file) for job in workflow.dag.needrun_jobs() for file in job.output]
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ponderttt.files.code import stage_modules
-from ponderttt.workflow.digests import ENTRY_MODULES
+from ponderttt.workflow.digests import entry_modules
 
 STAGES = {
     "select": {"rows", "tables", "schemas", "selection", "candidates", "buckets"},
@@ -16,7 +16,7 @@ STAGES = {
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_of_a_dataset_depends_on_what_it_computes_with(stage: str) -> None:
-    modules = set(stage_modules(*ENTRY_MODULES[stage]))
+    modules = set(stage_modules(*entry_modules(stage)))
     own = {name.removeprefix("ponderttt.corpus.hub.") for name in modules if ".hub." in name}
     assert STAGES[stage] <= own
     others = set.union(*STAGES.values()) - STAGES[stage]

@@ -131,7 +131,7 @@ def test_spelling_out_a_default_runs_nothing(study: Study) -> None:
             marks=pytest.mark.slow,
         ),
         ("ponderttt/corpus/filters.py", FROM_SHARDS),
-        pytest.param("workflow_scripts/table.py", REPORTING, marks=pytest.mark.slow),
+        pytest.param("ponderttt/workflow/stages/table.py", {"table": 1, "figures": 1}, marks=pytest.mark.slow),
     ],
 )
 def test_edited_code_runs_its_stage_and_what_follows(
@@ -150,5 +150,5 @@ def test_a_comment_runs_nothing(study: Study, edited: Edit) -> None:
         "reporting/numbers/statistics.py",
     ):
         edited.append(f"ponderttt/{module}", "\n# A remark.\n")
-    edited.append("workflow_scripts/hidden.py", "\n# Another.\n")
+    edited.append("workflow_scripts/stage.py", "\n# Another.\n")
     assert study.plan() == {}

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
 from ponderttt.corpus.chunks import build_chunks
 from ponderttt.files.commands import rebuild
-from ponderttt.files.manifest import MANIFEST, read_manifest
+from ponderttt.files.folder import Folder
+from ponderttt.files.manifest import read_manifest
 from ponderttt.models import tokenizer
 from ponderttt.models.safetensors_file import TOKENIZER
 from ponderttt.models.tokenizer import Tokenizer
-from ponderttt.workflow.entry import Progress
+from ponderttt.settings.mapping import settings
+from ponderttt.workflow.jobs import Job
 
 
-def make_chunks(
-    model_dir: Path | str,
-    shards_dir: Path | str,
-    output_dir: Path | str,
-    chunk_size: int,
-    chunks_per_stream: int | None,
-    progress: Progress,
-) -> None:
-    """Write ``data/chunks/{model}/{corpus}/``.
+@settings
+class Settings:
+    """How streams are cut.
 
-    Args:
-        model_dir: the converted model, whose tokenizer is used.
-        shards_dir: the corpus.
-        output_dir: folder of the chunks.
+    Attributes:
         chunk_size: tokens per chunk.
-        chunks_per_stream: keep the first so many of each stream; ``None`` is all.
-        progress: of the job.
+        chunks_per_stream: number of chunks to keep of each stream, from its start; None for all.
     """
-    reader = tokenizer_of(model_dir)
-    build_chunks(shards_dir, reader, chunk_size, output_dir, chunks_per_stream, progress=progress)
+
+    chunk_size: int
+    chunks_per_stream: int | None
 
 
-def tokenizer_of(model_dir: Path | str) -> Tokenizer:
-    """The tokenizer of a converted model."""
-    folder = Path(model_dir)
-    facts = read_manifest(folder, "model", rebuild(folder / MANIFEST), verify=False)["facts"]
-    return tokenizer.load(folder / TOKENIZER, facts["vocab_size"])
+@dataclass(frozen=True)
+class Inputs:
+    """The converted model, whose tokenizer is used, and the corpus."""
+
+    model: Folder
+    shards: Folder
+
+
+def run(settings: Settings, inputs: Inputs, job: Job) -> None:
+    """Write ``data/chunks/{model}/{corpus}/``."""
+    build_chunks(
+        inputs.shards,
+        tokenizer_of(inputs.model),
+        settings.chunk_size,
+        job.folder,
+        settings.chunks_per_stream,
+        progress=job.progress,
+    )
+
+
+def tokenizer_of(model: Folder) -> Tokenizer:
+    """Return the tokenizer of a converted model."""
+    facts = read_manifest(model, "model", rebuild(model.manifest), verify=False)["facts"]
+    return tokenizer.load(model.path / TOKENIZER, facts["vocab_size"])

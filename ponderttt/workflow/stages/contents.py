@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ponderttt.corpus.drops import Drops
@@ -15,12 +16,58 @@ from ponderttt.corpus.hub.kinds import CONTENTS, SELECTED
 from ponderttt.corpus.hub.segments import build_segments
 from ponderttt.files.atomic import digest
 from ponderttt.files.commands import rebuild
+from ponderttt.files.folder import Folder
 from ponderttt.files.manifest import MANIFEST, finished, read_manifest, verify_file, write_manifest
 from ponderttt.settings.corpus import CorpusConfig
+from ponderttt.settings.mapping import as_mapping, settings
+from ponderttt.workflow.access import with_access
 from ponderttt.workflow.entry import Progress
+from ponderttt.workflow.jobs import Job
 
-#: Folder beside those of the buckets: what was fetched for any of them.
+#: Folder beside those of the buckets: contents fetched for any of them.
 FETCHED = "fetched"
+
+
+@settings
+class Settings:
+    """One bucket of a dataset.
+
+    Attributes:
+        name: the corpus' name in the configuration.
+        bucket: number of the bucket.
+        corpus: settings that contents depend on, all others at their defaults.
+        files: sha256 of the benchmarks in ``hub.decontaminate``.
+    """
+
+    name: str
+    bucket: int
+    corpus: CorpusConfig
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The selected files of all parts."""
+
+    parts: tuple[Folder, ...]
+
+
+def run(settings: Settings, inputs: Inputs, job: Job) -> None:
+    """Write ``data/contents/{corpus}/bucket-{bucket}/``."""
+    corpus = settings.corpus
+    assert corpus.hub is not None
+    # If fewer failures are allowed, a bucket asks again for what it misses and keeps the rest.
+    any_failures = replace(corpus.hub, contents=replace(corpus.hub.contents, max_failures=0.0))
+    made_with = as_mapping(replace(settings, corpus=replace(corpus, hub=any_failures)))
+    fetch(
+        with_access(corpus, job.place.access),
+        settings.name,
+        settings.bucket,
+        inputs.parts,
+        job.folder,
+        digest([made_with, job.code]),
+        job.progress,
+    )
 
 
 def fetch(
@@ -32,16 +79,16 @@ def fetch(
     settings: str,
     progress: Progress,
 ) -> None:
-    """Write ``data/contents/{corpus}/bucket-{bucket}/``: the files of a bucket with their contents, and their signatures.
+    """Write the files of a bucket with their contents, and their signatures.
 
     Args:
         corpus: its settings.
-        name: what the configuration calls it.
+        name: its name in the configuration.
         bucket: number of the bucket.
         parts: folders of :func:`ponderttt.workflow.stages.select.select`, of all parts.
-        output_dir: folder of the bucket; what is fetched is kept in ``fetched`` beside it.
-        settings: digest of code and settings that contents depend on; segments of others are made again.
-        progress: of the job, in files.
+        output_dir: folder of the bucket; contents from the server are kept in ``fetched`` beside it.
+        settings: digest of code and settings that contents depend on; segments with another one are rebuilt.
+        progress: called with the number of files done.
     """
     assert corpus.hub is not None
     folders, output = [Path(part) for part in parts], Path(output_dir)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ponderttt.files.folder import Folder
 from ponderttt.reporting.figures.decisions import allocation, calibration
 from ponderttt.reporting.figures.frontier import frontier
 from ponderttt.reporting.figures.pareto import pareto
@@ -15,7 +17,57 @@ from ponderttt.reporting.figures.table_figures import decomposition, seed_dots
 from ponderttt.reporting.figures.training_curves import training_curves
 from ponderttt.reporting.numbers.arms import load_arms
 from ponderttt.reporting.numbers.rows import FRONTIER, SIGNALS, table_manifest
+from ponderttt.settings.mapping import settings
 from ponderttt.settings.statistics import StatisticsConfig
+from ponderttt.workflow.jobs import Job
+
+
+@settings
+class Settings:
+    """Which figures to draw.
+
+    Attributes:
+        names: figures.
+        statistics: bootstrap samples, confidence and seed of the bands along the stream.
+        records_code: stage digest that all records must have.
+    """
+
+    names: tuple[str, ...]
+    statistics: StatisticsConfig
+    records_code: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What figures show.
+
+    Attributes:
+        table: ``paper_table.csv``, with ``frontier.csv`` and ``signals.csv`` in the same folder.
+        seeds: ``seeds.csv``.
+        manifests: every run of the grid.
+        logs: ``log.jsonl`` of every trained adapter.
+        policies: ``log.jsonl`` of every policy that PPO trained.
+    """
+
+    table: Path
+    seeds: Path
+    manifests: tuple[Folder, ...]
+    logs: tuple[Path, ...]
+    policies: tuple[Path, ...]
+
+
+def run(settings: Settings, inputs: Inputs, job: Job) -> None:
+    """Write the files of every figure in the settings."""
+    make_figures(
+        inputs.table,
+        inputs.seeds,
+        inputs.manifests,
+        inputs.logs,
+        inputs.policies,
+        settings.records_code,
+        settings.statistics,
+        {name: job.files[name] for name in settings.names},
+    )
 
 
 def make_figures(
@@ -28,17 +80,17 @@ def make_figures(
     statistics: StatisticsConfig,
     outputs: Mapping[str, Sequence[Path | str]],
 ) -> None:
-    """Draw every figure that is asked for; control corpora are in the table and its guide only.
+    """Draw figures; control corpora are in the table and its guide only.
 
     Args:
-        table: ``paper_table.csv``, beside it ``frontier.csv`` and ``signals.csv``.
+        table: ``paper_table.csv``, with ``frontier.csv`` and ``signals.csv`` in the same folder.
         seeds: ``seeds.csv``.
-        run_folders: every arm and seed of the grid.
+        run_folders: every run of the grid.
         training_logs: ``log.jsonl`` of every trained adapter.
         policy_logs: ``log.jsonl`` of every policy that PPO trained.
-        records_code: the stage digest that all records must carry.
-        statistics: of the bands along the stream.
-        outputs: figure → its files, one for each format.
+        records_code: stage digest that all records must have.
+        statistics: bootstrap samples, confidence and seed of the bands along the stream.
+        outputs: figure → its files, one per format.
     """
     facts = table_manifest(table)["facts"]
     arms, _, _ = load_arms(

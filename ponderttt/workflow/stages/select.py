@@ -1,8 +1,9 @@
-"""Stage ``select``: the files of one part of a dataset that are wanted."""
+"""Stage ``select``: the files of one part of a dataset that a corpus keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ponderttt.corpus.drops import Drops
@@ -14,18 +15,49 @@ from ponderttt.corpus.hub.selection import Selection
 from ponderttt.files.manifest import write_manifest
 from ponderttt.files.staging import staged_folder
 from ponderttt.settings.corpus import CorpusConfig
+from ponderttt.settings.mapping import settings
+from ponderttt.workflow.access import with_access
 from ponderttt.workflow.entry import Progress
+from ponderttt.workflow.jobs import Job
+
+
+@settings
+class Settings:
+    """One part of a dataset.
+
+    Attributes:
+        name: the corpus' name in the configuration.
+        part: number of the part.
+        corpus: settings that a selection depends on, all others at their defaults.
+        files: sha256 of the opt-out list.
+    """
+
+    name: str
+    part: int
+    corpus: CorpusConfig
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Nothing of this study."""
+
+
+def run(settings: Settings, inputs: Inputs, job: Job) -> None:
+    """Write ``data/selected/{corpus}/part-{part}/``."""
+    corpus = with_access(settings.corpus, job.place.access)
+    select(corpus, settings.name, settings.part, job.folder, job.progress)
 
 
 def select(corpus: CorpusConfig, name: str, part: int, output_dir: Path | str, progress: Progress) -> None:
-    """Write ``data/selected/{corpus}/part-{part}/``: the files of one part of a dataset that are wanted, by bucket.
+    """Write the files of one part of a dataset that the corpus keeps, by bucket.
 
     Args:
         corpus: its settings.
-        name: what the configuration calls it.
+        name: its name in the configuration.
         part: number of the part.
-        output_dir: its folder.
-        progress: of the job, in rows; nobody knows how many there are.
+        output_dir: folder of the part.
+        progress: called with the number of rows so far; the total is unknown, so it is 0.
     """
     assert corpus.hub is not None
     check_terms(corpus, name)

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 from ponderttt.corpus.drops import drop_rows, format_drop_report
 from ponderttt.corpus.shards import build_shards
+from ponderttt.files.folder import Folder
 from ponderttt.settings.corpus import CorpusConfig
-from ponderttt.workflow.entry import Progress
+from ponderttt.settings.mapping import settings
+from ponderttt.workflow.jobs import Job
 
 
-def make_shards(
-    config: CorpusConfig,
-    name: str,
-    downloads: Path | str,
-    output_dir: Path | str,
-    train_shards: Path | str | None,
-    progress: Progress,
-) -> None:
-    """Write ``data/shards/{corpus}/`` and print what was dropped and why.
+@settings
+class Settings:
+    """A corpus of packages or files.
 
-    Args:
-        config: the corpus.
-        name: what the configuration calls it.
-        downloads: folder of archives.
-        output_dir: folder of the shards.
-        train_shards: shards whose files must not be in this corpus; ``None`` for the training corpus itself.
-        progress: of the job.
+    Attributes:
+        name: its name in the configuration.
+        corpus: its settings.
+        packages: its rows of the list of packages, so that an edited row rebuilds the corpus.
     """
-    facts = build_shards(config, name, downloads, output_dir, train_shards, progress)
-    print(format_drop_report(drop_rows(name, facts)))
+
+    name: str
+    corpus: CorpusConfig
+    packages: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Shards whose files must not be in this corpus; None for the training corpus itself."""
+
+    train: Folder | None
+
+
+def run(settings: Settings, inputs: Inputs, job: Job) -> None:
+    """Write ``data/shards/{corpus}/`` and print what was dropped and why."""
+    facts = build_shards(
+        settings.corpus, settings.name, job.place.downloads, job.folder, inputs.train, job.progress
+    )
+    print(format_drop_report(drop_rows(settings.name, facts)))

@@ -1,54 +1,60 @@
-"""Stage ``table``: the table and its seeds, and the guide that says how to read them."""
+"""Stage ``table``: the table, the values of its seeds, and the guide to reading them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from ponderttt.files.commands import rebuild
-from ponderttt.files.manifest import MANIFEST, read_manifest
+from ponderttt.files.commands import rebuild, workflow_command
+from ponderttt.files.folder import Folder
+from ponderttt.files.manifest import read_manifest
 from ponderttt.reporting.guide.guide import write_reading_guide
 from ponderttt.reporting.numbers.tables import write_table
+from ponderttt.settings.mapping import settings
 from ponderttt.settings.statistics import StatisticsConfig
+from ponderttt.workflow.jobs import Job
 
 
-def make_table(
-    run_folders: Sequence[Path | str],
-    records_code: str,
-    statistics: StatisticsConfig,
-    table: Path | str,
-    seeds: Path | str,
-    guide: Path | str,
-    command: str,
-    control_corpora: Mapping[str, str] | None = None,
-    model_manifests: Sequence[Path | str] = (),
-) -> None:
-    """Write ``paper_table.csv``, ``seeds.csv``, ``frontier.csv``, ``signals.csv``, their manifest and ``README.md``.
+@settings
+class Settings:
+    """How runs are put together.
 
-    Args:
-        run_folders: every arm and seed of the grid.
-        records_code: the stage digest that all records must carry.
+    Attributes:
         statistics: bootstrap samples, confidence and seed.
-        table: path of the table.
-        seeds: path of the seeds' values.
-        guide: path of the reading guide.
-        command: what remakes the table, for the manifest.
-        control_corpora: control corpus → its kind, ``random_tokens`` or ``repeated``.
-        model_manifests: of the converted models, for the sizes of their vocabularies.
+        control_corpora: control corpus → its kind.
+        records_code: stage digest that all records must have.
     """
+
+    statistics: StatisticsConfig
+    control_corpora: dict[str, Literal["random_tokens", "repeated"]]
+    records_code: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Every run of the grid, and the converted models, for the sizes of their vocabularies."""
+
+    manifests: tuple[Folder, ...]
+    models: tuple[Folder, ...]
+
+
+def run(settings: Settings, inputs: Inputs, job: Job) -> None:
+    """Write ``paper_table.csv``, ``seeds.csv``, ``frontier.csv``, ``signals.csv``, their manifest and ``README.md``."""
+    table = job.file("table")
     write_table(
-        run_folders,
-        records_code,
-        statistics,
+        inputs.manifests,
+        settings.records_code,
+        settings.statistics,
         table,
-        seeds,
-        command=command,
-        control_corpora=control_corpora,
-        vocabularies={Path(path).parent.name: _vocabulary(Path(path).parent) for path in model_manifests},
+        job.file("seeds"),
+        command=workflow_command(table),
+        control_corpora=settings.control_corpora,
+        vocabularies={model.path.name: _vocabulary(model) for model in inputs.models},
     )
-    write_reading_guide(table, guide)
+    write_reading_guide(table, Path(job.file("guide")))
 
 
-def _vocabulary(model_dir: Path) -> int:
-    facts = read_manifest(model_dir, "model", rebuild(model_dir / MANIFEST), verify=False)["facts"]
+def _vocabulary(model: Folder) -> int:
+    facts = read_manifest(model, "model", rebuild(model.manifest), verify=False)["facts"]
     return int(facts["vocab_size"])

@@ -1,0 +1,219 @@
+"""Parameters of every stage: the settings that a result depends on, and no others.
+
+A stage is given nothing else of the configuration, so a key that is missing here cannot change a result.  Keys that a stage
+does not depend on are at their defaults, so that editing them reruns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ponderttt.corpus.packages import select_packages
+from ponderttt.files.atomic import sha256_file
+from ponderttt.names import FastWeightsName, MethodName
+from ponderttt.settings.corpus import CorpusConfig, FilterConfig
+from ponderttt.settings.experiment import Experiment
+from ponderttt.settings.fast_weights import FastWeightsConfig
+from ponderttt.settings.hub import ACCESS, ContentsConfig
+from ponderttt.settings.learning import Learning
+from ponderttt.settings.mapping import as_mapping
+from ponderttt.settings.rules import RulesConfig
+from ponderttt.workflow.digests import records_code
+from ponderttt.workflow.layout import Layout, figure_names
+
+Parameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parameters of a study's jobs: one method for each stage, with the wildcards of its rule as arguments."""
+
+    experiment: Experiment
+
+    def model(self, model: str) -> Parameters:
+        """Source and family of a backbone."""
+        config = self.experiment.models[model]
+        return {"family": config.family, "source": as_mapping(config.source)}
+
+    def shards(self, corpus: str) -> Parameters:
+        """A corpus, and its lines in the list of packages; lines of other corpora change nothing."""
+        config = self.experiment.corpora[corpus]
+        packages = [] if config.packages is None else [as_mapping(row) for row in select_packages(config)]
+        whole = replace(config, chunks_per_stream=None)
+        return {"name": corpus, "corpus": as_mapping(whole), "packages": packages}
+
+    def select(self, corpus: str, part: str) -> Parameters:
+        """Part of a dataset: filters that need no contents, and the opt-out list."""
+        config = self._dataset(corpus)
+        assert config.hub is not None
+        filters, opt_out = config.filters, config.hub.opt_out
+        config = replace(
+            config,
+            max_streams=None,
+            filters=FilterConfig(
+                licenses=filters.licenses, min_bytes=filters.min_bytes, max_bytes=filters.max_bytes
+            ),
+            hub=replace(config.hub, decontaminate=()),
+        )
+        files = _digests([] if opt_out is None else [opt_out])
+        return {"name": corpus, "part": int(part), "corpus": as_mapping(config), "files": files}
+
+    def contents(self, corpus: str, bucket: str) -> Parameters:
+        """Bucket of a dataset: all filters and benchmarks; repositories that opted out were not selected."""
+        config, given = self._dataset(corpus), self.experiment.corpora[corpus].hub
+        assert config.hub is not None and given is not None
+        kept = ContentsConfig(segment_files=given.contents.segment_files)
+        if config.kind == "stack_v2":
+            kept = replace(kept, max_failures=given.contents.max_failures)
+        config = replace(config, max_streams=None, hub=replace(config.hub, opt_out=None, contents=kept))
+        files = _digests(given.decontaminate)
+        return {"name": corpus, "bucket": int(bucket), "corpus": as_mapping(config), "files": files}
+
+    def merge(self, corpus: str) -> Parameters:
+        """A corpus from a dataset."""
+        return {"name": corpus, "corpus": as_mapping(self._dataset(corpus))}
+
+    def chunks(self, model: str, corpus: str) -> Parameters:
+        """How a corpus is cut."""
+        kept = self.experiment.corpora[corpus].chunks_per_stream
+        return {"chunk_size": self.experiment.chunk_size, "chunks_per_stream": kept}
+
+    def control_chunks(self, model: str, corpus: str) -> Parameters:
+        """A control corpus."""
+        config = self.experiment.corpora[corpus]
+        return {
+            "name": corpus,
+            "kind": config.kind,
+            "streams": config.max_streams,
+            "chunks": config.chunks_per_stream,
+        }
+
+    def hidden(self, model: str, corpus: str, context: str) -> Parameters:
+        """How a backbone reads a corpus."""
+        return {
+            "model": self._model(model),
+            "context_chunks": int(context),
+            "keep_split": self.keeps_split(int(context)),
+            "cache": self.experiment.cache,
+            "cache_limit_bytes": self.experiment.cache_limit_bytes,
+        }
+
+    def train(self, model: str, fast_weights: str, seed: str) -> Parameters:
+        """An adapter, and how it is trained."""
+        return {
+            **self._module(model, fast_weights, seed),
+            "training": as_mapping(self.experiment.training),
+        }
+
+    def calibrate(self, model: str, fast_weights: str, seed: str) -> Parameters:
+        """An adapter at 0 updates on the training corpus: 1 per chunk, whatever the budget and the rules are."""
+        corpus = self.experiment.grid.train_corpus
+        return {
+            **self._module(model, fast_weights, seed),
+            **_spending(1.0, "nominal", RulesConfig()),
+            "purpose": "calibrate",
+            "names": {"model": model, "corpus": corpus},
+        }
+
+    def policy(self, model: str, fast_weights: str, policy: str, seed: str) -> Parameters:
+        """A learned policy, with the part of ``learned`` that its method reads; only PPO imitates a rule."""
+        grid, name = self.experiment.grid, MethodName.parse(policy)
+        given = self.experiment.learned.of(name.variant)
+        part = name.base if name.base in ("regression", "ppo") else "gate"
+        shared = ("features", "leave_out", "sequences", "logits_gb", "taken_from", part)
+        learned = Learning(**{key: getattr(given, key) for key in shared})
+        rules = self.experiment.rules if name.base == "ppo" else RulesConfig()
+        return {
+            **self._module(model, fast_weights, seed),
+            **_spending(grid.budget, grid.budget_unit, rules),
+            "policy": policy,
+            "learned": as_mapping(learned),
+        }
+
+    def plain(self, corpus: str, model: str, method: str) -> Parameters:
+        """A backbone without fast weights."""
+        context = MethodName.parse(method).context
+        names = {"model": model, "corpus": corpus}
+        return {"model": self._model(model), "context": context, "names": names}
+
+    def arms(self, corpus: str, model: str, fast_weights: str, seed: str) -> Parameters:
+        """All methods on one adapter."""
+        grid = self.experiment.grid
+        return {
+            **self._module(model, fast_weights, seed),
+            **_spending(grid.budget, grid.budget_unit, self.experiment.rules),
+            "purpose": "arms",
+            "names": {"model": model, "corpus": corpus},
+        }
+
+    def table(self) -> Parameters:
+        """How runs are put together."""
+        kinds = {name: self.experiment.corpora[name].kind for name in self.experiment.grid.control_corpora}
+        return {**self._reporting(), "control_corpora": kinds}
+
+    def drops(self) -> Parameters:
+        """Nothing."""
+        return {}
+
+    def figures(self) -> Parameters:
+        """Which figures to draw."""
+        return {**self._reporting(), "names": figure_names(self.experiment.grid.methods)}
+
+    def effective(self) -> Parameters:
+        """The whole configuration, defaults included."""
+        return {"config": as_mapping(self.experiment)}
+
+    def place(self, corpus: str | None = None) -> Parameters:
+        """Where jobs keep things, and how files of a dataset are reached; no result depends on it."""
+        layout = Layout.of(self.experiment)
+        hub = None if corpus is None else self.experiment.corpora[corpus].hub
+        access = (
+            {} if hub is None else {key: value for key, value in as_mapping(hub).items() if key in ACCESS}
+        )
+        return {
+            "downloads": layout.downloads,
+            "checkpoints": layout.checkpoints,
+            "programs": layout.programs,
+            "access": access,
+        }
+
+    def keeps_split(self, context: int) -> bool:
+        """Return whether states at the split layer are cached: suffix adaptation reads them, one chunk at a time."""
+        return context == 0 and any(name.kind == "suffix" for name in self.experiment.grid.all_fast_weights)
+
+    def _model(self, model: str) -> Parameters:
+        return as_mapping(self.experiment.models[model])
+
+    def _module(self, model: str, fast_weights: str, seed: str) -> Parameters:
+        name, given = FastWeightsName.parse(fast_weights), self.experiment.fast_weights
+        own = getattr(given.variants[name.variant] if name.variant else given, name.kind)
+        return {
+            "model": self._model(model),
+            "fast_weights": fast_weights,
+            "config": as_mapping(FastWeightsConfig(**{name.kind: own})),
+            "seed": int(seed),
+        }
+
+    def _dataset(self, corpus: str) -> CorpusConfig:
+        """A corpus from a dataset, without the keys that its files do not depend on."""
+        config = self.experiment.corpora[corpus]
+        assert config.hub is not None
+        hub = replace(config.hub, accept_terms=False, contents=ContentsConfig())
+        return replace(config, chunks_per_stream=None, hub=hub)
+
+    def _reporting(self) -> Parameters:
+        statistics = as_mapping(self.experiment.statistics)
+        return {"statistics": statistics, "records_code": records_code()}
+
+
+def _spending(budget: float, unit: str, rules: RulesConfig) -> Parameters:
+    return {"budget": budget, "budget_unit": unit, "rules": as_mapping(rules)}
+
+
+def _digests(paths: Iterable[str]) -> list[str]:
+    """sha256 of files that a corpus names: an edited list reruns what reads it."""
+    found = [Path(path).expanduser() for path in paths]
+    return [sha256_file(path) if path.is_file() else "missing" for path in found]

@@ -1,0 +1,56 @@
+"""Stage ``plain``: the records of the backbone without fast weights."""
+
+from __future__ import annotations
+
+from ponderttt.names import MethodName
+from ponderttt.records.steps import frozen_steps, write_steps
+from ponderttt.settings.mapping import settings
+from ponderttt.settings.model import ModelConfig
+from ponderttt.workflow.digests import records_code
+from ponderttt.workflow.inputs import open_inputs
+from ponderttt.workflow.jobs import FrozenFolders, Job
+
+Inputs = FrozenFolders
+
+
+@settings
+class Settings:
+    """A backbone on a corpus.
+
+    Attributes:
+        model: dtype and split of the backbone.
+        context: preceding chunks that it attends to.
+        names: names of the ``model`` and the ``corpus`` in the configuration.
+    """
+
+    model: ModelConfig
+    context: int
+    names: dict[str, str]
+
+
+def run(settings: Settings, inputs: Inputs, job: Job) -> None:
+    """Write the records of the plain backbone; all that they need is in its frozen pass.
+
+    The nominal cost is the number of chunks that it reads per chunk: 1, plus 1 for each chunk of context that exists.
+    """
+    corpus, context = open_inputs(settings.model, inputs), settings.context
+    write_steps(
+        job.folder,
+        frozen_steps(corpus.streams),
+        model=settings.names["model"],
+        corpus=settings.names["corpus"],
+        fast_weights="none",
+        method=str(MethodName.plain(context)),
+        protocol="score_first",
+        seed=0,
+        language=corpus.language,
+        nominal_cost=lambda step: 1.0 + min(context, step.chunk_index),
+        facts={
+            "stage_digest": records_code(),
+            "context_chunks": context,
+            "seed": 0,
+            "deterministic": True,
+            "model_digest": corpus.model_digest,
+            "threads": job.threads,
+        },
+    )
