@@ -131,7 +131,9 @@ def test_spelling_out_a_default_runs_nothing(study: Study) -> None:
             marks=pytest.mark.slow,
         ),
         ("ponderttt/corpus/filters.py", FROM_SHARDS),
-        pytest.param("ponderttt/workflow/stages/table.py", {"table": 1, "figures": 1}, marks=pytest.mark.slow),
+        pytest.param(
+            "ponderttt/workflow/stages/table.py", {"table": 1, "figures": 1}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_edited_code_runs_its_stage_and_what_follows(
