@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
+
 from ponderttt.errors import ConfigError
 from ponderttt.files.commands import DEFAULT_CONFIG, OPTIONS_VARIABLE, study_options
 from ponderttt.files.folder import Folder
@@ -107,6 +109,15 @@ def stale(stage, folders, of=None, **fixed):
         return []
 
     return force if workflow.is_main_process else []
+
+
+def stale_config(wildcards):
+    """No input: write the effective configuration again if it is of another study."""
+    path = Path(RESULTS) / "config.yaml"
+    if workflow.is_main_process and path.exists():
+        if yaml.safe_load(path.read_text(encoding="utf-8")) != as_mapping(EXPERIMENT):
+            workflow.dag.forcefiles.add(f"{RESULTS}/config.yaml")
+    return []
 
 
 def cores(stage, kind=None):

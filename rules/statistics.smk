@@ -107,6 +107,8 @@ rule figures:
 
 
 rule effective_config:
+    input:
+        stale_config,
     output:
         config=f"{RESULTS}/config.yaml",
     log:
