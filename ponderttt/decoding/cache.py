@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.models.attention import MASKED, causal_attention, each
-from ponderttt.models.blocks import behind_attention, finish_block
+from ponderttt.models.blocks import after_attention, finish_block
 from ponderttt.models.decoder import Decoder, embedded
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Place, Shape
@@ -164,7 +164,7 @@ def step(
         visible = cache.real if place.window is None else cache.real & (back < place.window)
         earlier = cache.keys[index], cache.values[index], visible
         read = _attend(query, key, value, *earlier, shape.query_scale)
-        hidden = finish_block(shape, block, *behind_attention(shape, block, hidden, read))
+        hidden = finish_block(shape, block, *after_attention(shape, block, hidden, read))
         split.append(hidden)
     final = family.final_norm(shape, weights.outer, hidden.astype(jnp.float32))
     kept = None if split_layer is None else split[split_layer]
@@ -203,7 +203,7 @@ def _read_block(
     def one(row: Array, mask: Array) -> tuple[Array, Array, Array]:
         query, key, value = family_of(shape).heads(shape, block, row, place.angles)
         read = causal_attention(query, key, value, mask, shape.query_scale, place.window)
-        return finish_block(shape, block, *behind_attention(shape, block, row, read)), key, value
+        return finish_block(shape, block, *after_attention(shape, block, row, read)), key, value
 
     found: tuple[Array, Array, Array] = each(one, hidden, real)
     return found

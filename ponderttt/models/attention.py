@@ -13,18 +13,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.models import sharding
 
-#: Rows of a query block. On a CPU the scores of a block then stay in cache; measured best of 64, 128, 256.
+#: Rows of a query block: small enough for its scores to stay in a CPU's cache; the fastest of 64, 128 and 256.
 QUERY_BLOCK = 128
-#: At most this many blocks, since each is its own piece of the compiled program.
+#: Largest number of blocks: each is compiled separately.
 MAX_BLOCKS = 16
 #: Added to the scores of keys that a query may not see.
 MASKED = -1e30
-#: A key is passed over if its weight is below this share of what it would have if all visible keys had the same.
+#: A key counts as ignored if its weight is below this share of the uniform weight over visible keys.
 SPARSE_SHARE = 0.1
 
 
 class AttentionStatistics(NamedTuple):
-    """How each head of each query attends; keys that the mask hides do not count.  A query without keys has zeros."""
+    """How each head of each query attends, over keys that the mask shows; zeros for a query without keys."""
 
     #: Entropy of the weights, nats.
     entropy: Float[Array, "*L N T"]
@@ -35,10 +35,10 @@ class AttentionStatistics(NamedTuple):
 
 
 def each(function: Callable[..., Any], *items: Array) -> Any:
-    """``function`` of every item along the leading axis, stacked; an array, or a tree of arrays.
+    """Apply ``function`` to every item along the leading axis and stack the results, arrays or trees of arrays.
 
-    A CPU takes one item after the other, whose intermediate values then stay in cache; an accelerator takes all at
-    once, and so do the devices of a mesh.  The choice is made when a program is lowered for its platform.
+    A CPU takes items in turn, so that intermediate values stay in cache; an accelerator, or the devices of a mesh, take
+    all at once.  The choice is made when a program is lowered for its platform.
     """
     if sharding.in_use():
         return jax.vmap(function)(*items)
@@ -64,8 +64,8 @@ def causal_attention(
         key: K heads.
         value: K heads.
         mask: False where a key must not be attended to (padding).
-        scale: of the scores; H^-½ by default.
-        window: positions that a query sees at most, its own included; all by default.
+        scale: factor of the scores; H^-½ by default.
+        window: most positions that a query sees, its own included; all by default.
     """
     read, _ = _attention(query, key, value, mask, scale, window, observe=0)
     return read
@@ -80,9 +80,9 @@ def observed_attention(
     scale: float | None = None,
     window: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "T N H"], AttentionStatistics]:
-    """:func:`causal_attention`, and statistics [N, ``observe``] of its last ``observe`` queries.
+    """Return :func:`causal_attention` and statistics [N, ``observe``] of its last ``observe`` queries.
 
-    They are taken of a block of queries while its weights are at hand, so no [T, T] array is ever kept.
+    Statistics are computed for one block of queries at a time, so no [T, T] array is kept.
     """
     read, statistics = _attention(query, key, value, mask, scale, window, observe)
     # [K, G, T] → [N, T]: heads that share a key head follow each other.
@@ -120,7 +120,7 @@ def _attend_group(
     window: Int[Array, ""] | None,
     observe: int,
 ) -> tuple[Float[Array, "G T H"], tuple[Array, ...]]:
-    """Attention of the scaled queries of one key head, a block of queries at a time; what was observed [G, T]."""
+    """Attend with the scaled queries of one key head, one block at a time; return reads and statistics [G, T]."""
     group, length, head_dim = query.shape
     position = jnp.arange(length)
     size = max(QUERY_BLOCK, -(-length // MAX_BLOCKS))
@@ -134,7 +134,7 @@ def _attend_group(
         visible = (back >= 0) & mask[:stop]
         if window is not None:
             visible &= back < window
-        # Added, and not put in the place of scores: where a query sees no key, its weights stay finite.
+        # Added, not substituted: the weights of a query that sees no key stay finite.
         scores = scores.astype(jnp.float32) + jnp.where(visible, 0.0, MASKED)
         shifted = scores - scores.max(axis=-1, keepdims=True)
         weight = jnp.exp(shifted)
@@ -155,7 +155,7 @@ def _statistics(
     visible: Int[Array, " T"],
     start: int,
 ) -> AttentionStatistics:
-    """Of a block of queries from ``start`` on: weights before they are divided by their ``total``.
+    """Return the weights of a block of queries from ``start`` on, and the totals by which to divide them.
 
     The weight of a key that a query may not see is zero.
     """

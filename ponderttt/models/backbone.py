@@ -63,22 +63,22 @@ class Backbone:
     mesh: Mesh | None = None
 
     def on_devices(self) -> AbstractContextManager[Any]:
-        """Within it, programs are those of the devices that share the model."""
+        """Return a context in which programs run on the devices that share the model."""
         return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
     def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B T D"]:
-        """Final normed hidden states, float32, of the last ``keep_last`` positions (all by default).
+        """Return final normed hidden states, float32, of the last ``keep_last`` positions (all by default).
 
         Token t attends to tokens 0 … t of its row and to no padding (id ``vocab_size``).
 
         Raises:
-            PonderTTTError: more tokens than the model's context holds.
+            PonderTTTError: more tokens than fit the model's context.
         """
         self._check_length(tokens)
         return _hidden(self.graph, self.params, tokens, keep_last)
 
     def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """The residual stream after ``split_layer`` blocks, in the parameters' dtype."""
+        """Return the residual stream after ``split_layer`` blocks, in the parameters' dtype."""
         self._check_length(tokens)
         return _prefix(self.graph, self.params, tokens)
 
@@ -88,13 +88,13 @@ class Backbone:
         mask: Bool[Array, "B T"] | None = None,
         keep_last: int | None = None,
     ) -> Float[Array, "B T D"]:
-        """The blocks after the split and the final norm; ``mask`` is False where ``prefix`` read padding."""
+        """Run the blocks after the split and the final norm; ``mask`` is False where ``prefix`` read padding."""
         if mask is None:
             mask = jnp.ones(hidden.shape[:2], dtype=bool)
         return _suffix(self.graph, self.params, hidden, mask, keep_last)
 
     def unembed(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Logits over the vocabulary, float32; the pad id has none."""
+        """Return logits over the vocabulary, float32; the pad id has none."""
         return _unembed(self.graph, self.params, hidden)
 
     def _check_length(self, tokens: Int[Array, "B T"]) -> None:
@@ -111,8 +111,10 @@ class Backbone:
 
     @property
     def stored_unembedding(self) -> Any:
-        """The matrix of :meth:`unembed` as it is kept, maybe quantised; for those who open some rows at a time, see
-        :func:`~ponderttt.models.quantised.by_rows`."""
+        """The matrix of :meth:`unembed` as it is stored, for programs that open some rows at a time.
+
+        See :func:`~ponderttt.models.quantised.by_rows`.
+        """
         return by_rows(nnx.merge(self.graph, self.params).unembedding_matrix())
 
 
@@ -122,7 +124,7 @@ def make_backbone(
     digest: str | None = None,
     mesh: Mesh | None = None,
 ) -> Backbone:
-    """Split a model into graph and parameters, once; ``digest`` is computed unless it is known already."""
+    """Split a model into graph and parameters; ``digest`` is computed unless it is given."""
     graph, params = nnx.split(model)
     return Backbone(
         model.config,
@@ -142,6 +144,6 @@ def random_backbone(
     precision: Precision = EXACT,
     mesh: Mesh | None = None,
 ) -> Backbone:
-    """A model with random weights, for tests and benchmarks."""
+    """Return a model with random weights, for tests and speed measurements."""
     checkpoint = tensors.in_memory(config, tensors.random_tensors(config, key))
     return make_backbone(tensors.assemble(checkpoint, precision, split_layer, mesh), mesh=mesh)

@@ -1,4 +1,4 @@
-"""One block of any family on one sequence, and the same block but for its MLP down-projection."""
+"""One block of any family on one sequence, whole or without its MLP down-projection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run_block(
     place: Place,
     mask: Bool[Array, " T"],
 ) -> Float[Array, "T D"]:
-    """One whole block; ``mask`` is False where a key must not be attended to."""
+    """Run one block; ``mask`` is False where a key must not be attended to."""
     return finish_block(config, block, *before_down_projection(config, block, hidden, place, mask))
 
 
@@ -31,10 +31,10 @@ def observed_block(
     mask: Bool[Array, " T"],
     observe: int,
 ) -> tuple[Float[Array, "T D"], AttentionStatistics]:
-    """:func:`run_block`, and statistics [N, ``observe``] of how its last ``observe`` positions attend."""
+    """Return :func:`run_block` and statistics [N, ``observe``] of how its last ``observe`` positions attend."""
     heads = family_of(config).heads(config, block, hidden, place.angles)
     read, statistics = observed_attention(*heads, mask, observe, config.query_scale, place.window)
-    return finish_block(config, block, *behind_attention(config, block, hidden, read)), statistics
+    return finish_block(config, block, *after_attention(config, block, hidden, read)), statistics
 
 
 def before_down_projection(
@@ -45,19 +45,19 @@ def before_down_projection(
     mask: Bool[Array, " T"],
     positions: Int[Array, " S"] | None = None,
 ) -> tuple[Float[Array, "S D"], Float[Array, "S F"]]:
-    """One block but for its MLP down-projection, at some positions (all by default).
+    """Run one block up to its MLP down-projection, at some positions (all by default).
 
     Each position attends to all positions up to itself.
 
     Returns:
-        The residual stream behind attention, and what the projection reads.
+        The residual stream after attention, and the input of the projection.
     """
     heads = family_of(config).heads(config, block, hidden, place.angles)
     read = causal_attention(*heads, mask, config.query_scale, place.window)
     if positions is not None:
-        # Behind attention every position goes its own way, so the others need not go on.
+        # After attention, positions are independent, so only those asked for are computed.
         read, hidden = read[positions], hidden[positions]
-    return behind_attention(config, block, hidden, read)
+    return after_attention(config, block, hidden, read)
 
 
 def after_down_projection(
@@ -66,14 +66,14 @@ def after_down_projection(
     residual: Float[Array, "S D"],
     projected: Float[Array, "S D"],
 ) -> Float[Array, "S D"]:
-    """What the block gives, once the down-projection (or one that takes its place) gave ``projected``."""
+    """Return the output of the block, given the output ``projected`` of its down-projection (or of an adapted one)."""
     return family_of(config).add_mlp(config, block, residual, projected)
 
 
-def behind_attention(
+def after_attention(
     config: Shape, block: Mapping[str, Array], hidden: Float[Array, "S D"], read: Float[Array, "S N H"]
 ) -> tuple[Float[Array, "S D"], Float[Array, "S F"]]:
-    """What comes between attention and the down-projection; see :func:`before_down_projection`."""
+    """Run what is between attention and the down-projection; see :func:`before_down_projection`."""
     family = family_of(config)
     residual = family.add_attention(config, block, hidden, read)
     return residual, family.mlp_inner(config, block, residual)
@@ -82,6 +82,6 @@ def behind_attention(
 def finish_block(
     config: Shape, block: Mapping[str, Array], residual: Float[Array, "T D"], inner: Float[Array, "T F"]
 ) -> Float[Array, "T D"]:
-    """The rest of a block from its down-projection on."""
+    """Run the rest of a block from its down-projection on."""
     projected = project(inner, block["mlp_down"])
     return after_down_projection(config, block, residual, projected)

@@ -1,4 +1,4 @@
-"""``config.json`` of a Hugging Face folder: to the shape of a model, and back."""
+"""Convert the ``config.json`` of a Hugging Face folder to the shape of a model, and back."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ponderttt.models.families.llama import LlamaConfig
 CONFIG, GENERATION = "config.json", "generation_config.json"
 #: ``model_type`` → family.
 FAMILY_OF_TYPE = {"llama": "llama", "gpt2": "gpt2", "gemma3_text": "gemma3", "gemma3": "gemma3"}
-#: What a key that a file leaves out stands for.  A published config.json may hold only what differs from these defaults of
-#: the reference implementation (transformers: LlamaConfig, GPT2Config, Gemma3TextConfig), as those of Gemma 3 4B and up do.
+#: Defaults of keys that a file leaves out, as in transformers (LlamaConfig, GPT2Config, Gemma3TextConfig). Published files of
+#: Gemma 3 4B and up hold only what differs from them.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": {
         "vocab_size": 32_000,
@@ -58,7 +58,11 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a model folder, or an error of one line."""
+    """Read a JSON object of a model folder.
+
+    Raises:
+        PonderTTTError: a missing file, or one that is not a JSON object.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -71,14 +75,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_shape(folder: Path, family: str | None = None) -> Shape:
-    """The shape that a folder's config.json declares; a key that it leaves out has its default of transformers.
+    """Return the shape that a folder's config.json declares; keys that it leaves out have transformers' defaults.
 
     Args:
-        folder: of the model.
-        family: what it is expected to be; whatever it is by default.
+        folder: folder of the model.
+        family: the expected family; any by default.
 
     Raises:
-        PonderTTTError: another architecture, or a feature of it that these models do not have.
+        PonderTTTError: another architecture, or a feature that is not supported.
     """
     path = folder / CONFIG
     found = read_json(path)
@@ -90,7 +94,7 @@ def read_shape(folder: Path, family: str | None = None) -> Shape:
     name = FAMILY_OF_TYPE[kind]
     text = found.get("text_config") or found
     if not isinstance(text, dict):
-        raise PonderTTTError(f"{path}: text_config is no JSON object; fetch the model again")
+        raise PonderTTTError(f"{path}: text_config is not a JSON object; fetch the model again")
     try:
         shape = _READERS[name]({**_DEFAULTS[name], **text})
     except ValueError as error:
@@ -99,10 +103,10 @@ def read_shape(folder: Path, family: str | None = None) -> Shape:
 
 
 def read_ends(folder: Path) -> frozenset[int]:
-    """The tokens with which a folder's files say that its model ends a text.
+    """Return the tokens that end a text, from a folder's config.json and generation_config.json.
 
     Raises:
-        PonderTTTError: something else than token ids.
+        PonderTTTError: a value that is not a token id.
     """
     found: set[int] = set()
     for name in (CONFIG, GENERATION):
@@ -123,7 +127,7 @@ def read_ends(folder: Path) -> frozenset[int]:
 
 
 def shape_json(config: Shape, ends: Collection[int] = ()) -> dict[str, Any]:
-    """The config.json of a model, with which transformers builds the same one; ``ends`` are tokens that end a text."""
+    """Return a config.json from which transformers builds the same model; ``ends`` are tokens that end a text."""
     stated = {"eos_token_id": sorted(ends)} if ends else {}
     return {**_WRITERS[config.family](config), "dtype": "float32", **stated}
 
@@ -133,7 +137,7 @@ def _expect(found: Mapping[str, Any], key: str, default: Any, *values: Any) -> N
         raise ValueError(f"{key} {value} is not supported, only {' or '.join(map(str, values))}")
 
 
-#: Our names of what Llama and Gemma 3 say alike → theirs.
+#: Names here → keys that Llama and Gemma 3 share.
 _GATED = {
     "vocab_size": "vocab_size",
     "layers": "num_hidden_layers",
@@ -159,7 +163,7 @@ _GPT2 = {
 
 
 def _named(names: Mapping[str, str], found: Mapping[str, Any], **unsaid: Any) -> dict[str, Any]:
-    """Values of ``found`` under our names; ``unsaid`` stands for those that are absent or null."""
+    """Return values of ``found`` under the names used here; ``unsaid`` holds defaults of absent or null ones."""
     values: dict[str, Any] = {}
     for ours, theirs in names.items():
         value = found.get(theirs)
@@ -174,13 +178,13 @@ def _named(names: Mapping[str, str], found: Mapping[str, Any], **unsaid: Any) ->
 def _count(key: str, value: Any) -> int:
     # Some files write whole numbers as 168.0.
     if type(value) not in (int, float) or not 1 <= value < float("inf") or value != int(value):
-        raise ValueError(f"{key} is {value!r}; it is a whole number from 1")
+        raise ValueError(f"{key} must be a whole number of at least 1, got {value!r}")
     return int(value)
 
 
 def _number(key: str, value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value < float("inf"):
-        raise ValueError(f"{key} is {value!r}; it is a number greater than 0")
+        raise ValueError(f"{key} must be a number greater than 0, got {value!r}")
     return float(value)
 
 
@@ -226,7 +230,7 @@ def _read_gpt2(found: Mapping[str, Any]) -> GPT2Config:
     _expect(found, "scale_attn_by_inverse_layer_idx", False, False)
     width, heads = (_count(key, found[key]) for key in ("n_embd", "n_head"))
     if width % heads:
-        raise ValueError(f"n_embd {width} is no multiple of n_head {heads}")
+        raise ValueError(f"n_embd must be a multiple of n_head {heads}, got {width}")
     context = found.get("n_ctx") or 1_024
     return GPT2Config(**_named(_GPT2, found, mlp_width=4 * width, max_context=context))
 
@@ -262,19 +266,19 @@ def _read_gemma3(found: Mapping[str, Any]) -> Gemma3Config:
 
 
 def _global_every(found: Mapping[str, Any]) -> int:
-    """How many blocks there are to one that sees everything."""
+    """Return the period of global blocks: one in so many sees everything."""
     kinds = found.get("layer_types")
     every = found.get("sliding_window_pattern") or found.get("_sliding_window_pattern")
     if every is None:
         every = kinds.index("full_attention") + 1 if kinds and "full_attention" in kinds else 6
     every = _count("sliding_window_pattern", every)
     if kinds is not None and kinds != _layer_types(found["num_hidden_layers"], every):
-        raise ValueError(f"layer_types is no regular pattern of one full attention in {every}")
+        raise ValueError(f"layer_types is not a regular pattern of one full attention in {every}")
     return every
 
 
 def _gemma3_rope(found: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Rotary settings of local and of global blocks, as older and newer versions of transformers write them."""
+    """Return rotary settings of local and of global blocks, from the keys of older or newer transformers."""
     newer = found.get("rope_parameters") or {}
     return (
         {"rope_theta": found["rope_local_base_freq"], **(newer.get("sliding_attention") or {})},

@@ -3,7 +3,7 @@
     hidden = suffix(prefix(tokens))        prefix = embedding + blocks[:split_layer]
     logits = unembed(hidden)               suffix = blocks[split_layer:] + final norm
 
-Blocks are stacked along a leading layer axis and run by ``lax.scan``: one compiled block, whatever the depth.
+Blocks are stacked along a leading layer axis and run by ``lax.scan``, so one block is compiled at any depth.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape, real_positions
 from ponderttt.models.quantised import opened, opened_block
 
-#: Blocks after the split unless the configuration says where to split.
+#: Default number of blocks after the split.
 SUFFIX_BLOCKS = 2
 
 
 def default_split(layers: int) -> int:
-    """All blocks but the last two; in a model of few blocks at least one on either side, first after the split."""
+    """Return the number of blocks before the split: all but two; with few blocks, at least one on either side."""
     return max(layers - SUFFIX_BLOCKS, min(1, layers - 1))
 
 
 def embedded(config: Shape, outer: Mapping[str, Array], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """The residual stream in front of the first block; zeros where the pad id stands, which moves no other token."""
+    """Return the residual stream before the first block; zeros for the pad id, which has no position."""
     real = tokens < config.vocab_size
     rows = family_of(config).embed(config, outer, jnp.where(real, tokens, 0), real_positions(real))
     return jnp.where(real[..., None], rows, 0)
 
 
 class Parameters(nnx.Module):
-    """Named frozen arrays; of blocks, stacked along a leading layer axis."""
+    """Frozen arrays by name; those of blocks are stacked along a leading layer axis."""
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         for name, array in arrays.items():
             setattr(self, name, nnx.Param(array))
 
     def arrays(self) -> dict[str, Array]:
-        """The arrays by name, quantised ones as they are kept."""
+        """Return the arrays by name, quantised ones as they are stored."""
         return {name: value[...] for name, value in vars(self).items() if isinstance(value, nnx.Param)}
 
 
@@ -71,7 +71,7 @@ class Decoder(nnx.Module):
         self.blocks_after = Parameters(after)
 
     def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Embedding and the first ``split_layer`` blocks; the residual stream in the parameters' dtype.
+        """Return the residual stream after ``split_layer`` blocks, in the parameters' dtype.
 
         Token ``pad_id`` is embedded as zeros and never attended to.
         """
@@ -92,12 +92,12 @@ class Decoder(nnx.Module):
     def observed_suffix(
         self, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"], keep_last: int
     ) -> tuple[Float[Array, "B T D"], AttentionStatistics]:
-        """:meth:`suffix`, and how its blocks attend at the positions kept: statistics [L, B, N, T]."""
+        """Return :meth:`suffix` and statistics [L, B, N, T] of how its blocks attend at the positions kept."""
         hidden, statistics = self._run(self.blocks_after, self.split_layer, hidden, mask, observe=keep_last)
         return self._normed(hidden[:, -keep_last:]), statistics
 
     def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B T D"]:
-        """``suffix(prefix(tokens))``; only the last ``keep_last`` positions, after attention over all of them.
+        """Return ``suffix(prefix(tokens))``; only the last ``keep_last`` positions, after attention over all of them.
 
         Attention is causal over the whole input: to give each chunk of C tokens n preceding chunks of
         context, pass ``[B, C * (n + 1)]`` tokens and ``keep_last=C``.
@@ -105,11 +105,11 @@ class Decoder(nnx.Module):
         return self.suffix(self.prefix(tokens), tokens < self.config.vocab_size, keep_last)
 
     def unembed(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Logits over the vocabulary (nats), float32; padding has no row, so it can not be predicted."""
+        """Return logits over the vocabulary (nats), float32; padding has no row, so it cannot be predicted."""
         return jnp.einsum("...D,VD->...V", hidden, opened(self.unembedding_matrix()).astype(jnp.float32))
 
     def unembedding_matrix(self) -> Any:
-        """The matrix [V, D] of :meth:`unembed`, as it is kept."""
+        """Return the matrix [V, D] of :meth:`unembed`, as it is stored."""
         return self.outer.arrays()["embedding" if self.config.tied else "unembedding"]
 
     def _normed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -124,7 +124,7 @@ class Decoder(nnx.Module):
         mask: Bool[Array, "B T"],
         observe: int | None = None,
     ) -> tuple[Float[Array, "B T D"], Any]:
-        """Blocks one after the other; with ``observe``, how each of them attends at the last positions."""
+        """Run blocks in turn; with ``observe``, also return how each attends at the last positions."""
         family, blocks = family_of(self.config), stack.arrays()
         places = family.places(self.config, jnp.arange(hidden.shape[1]))
         count = next(iter(blocks.values())).shape[0]
@@ -142,5 +142,5 @@ class Decoder(nnx.Module):
                 lambda row, real: observed_block(self.config, block, row, place, real, observe), carry, mask
             )
 
-        # A gradient computes each block once more instead of keeping what is inside of all of them.
+        # A gradient computes each block again instead of keeping all intermediate values.
         return lax.scan(jax.checkpoint(step, prevent_cse=False), hidden, (blocks, kinds))

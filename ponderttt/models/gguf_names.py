@@ -1,4 +1,4 @@
-"""How GGUF files name the metadata and the tensors of each family, and what they do to the values."""
+"""How GGUF files name the metadata and tensors of each family, and how they change the values."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class GGUFFamily(NamedTuple):
     shape: Callable[[Metadata, int, bool], Shape]
     #: Name of a block's tensor in the file → in a Hugging Face checkpoint, without the block's own name.
     blocks: Mapping[str, str]
-    #: The same of tensors outside of the blocks.
+    #: The same for tensors outside of the blocks.
     outer: Mapping[str, str]
-    #: ``(shape, Hugging Face name, values) → values``: undoes what the converter did.
+    #: ``(shape, Hugging Face name, values) → values``: undoes the changes of the converter.
     restore: Callable[[Any, str, np.ndarray], np.ndarray]
 
 
 def hugging_face_name(family: GGUFFamily, block: str, name: str) -> str:
-    """The Hugging Face name of a tensor of a file; a name that is not known stays as it is."""
+    """Return the Hugging Face name of a tensor; an unknown name stays as it is."""
     found = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
     if found and found[2] in family.blocks:
         return block.format(found[1]) + family.blocks[found[2]]
@@ -38,7 +38,7 @@ def hugging_face_name(family: GGUFFamily, block: str, name: str) -> str:
 
 
 def gguf_name(family: GGUFFamily, block: str, name: str) -> str:
-    """The inverse of :func:`hugging_face_name`."""
+    """Return the name in the file of a Hugging Face name: the inverse of :func:`hugging_face_name`."""
     found = re.fullmatch(re.escape(block).replace(r"\{\}", r"(\d+)") + "(.+)", name)
     if found:
         return f"blk.{found[1]}.{next(k for k, v in family.blocks.items() if v == found[2])}"
@@ -61,10 +61,10 @@ def _shared(fields: Metadata, vocab_size: int, tied: bool) -> dict[str, Any]:
 
 
 def _rotary_factor(fields: Metadata, head_dim: int) -> float:
-    """Read by how much positions are divided, as llama.cpp does: linearly if no type is given, and by 1 if it is none.
+    """Return the factor that divides positions, by the rules of llama.cpp: linear without a type, 1 for the type none.
 
     Raises:
-        PonderTTTError: positions are scaled in another way, or turn only a part of each head.
+        PonderTTTError: positions are scaled in another way, or rotate only part of each head.
     """
     kind = fields.text("rope.scaling.type", "linear")
     if kind not in ("none", "linear"):
@@ -96,10 +96,10 @@ def _llama_shape(fields: Metadata, vocab_size: int, tied: bool) -> LlamaConfig:
 
 
 def _restore_llama(config: LlamaConfig, name: str, values: np.ndarray) -> np.ndarray:
-    """Give rotary pairs of queries and keys back their places.
+    """Restore the order of rotary pairs in queries and keys.
 
-    llama.cpp rotates neighbours (2i, 2i + 1) of this family where this package rotates halves (i, i + H/2), so the rows
-    of each head were interleaved when the file was made.
+    For this family llama.cpp rotates neighbours (2i, 2i + 1), and this package rotates halves (i, i + H/2), so the
+    converter interleaved the rows of each head.
     """
     heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(name.split(".")[-2])
     if heads is None:
@@ -123,7 +123,7 @@ def _gemma3_shape(fields: Metadata, vocab_size: int, tied: bool) -> Gemma3Config
         kv_heads=fields.whole("attention.head_count_kv"),
         head_dim=head_dim,
         norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
-        # Files do not have it: the largest model (62 blocks) divides by the width of a head of the residual stream.
+        # Not in the file: the largest model (62 blocks) divides by the width of a head of the residual stream.
         query_scalar=shared["width"] // shared["heads"] if shared["layers"] == 62 else head_dim,
         window=fields.whole("attention.sliding_window"),
         local_rope_base=fields.number("rope.freq_base_swa", 10_000.0),
@@ -134,7 +134,7 @@ def _gemma3_shape(fields: Metadata, vocab_size: int, tied: bool) -> Gemma3Config
 
 
 def _restore_gemma3(config: Gemma3Config, name: str, values: np.ndarray) -> np.ndarray:
-    """Norms are kept as they are used in the file, as their distance from one in a Hugging Face checkpoint."""
+    """Subtract 1 from norms: a Hugging Face checkpoint holds their distance from 1, a GGUF file the norms."""
     return values - 1 if name.endswith("norm.weight") else values
 
 

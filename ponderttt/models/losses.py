@@ -1,4 +1,4 @@
-"""Next-token loss without a [T, V] array: linear projection and cross-entropy in blocks over the vocabulary.
+"""Next-token losses without a [T, V] array: projection and cross-entropy in blocks of the vocabulary.
 
 One pass keeps, per token, the running maximum m of the logits, s = Σ exp(l − m) and u = Σ exp(l − m)(l − m):
 
@@ -25,7 +25,7 @@ from ponderttt.seeds import named_key
 
 #: Coordinates (S) of a sketched gradient.
 SKETCH_SIZE = 8
-#: Logits that exist at once, per stream: 2 MiB, which stays in the cache of one core.
+#: Most logits in memory at once, per stream: 2 MiB, which fits the cache of one core.
 TILE_ELEMENTS = 512 * 1024
 _MIN_BLOCK = 128
 _LOWEST = -1e30
@@ -37,17 +37,18 @@ _Blocks = Callable[[Any, int], Array]
 def linear_cross_entropy(
     hidden: Float[Array, "*B T D"], unembedding: Any, targets: Int[Array, "*B T"]
 ) -> Float[Array, "*B T"]:
-    """Negative log-likelihood of ``targets`` under softmax(hidden · unembeddingᵀ).
+    """Return the negative log-likelihood of ``targets`` under softmax(hidden · unembeddingᵀ).
 
-    ``unembedding`` [V, D] is as the model keeps it. Memory is that of ``hidden``, whatever V.  Differentiable in ``hidden``; the gradient is gathered in the
-    forward pass (the expected unembedding row, by the same running rescaling), so nothing is recomputed.
+    ``unembedding`` [V, D] is as the model stores it.  Memory is that of ``hidden``, for any V.  Differentiable in
+    ``hidden``: the forward pass also accumulates the gradient (the expected unembedding row, with the same running
+    rescaling), so nothing is computed twice.
     """
     rows, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     return _linear_nll(rows, unembedding, flat).reshape(targets.shape)
 
 
 class FrozenLosses(NamedTuple):
-    """What a frozen model says of each token; zero where the target is padding."""
+    """Losses and signals of a frozen model for each token; zero where the target is padding."""
 
     #: Negative log-likelihood of the target, nats.
     nll: Float[Array, "*B T"]
@@ -60,14 +61,14 @@ class FrozenLosses(NamedTuple):
 
 
 def gradient_sketch(unembedding: Any) -> Float[Array, "V S"]:
-    """Rows of the unembedding under one fixed Gaussian projection D → S, made once for a model.
+    """Project the rows of the unembedding by one fixed Gaussian matrix D → S, once for a model.
 
-    The gradient of a token's loss by its hidden state is Σ_v p_v e_v − e_target.  Projected rows in place of the rows
-    e_v give its projection, whose squared length is that of the gradient in expectation (Johnson & Lindenstrauss
-    1984).
+    The gradient of a token's loss by its hidden state is Σ_v p_v e_v − e_target.  With projected rows instead of the
+    rows e_v, the sum is the projected gradient, whose expected squared length is that of the gradient (Johnson &
+    Lindenstrauss 1984).
 
     Args:
-        unembedding: [V, D], as it is kept.
+        unembedding: [V, D], as it is stored.
     """
     width = unembedding.shape[-1]
     projection = jax.random.normal(named_key(0, "gradient sketch"), (width, SKETCH_SIZE)) * SKETCH_SIZE**-0.5
@@ -81,14 +82,12 @@ def frozen_losses(
     sketch: Float[Array, "V S"],
     targets: Int[Array, "*B T"],
 ) -> FrozenLosses:
-    """:func:`linear_cross_entropy` and what else one pass can say of the same distribution; for observing only.
-
-    No gradient flows through any of it.
+    """Return :func:`linear_cross_entropy` and signals of the same distribution, in one pass and without a gradient.
 
     Args:
         hidden: final normed hidden states.
-        unembedding: of the frozen model, [V, D], as it is kept.
-        sketch: from :func:`gradient_sketch`.
+        unembedding: matrix of the frozen model, [V, D], as it is stored.
+        sketch: result of :func:`gradient_sketch`.
         targets: next tokens.
     """
     shape, vocab = targets.shape, unembedding.shape[0]
@@ -106,9 +105,9 @@ def frozen_losses(
 
 
 def frozen_logits(hidden: Float[Array, "*B T D"], unembedding: Any) -> Float[Array, "*B T V"]:
-    """hidden · unembeddingᵀ in full, to be shared by many low-rank corrections of the same chunk.
+    """Return hidden · unembeddingᵀ, which many low-rank corrections of the same chunk share.
 
-    ``unembedding`` [V, D] is as the model keeps it.
+    ``unembedding`` [V, D] is as the model stores it.
     """
     if quantised.is_exact(unembedding):
         return jnp.einsum("...TD,VD->...TV", hidden, unembedding)
@@ -117,10 +116,10 @@ def frozen_logits(hidden: Float[Array, "*B T D"], unembedding: Any) -> Float[Arr
 
 
 def vocabulary_product(unembedding: Any, columns: Float[Array, "D R"]) -> Float[Array, "V R"]:
-    """unembedding · columns: what one unit of each coordinate adds to the logits; differentiable in ``columns``.
+    """Return unembedding · columns: what one unit of each coordinate adds to the logits.  Differentiable in ``columns``.
 
-    ``unembedding`` [V, D] is as the model keeps it: one that is narrower than float32 is opened a block at a time, which is
-    bounded like a block of logits, however few columns there are.
+    ``unembedding`` [V, D] is as the model stores it.  One narrower than float32 is opened one block at a time, so that
+    memory is bounded for any number of columns.
     """
     if quantised.is_exact(unembedding):
         return jnp.einsum("VD,DR->VR", unembedding, columns)
@@ -139,14 +138,14 @@ def corrected_cross_entropy(
     vocab_basis: Float[Array, "V R"],
     targets: Int[Array, "*B T"],
 ) -> Float[Array, "*B T"]:
-    """Negative log-likelihood of ``targets`` under softmax(logits + z · vocab_basisᵀ), at a cost of O(T V R).
+    """Return the negative log-likelihood of ``targets`` under softmax(logits + z · vocab_basisᵀ), at a cost of O(T V R).
 
     With ``vocab_basis = unembedding · B`` this is the loss of the hidden state moved by ``B z`` (LoRA on the final
     hidden state), without projecting D-sized states again.  Differentiable, also twice, in ``z`` and
     ``vocab_basis``.
 
     Args:
-        logits: of the frozen model, from :func:`frozen_logits`.
+        logits: logits of the frozen model, from :func:`frozen_logits`.
         z: coordinates of the correction.
         vocab_basis: what each coordinate adds to each logit.
         targets: next tokens.
@@ -157,7 +156,7 @@ def corrected_cross_entropy(
 
 
 class _Swept(NamedTuple):
-    """What one pass over the vocabulary leaves of each row; entropy and mean mean nothing unless asked for."""
+    """Result of one pass over the vocabulary for each row; entropy and mean are valid only if requested."""
 
     #: Log-sum-exp of the logits.
     total: Float[Array, " M"]
@@ -171,7 +170,7 @@ class _Swept(NamedTuple):
 def _sweep(
     logits_of: _Blocks, rows: int, vocab: int, *, entropy: bool = False, expected: _Blocks | None = None
 ) -> _Swept:
-    """One pass over the vocabulary, a block at a time."""
+    """Pass over the vocabulary once, one block at a time."""
     width = jax.eval_shape(lambda: expected(0, 1)).shape[-1] if expected else 0
 
     def step(carry: tuple[Array, ...], start: Array, size: int) -> tuple[tuple[Array, ...], None]:
@@ -195,11 +194,10 @@ def _sweep(
 
 
 def _over_blocks(step: Callable[..., tuple[Any, Any]], carry: Any, rows: int, vocab: int) -> tuple[Any, Any]:
-    """Scan ``step(carry, start, size)`` over whole blocks, then once over what is left of the vocabulary.
+    """Scan ``step(carry, start, size)`` over whole blocks, then over the rest of the vocabulary.
 
-    What steps return besides the carry is [size, …] per block and is joined to [V, …].  Steps are rematerialised
-    when differentiated, so that second derivatives are bounded in memory as well.  The devices of a mesh have a part of the
-    vocabulary each, and all of it is one block.
+    Steps return the carry and [size, …] per block; the latter is joined to [V, …].  Gradients compute steps again, so
+    that second derivatives are bounded in memory too.  On a mesh each device has a part of the vocabulary, as one block.
     """
     if sharding.in_use():
         return jax.checkpoint(partial(step, size=vocab))(carry, 0)

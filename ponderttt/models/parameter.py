@@ -1,4 +1,4 @@
-"""One parameter, put together from the tensors of a file, of which one is in memory at a time."""
+"""Assemble one parameter from the tensors of a file, with one tensor in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from jax.sharding import Mesh
 from ponderttt.models.quantised import Precision, quantised
 from ponderttt.models.sharding import placed
 
-#: Of the values that are quantised at once.
+#: Bytes of the values that are quantised at once.
 _QUANTISED_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is read when asked for.
+    """A tensor that is read on demand.
 
     Attributes:
-        name: in the file.
-        shape: of the tensor.
-        read: gives it as float32.
-        place: file and offset in bytes of plain float32 values, for mapping them into memory instead.
+        name: name in the file.
+        shape: shape in the file.
+        read: function that returns the values as float32.
+        place: file and byte offset of plain float32 values, which can be mapped into memory; None otherwise.
     """
 
     name: str
@@ -49,23 +49,23 @@ def parameter(
     stacked: bool,
     turned: bool = False,
 ) -> Any:
-    """A parameter as the model keeps it, on its devices.
+    """Return a parameter as the model stores it, on its devices.
 
     Args:
-        name: of the parameter.
+        name: name of the parameter.
         parts: the tensors whose rows, one after the other, are its rows.
-        shape: of the parameter.
-        precision: how it is kept.
+        shape: shape of the parameter.
+        precision: how it is stored.
         mesh: devices that share it; one device by default.
-        stacked: whether blocks are stacked along its first axis.
-        turned: whether the file holds the tensors as [in, out].
+        stacked: True if blocks are stacked along its first axis.
+        turned: True if the file holds the tensors as [in, out].
     """
     if parts and precision.quantises(name, len(shape) - stacked):
         tensors = (_rows(part, turned) for part in parts)
         if mesh is None:
             return _quantised(tensors, shape, precision)
         return placed(name, _quantised_on_host(tensors, shape, precision), mesh, stacked=stacked)
-    # On a CPU, memory that nobody else holds is taken over, not copied.
+    # On a CPU, JAX takes over memory to which there is no other reference, without a copy.
     return placed(name, _joined(parts, shape, precision.dtype, turned), mesh, stacked=stacked)
 
 
@@ -77,7 +77,7 @@ def _rows(part: LazyTensor, turned: bool) -> np.ndarray:
 def _joined(
     parts: Sequence[LazyTensor], shape: tuple[int, ...], dtype: str, turned: bool = False
 ) -> np.ndarray:
-    """Tensors as one array of ``shape``: mapped where they lie one after the other in a file, or else copied."""
+    """Join tensors to one array of ``shape``: mapped if they are adjacent in a file, or else copied."""
     if not parts:
         return np.zeros(shape, jnp.dtype(dtype))
     places = [part.place for part in parts]
@@ -101,7 +101,7 @@ def _rows_shape(part: LazyTensor, turned: bool) -> tuple[int, ...]:
 
 
 def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Uninitialised memory on a 64-byte boundary, which JAX takes over on a CPU instead of copying."""
+    """Return uninitialised memory on a 64-byte boundary, which JAX takes over on a CPU without a copy."""
     kind = jnp.dtype(dtype)
     size = math.prod(shape) * kind.itemsize
     raw = np.empty(size + 64, np.uint8)
@@ -110,7 +110,10 @@ def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 def _pieces(tensors: Iterable[np.ndarray], precision: Precision) -> Iterator[tuple[int, Any]]:
-    """Tensors quantised some rows at a time, each of which has scales of its own, and the number of the first of them."""
+    """Quantise tensors some rows at a time; yield the number of the first row, and the rows.
+
+    Every row has scales of its own, so the result does not depend on where tensors are cut.
+    """
     row = 0
     for values in tensors:
         step = max(1, _QUANTISED_BYTES // values[:1].nbytes)
@@ -121,18 +124,18 @@ def _pieces(tensors: Iterable[np.ndarray], precision: Precision) -> Iterator[tup
 
 
 def _quantised(tensors: Iterable[np.ndarray], shape: tuple[int, ...], precision: Precision) -> Any:
-    """A parameter on the one device: its pieces are written in place."""
+    """Assemble a parameter on one device, in place."""
     whole: Any = None
     for row, piece in _pieces(tensors, precision):
         if whole is None:
             whole = jax.tree.map(lambda leaf: jnp.zeros((*shape[:-1], leaf.shape[-1]), leaf.dtype), piece)
-        # Of a stack a row is in a block.
+        # In a stack, a row has the index of its block and its index there.
         whole = _put(whole, piece, divmod(row, shape[1]) if len(shape) > 2 else (row,))
     return whole
 
 
 def _quantised_on_host(tensors: Iterable[np.ndarray], shape: tuple[int, ...], precision: Precision) -> Any:
-    """A parameter for many devices: those that share rows could write them only after they had gathered all others."""
+    """Assemble a parameter for many devices on the host: writing rows in place would gather it on every device."""
     whole: Any = None
     for row, piece in _pieces(tensors, precision):
         if whole is None:

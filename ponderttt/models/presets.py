@@ -1,7 +1,7 @@
-"""Shapes of well-known models, for planning, benchmarks and tests without a checkpoint.
+"""Shapes of well-known models, for planning, speed measurements and tests without a checkpoint.
 
-A checkpoint always says its own shape.  Numbers of the Gemma 3 text models: Gemma Team 2025 (arXiv:2503.19786) and their
-reference configurations; of GPT-2: Radford et al. 2019; of SmolLM2: Ben Allal et al. 2025 (arXiv:2502.02737).
+A checkpoint states its own shape.  Sources: for the Gemma 3 text models: Gemma Team 2025 (arXiv:2503.19786) and their
+reference configurations; for GPT-2, Radford et al. 2019; for SmolLM2, Ben Allal et al. 2025 (arXiv:2502.02737).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _gemma3(
     query_scalar: int = 256,
     multimodal: bool = True,
 ) -> Gemma3Config:
-    """The two small models know no images: shorter contexts and windows, positions as they are."""
+    """Return a shape; the two small models, for text only, have shorter contexts and windows and unscaled positions."""
     return Gemma3Config(
         vocab_size=262_208 if multimodal else 262_144,
         layers=layers,
@@ -90,10 +90,10 @@ PRESETS: dict[str, Shape] = {
 
 
 def preset(name: str) -> Shape:
-    """The shape of a well-known model.
+    """Return the shape of a well-known model.
 
     Raises:
-        ConfigError: no such preset; the message names those that there are.
+        ConfigError: no such preset; the message lists the known ones.
     """
     if name not in PRESETS:
         raise ConfigError(unknown("preset", name, PRESETS))

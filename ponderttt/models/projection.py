@@ -1,4 +1,4 @@
-"""Rows times a matrix that is kept as [out, in]."""
+"""Products of rows with a matrix that is stored as [out, in]."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from jaxtyping import Array, Float
 from ponderttt.models import sharding
 from ponderttt.models.quantised import is_exact, opened, row_block
 
-#: So many rows are a batch that decodes, not a text that is read.
+#: Most rows of a decoding batch; more are a text that is read.
 FEW = 32
-#: Of the rows of a narrower matrix that are open at once: what a core's cache holds.
+#: Bytes of the rows of a narrower matrix that are open at once: the cache of a core.
 OPEN_BYTES = 1 << 20
 
 
 def project(rows: Float[Array, "T D"], matrix: Float[Array, "F D"]) -> Float[Array, "T F"]:
-    """rows · matrixᵀ.
+    """Return rows · matrixᵀ.
 
-    A few rows are multiplied from the other side: a CPU packs the right-hand side of a product anew each time, which for a
-    few rows takes longer than the product.
+    Few rows are multiplied as (matrix · rowsᵀ)ᵀ: a CPU packs the right-hand side of every product, which takes longer
+    than the product of few rows.
     """
     if 1 < len(rows) <= FEW:
-        # Without the barrier the compiler undoes it: a transposed product is the product of the two the other way round.
+        # Without the barrier the compiler swaps the two factors back.
         return lax.optimization_barrier(lax.dot_general(matrix, rows, (((1,), (1,)), ((), ())))).T
     return jnp.einsum("TD,FD->TF", rows, matrix)
 
 
 def project_kept(rows: Float[Array, "T D"], matrix: Any) -> Float[Array, "T F"]:
-    """:func:`project`, float32, onto a matrix as it is kept: one that is not float32 is opened some rows at a time.
+    """Return :func:`project` in float32 for a stored matrix: one that is not float32 is opened some rows at a time.
 
-    The devices of a mesh have a part of it each, and open that.
+    On a mesh each device opens its own part.
     """
     if sharding.in_use() or is_exact(matrix):
         return project(rows, opened(matrix).astype(jnp.float32))
@@ -40,7 +40,7 @@ def project_kept(rows: Float[Array, "T D"], matrix: Any) -> Float[Array, "T F"]:
     size = min(max(1, OPEN_BYTES // (4 * width)), count)
 
     def block(index: Array, found: Array) -> Array:
-        # The last block begins early enough to be whole.
+        # The last block starts early enough to be complete.
         start = jnp.minimum(index * size, count - size)
         part = project(rows, row_block(matrix, start, size).astype(jnp.float32))
         return lax.dynamic_update_slice(found, part, (0, start))

@@ -1,7 +1,7 @@
 """Weight-only quantisation of a frozen model, by ``qwix``: int8 with a scale for each row, int4 with one for each 32 inputs.
 
-Matrices are kept quantised and opened where they are used, one block at a time; everything is computed in the dtype of the
-scales.  Vectors and positions stay as they are.
+Matrices are stored quantised and opened where they are used, one block at a time; the scales' dtype is that of the
+computation.  Vectors and positions are not quantised.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from jaxtyping import Array
 from ponderttt.models.sharding import host_memory
 
 Kind = Literal["int8", "int4"]
-#: Of a value.
+#: Bits of a value.
 BITS: Mapping[Kind, int] = {"int8": 8, "int4": 4}
 #: Inputs that share a scale.
 GROUP = 32
-#: What is looked up or multiplied, but too small to matter.
+#: Matrices that are too small to be worth quantising.
 _KEPT = ("positions",)
 
 
 def is_quantised(value: Any) -> bool:
-    """Whether a parameter is kept quantised."""
+    """True if a parameter is stored quantised."""
     return hasattr(value, "qvalue")
 
 
 @dataclass(frozen=True)
 class Precision:
-    """In what a model computes, and how its matrices are kept."""
+    """The dtype that a model computes in, and how its matrices are stored."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     kind: Kind | None = None
 
     @property
     def is_exact(self) -> bool:
-        """Whether parameters are those of the file."""
+        """True if parameters are stored exactly as in the file."""
         return self.dtype == "float32" and self.kind is None
 
     def quantises(self, name: str, dimensions: int) -> bool:
-        """Whether a parameter of so many axes in one block is kept quantised."""
+        """True if a parameter with this number of axes in one block is stored quantised."""
         return self.kind is not None and dimensions >= 2 and name not in _KEPT
 
     def kept(self, name: str, array: Any, *, stacked: bool) -> Any:
-        """A parameter as the model keeps it: a quantised matrix [out, in], or what it was."""
+        """Return a parameter as the model stores it: a quantised matrix [out, in], or an array of the dtype."""
         if self.quantises(name, array.ndim - stacked):
             return quantised(array, self)
         return jnp.asarray(array, self.dtype)
 
     def used(self, name: str, array: Any, *, stacked: bool) -> Array:
-        """The float32 values that the model really computes with."""
+        """Return the float32 values that the model computes with."""
         if self.is_exact:
             return jnp.asarray(array)
         return opened(self.kept(name, array, stacked=stacked)).astype(jnp.float32)
@@ -67,7 +67,7 @@ EXACT = Precision()
 
 @partial(jax.jit, static_argnums=1)
 def quantised(matrix: Any, precision: Precision) -> Any:
-    """Matrices [..., out, in] as ``precision`` keeps them; in one program, which makes no other copy of them."""
+    """Quantise matrices [..., out, in] in one program, which makes no other copy of them."""
     import qwix
 
     matrix = jnp.asarray(matrix, precision.dtype)
@@ -80,14 +80,14 @@ def quantised(matrix: Any, precision: Precision) -> Any:
 
 
 def is_exact(value: Any) -> bool:
-    """Whether a parameter is kept as float32: there is nothing to open."""
+    """True if a parameter is stored as float32."""
     return not is_quantised(value) and value.dtype == jnp.float32
 
 
 def by_rows(matrix: Any) -> Any:
-    """A matrix as programs take some rows of it at a time: bfloat16 in the memory of the host as its bits, uint16.
+    """Return a matrix for programs that take some rows at a time: on a CPU, bfloat16 as its bits, uint16.
 
-    A CPU has no bfloat16 of its own: in a loop over rows it would first make float32 of all of them.
+    A CPU has no native bfloat16: a loop over rows would first convert all of them to float32.
     """
     if is_quantised(matrix) or matrix.dtype != jnp.bfloat16 or not host_memory(matrix):
         return matrix
@@ -96,7 +96,7 @@ def by_rows(matrix: Any) -> Any:
 
 
 def opened(value: Any) -> Array:
-    """A parameter as an array of the dtype that is computed in."""
+    """Return a parameter as an array of the dtype of the computation."""
     if not is_quantised(value):
         return jax.lax.bitcast_convert_type(value, jnp.bfloat16) if value.dtype == jnp.uint16 else value
     import qwix
@@ -106,17 +106,17 @@ def opened(value: Any) -> Array:
 
 
 def opened_block(block: Mapping[str, Any]) -> dict[str, Array]:
-    """The parameters of one block, all of them open."""
+    """Open all parameters of one block."""
     return {name: opened(value) for name, value in block.items()}
 
 
 def rows(matrix: Any, index: Any) -> Array:
-    """Some rows of a matrix; no others are opened."""
+    """Return some rows of a matrix; only these are opened."""
     return opened(matrix[index])
 
 
 def row_block(matrix: Any, start: Any, size: int) -> Array:
-    """``size`` rows of a matrix from ``start`` on; no others are opened."""
+    """Return ``size`` rows of a matrix from ``start`` on; only these are opened."""
     if size == matrix.shape[0]:
         return opened(matrix)
     cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), matrix)

@@ -1,4 +1,4 @@
-"""Rotary position embedding (Su et al. 2021, arXiv:2104.09864) of halves, as Hugging Face models have it."""
+"""Rotary position embedding (Su et al. 2021, arXiv:2104.09864) in the layout of Hugging Face models: the two halves of a head are paired."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 def rotary_angles(
     positions: Int[Array, " T"], head_dim: int, base: float, factor: float = 1.0
 ) -> tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]]:
-    """Cosines and sines for positions, which are divided by ``factor`` first (Chen et al. 2023, arXiv:2306.15595)."""
+    """Return cosines and sines of positions, which are divided by ``factor`` first (Chen et al. 2023, arXiv:2306.15595)."""
     frequency = 1.0 / base ** (jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angle = positions.astype(jnp.float32)[:, None] * (frequency / factor)
     return jnp.cos(angle), jnp.sin(angle)

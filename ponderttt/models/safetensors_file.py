@@ -22,7 +22,7 @@ from ponderttt.models.tensors import Checkpoint, stacked_parts, tensor_digest, t
 
 TOKENIZER, INDEX, WHOLE = "tokenizer.json", "model.safetensors.index.json", "model.safetensors"
 _CONVERT = "load the model with transformers and save it with save_pretrained"
-#: The unembedding has a shard of its own, since most jobs need nothing else of the model.
+#: The unembedding has its own shard: most jobs need only that part of the model.
 UNEMBEDDING_SHARD, BLOCKS_SHARD = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 _DTYPES = {
     "F32": np.dtype(np.float32),
@@ -83,7 +83,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _indexed_files(index: Path) -> list[str]:
-    """The files that an index names."""
+    """Return the files that an index names."""
     match read_json(index):
         case {"weight_map": dict(files)} if files and all(isinstance(file, str) for file in files.values()):
             return sorted(set(files.values()))
@@ -95,16 +95,16 @@ def _everything(name: str) -> bool:
 
 
 def read_file(path: Path, wanted: Callable[[str], bool] = _everything) -> list[LazyTensor]:
-    """The tensors of one safetensors file, mapped into memory: nothing is read before it is asked for.
+    """Return the tensors of one safetensors file, which is mapped into memory and read on demand.
 
     The format is the length of a JSON header (8 bytes, little-endian), the header, and the tensors' bytes.
 
     Args:
         path: the file.
-        wanted: whether a tensor of this name is given; others may be of any type.
+        wanted: True for names of tensors to return; others may have any type.
 
     Raises:
-        PonderTTTError: a missing or damaged file, or a tensor of a type that is not known.
+        PonderTTTError: a missing or damaged file, or a tensor of an unknown type.
     """
     if not path.is_file():
         raise PonderTTTError(f"{path}: missing; fetch the model again")
@@ -150,7 +150,7 @@ def _read(path: Path, dtype: np.dtype, offset: int, shape: tuple[int, ...]) -> n
 
 
 def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray]) -> None:
-    """Write float32 tensors in the given order, which the safetensors library would change; one is in memory at a time."""
+    """Write float32 tensors, one in memory at a time, in the given order (the safetensors library would sort them)."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
@@ -173,16 +173,16 @@ def write_folder(
     tokenizer_json: str,
     ends: Collection[int] = (),
 ) -> tuple[str, ...]:
-    """Write a model as a folder that this package and transformers read; the names of the files, in order.
+    """Write a model as a folder that this package and transformers read; return the names of the files.
 
-    Tensors that are stacked in memory lie one after the other in the file, so that opening it copies nothing.
+    Tensors that are stacked in memory are adjacent in the file, so that opening it copies nothing.
 
     Args:
-        folder: to write to.
-        config: the shape of the model.
-        read: gives a tensor by its Hugging Face name; called once for each.
-        tokenizer_json: of its tokenizer.
-        ends: tokens with which the model ends a text.
+        folder: folder to write to.
+        config: shape of the model.
+        read: function that returns a tensor by its Hugging Face name; called once for each.
+        tokenizer_json: definition of the tokenizer.
+        ends: tokens that end a text.
     """
     sizes = tensor_shapes(config)
     family = family_of(config)

@@ -1,8 +1,8 @@
-"""Parameters over many devices: logical axes, and which axis of the mesh holds each.
+"""Spread parameters over many devices: logical axes, and the axis of the mesh for each.
 
 A mesh has the axes ``data`` (streams), ``fsdp`` (streams, and rows of parameters that are gathered when they are used) and
-``tensor`` (heads, the inside of MLPs, the vocabulary).  The program is the one of a single device; the compiler puts in the
-communication (Xu et al. 2021, arXiv:2105.04663).  ``jax.set_mesh`` puts a mesh to use.
+``tensor`` (heads, the inside of MLPs, the vocabulary).  The program is that of a single device; the compiler adds the
+communication (Xu et al. 2021, arXiv:2105.04663).  ``jax.set_mesh`` activates a mesh.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ponderttt.errors import PonderTTTError, unknown
 
 AXES = ("data", "fsdp", "tensor")
-#: Logical axis → axis of the mesh; what is not named here is the same everywhere.
+#: Logical axis → axis of the mesh; other axes are replicated.
 RULES: Mapping[str, str] = {"embed": "fsdp", "heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
-#: Axes of the mesh that share the streams of a batch.
+#: Axes of the mesh over which the streams of a batch are spread.
 BATCH = ("data", "fsdp")
-#: Logical axes of every parameter, by name, as one block has it.
+#: Logical axes of every parameter of one block, by name.
 LOGICAL: Mapping[str, tuple[str | None, ...]] = {
     "embedding": ("vocab", "embed"),
     "unembedding": ("vocab", "embed"),
@@ -38,21 +38,21 @@ LOGICAL: Mapping[str, tuple[str | None, ...]] = {
     "mlp_up_bias": ("mlp",),
     "mlp_down": ("embed", "mlp"),
 }
-#: Vectors of the width of the residual stream or of a head, too small to be cut.
+#: Vectors of the width of the residual stream or of a head, too small to be split.
 _WHOLE = re.compile(r".*norm(_bias)?|(attention_out|mlp_down)_bias")
 _BLOCKS = ("blocks_before", "blocks_after")
 
 
 def in_use() -> bool:
-    """Whether what is being traced is for several devices: then no loop goes over an axis that they share."""
+    """True while tracing for several devices, when loops must not run over an axis that they share."""
     return jax.sharding.get_abstract_mesh().size > 1
 
 
 def logical_axes(name: str, dimensions: int, stacked: bool) -> tuple[str | None, ...]:
-    """Logical axes of a parameter; those of blocks are stacked along a leading axis of layers.
+    """Return the logical axes of a parameter; those of blocks have a leading axis of layers.
 
     Raises:
-        KeyError: a parameter that nobody described.
+        KeyError: the parameter is not in the table above.
     """
     own = dimensions - stacked
     axes = (None,) * own if _WHOLE.fullmatch(name) else LOGICAL[name]
@@ -62,7 +62,7 @@ def logical_axes(name: str, dimensions: int, stacked: bool) -> tuple[str | None,
 
 
 def partition(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """Where each axis goes; one that its part of the mesh does not divide stays whole."""
+    """Return the axis of the mesh for each axis; one that the mesh does not divide evenly stays whole."""
     names = [RULES.get(axis or "") for axis in axes]
     return PartitionSpec(
         *(
@@ -73,10 +73,10 @@ def partition(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) 
 
 
 def parse_mesh(text: str) -> dict[str, int]:
-    """``8`` (all on ``tensor``) or ``data=2,fsdp=2,tensor=2``.
+    """Parse ``8`` (all on ``tensor``) or ``data=2,fsdp=2,tensor=2``.
 
     Raises:
-        PonderTTTError: not a mesh; the message says what one looks like.
+        PonderTTTError: not a mesh; the message shows the form.
     """
     sizes: dict[str, int] = {}
     for part in text.split(","):
@@ -96,10 +96,10 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 
 def make_mesh(sizes: Mapping[str, int]) -> Mesh:
-    """A mesh of the devices that there are.
+    """Return a mesh of the available devices.
 
     Raises:
-        PonderTTTError: there are fewer.
+        PonderTTTError: there are too few devices.
     """
     wanted, found = math.prod(sizes.values()), jax.device_count()
     if wanted > found:
@@ -115,34 +115,34 @@ def _told(sizes: Mapping[str, int]) -> str:
 
 
 def parameter_shardings(params: Any, mesh: Mesh) -> Any:
-    """A sharding for every leaf of a decoder's parameters (arrays, or their shapes)."""
+    """Return a sharding for every leaf of a decoder's parameters (arrays, or their shapes)."""
 
     def of(path: Any, leaf: Any) -> NamedSharding:
         names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
         stacked = any(name in _BLOCKS for name in names)
         name = names[names.index(next(n for n in names if n in (*_BLOCKS, "outer"))) + 1]
-        # The scales of a quantised matrix go where its rows go; a row has few of them.
+        # The scales of a quantised matrix follow its rows; a row has few of them.
         return NamedSharding(mesh, partition(logical_axes(name, leaf.ndim, stacked), leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(of, params)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Of [B, …] arrays: streams apart, everything else whole."""
+    """Return the sharding of [B, …] arrays: split by stream only."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
 def sharding_of(
     name: str, shape: tuple[int, ...], mesh: Mesh | None, *, stacked: bool
 ) -> NamedSharding | None:
-    """How the devices of a mesh share a parameter, as :func:`parameter_shardings` has it; ``None`` without a mesh."""
+    """Return the sharding of one parameter, as in :func:`parameter_shardings`; ``None`` without a mesh."""
     if mesh is None:
         return None
     return NamedSharding(mesh, partition(logical_axes(name, len(shape), stacked), shape, mesh))
 
 
 def placed(name: str, value: Any, mesh: Mesh | None, *, stacked: bool) -> Any:
-    """A parameter of the host on its devices, see :func:`sharding_of`; each of them is sent its own part, and no more."""
+    """Put a parameter of the host on its devices (:func:`sharding_of`); each receives only its own part."""
 
     def put(leaf: np.ndarray) -> jax.Array:
         sharding = sharding_of(name, leaf.shape, mesh, stacked=stacked)
@@ -154,9 +154,9 @@ def placed(name: str, value: Any, mesh: Mesh | None, *, stacked: bool) -> Any:
 
 
 def host_memory(array: jax.Array) -> bool:
-    """Whether the array lies, whole, in memory that NumPy can read: on one CPU device of this process.
+    """True if NumPy can read the whole array in place: it is on one CPU device of this process.
 
-    NumPy's int4 is laid out otherwise than JAX's, so that it is always a copy.
+    NumPy stores int4 differently from JAX, so int4 is always copied.
     """
     devices: list[Any] = list(array.sharding.device_set)
     alone = len(devices) == 1 and array.is_fully_addressable
@@ -164,10 +164,10 @@ def host_memory(array: jax.Array) -> bool:
 
 
 def fetched(array: jax.Array) -> np.ndarray:
-    """A copy on the host, in every process, which lives no longer than whoever holds it.
+    """Return a copy on the host, in every process, that is freed with its last reference.
 
-    JAX keeps what it has copied to the host for as long as the array, here of one that nobody else has.  Every process
-    calls this for an array of several processes.
+    JAX caches the host copy of an array for the lifetime of that array; here the array is a temporary one.  For an array
+    of several processes, every process must call this.
     """
     if host_memory(array):
         return np.asarray(array)
@@ -179,5 +179,5 @@ def fetched(array: jax.Array) -> np.ndarray:
 
 
 def fetched_part(stack: jax.Array, index: int) -> np.ndarray:
-    """:func:`fetched` of ``stack[index]``: no more of it is copied at a time."""
+    """Return :func:`fetched` of ``stack[index]``, without copying the rest."""
     return np.asarray(stack)[index] if host_memory(stack) else fetched(stack[index])

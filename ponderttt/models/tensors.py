@@ -1,7 +1,7 @@
-"""Named tensors of a checkpoint and how they become the parameters of a :class:`~ponderttt.models.decoder.Decoder`.
+"""Assemble a :class:`~ponderttt.models.decoder.Decoder` from the named tensors of a checkpoint, and take it apart.
 
-Every reader hands over the same thing: a configuration and lazily read tensors under their Hugging Face names.
-Assembly is strict: every tensor is consumed, every parameter filled, every shape checked.
+Every reader returns the same: a configuration, and tensors under their Hugging Face names that are read on demand.
+Assembly is strict: it uses every tensor, fills every parameter, and checks every shape.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ponderttt.models.sharding import fetched, fetched_part
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model file or folder holds.
+    """The contents of a model file or folder.
 
     Attributes:
-        path: where it was read from, for messages.
-        config: the shape of the model.
-        tensors: Hugging Face name → tensor; a tensor of no known name stands under its own.
+        path: its path, for messages.
+        config: shape of the model.
+        tensors: Hugging Face name → tensor; one of unknown name is under its own.
         file_name: Hugging Face name → name in this kind of file, for messages about missing tensors.
     """
 
@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def tensor_shapes(config: Shape) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name → shape, as files have it, of every tensor of a model."""
+    """Return Hugging Face name → shape in a file, for every tensor of a model."""
     family = family_of(config)
     outer, blocks, parts = family.outer_shapes(config), family.block_shapes(config), family.parts(config)
     shapes = {family.OUTER[name]: shape for name, shape in outer.items() if name != "unembedding"}
@@ -63,16 +63,16 @@ def tensor_shapes(config: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def transposed_tensors(config: Shape) -> frozenset[str]:
-    """Hugging Face names of the tensors that a checkpoint holds as [in, out]."""
+    """Return Hugging Face names of the tensors that a checkpoint holds as [in, out]."""
     names = family_of(config).TRANSPOSED
     return frozenset(part for name in names for part in stacked_parts(config, name))
 
 
 def check_tensors(checkpoint: Checkpoint) -> None:
-    """Compare a checkpoint's tensors with those that its configuration asks for.
+    """Compare a checkpoint's tensors with those that its configuration requires.
 
     Raises:
-        PonderTTTError: a tensor is missing, mis-shaped, or belongs nowhere; the message names it.
+        PonderTTTError: a tensor is missing, has another shape, or is not part of the model; the message names it.
     """
     expected, found = tensor_shapes(checkpoint.config), checkpoint.tensors
     for name, shape in expected.items():
@@ -82,12 +82,12 @@ def check_tensors(checkpoint: Checkpoint) -> None:
             )
         if tuple(found[name].shape) != shape:
             raise PonderTTTError(
-                f"{checkpoint.path}: tensor {found[name].name} has shape {tuple(found[name].shape)}, its configuration asks for {shape}"
+                f"{checkpoint.path}: tensor {found[name].name} has shape {tuple(found[name].shape)}, its configuration requires {shape}"
             )
     extra = [tensor.name for name, tensor in found.items() if name not in expected]
     if extra:
         raise PonderTTTError(
-            f"{checkpoint.path}: tensor {extra[0]} belongs nowhere in a plain {checkpoint.config.family} model ({len(extra)} such); this architecture is not supported"
+            f"{checkpoint.path}: tensor {extra[0]} is not part of a plain {checkpoint.config.family} model ({len(extra)} such tensors); this architecture is not supported"
         )
 
 
@@ -97,23 +97,23 @@ def assemble(
     split_layer: int | None = None,
     mesh: Mesh | None = None,
 ) -> Decoder:
-    """Read every tensor once into a :class:`Decoder`: a parameter is on its devices before the next one is read.
+    """Read every tensor once into a :class:`Decoder`; each parameter is on its devices before the next one is read.
 
     Args:
-        checkpoint: what is read.
-        precision: how parameters are kept.
+        checkpoint: model to read.
+        precision: how parameters are stored.
         split_layer: number of blocks in the prefix; ``None`` is :func:`~ponderttt.models.decoder.default_split`.
         mesh: devices that share the parameters; one device by default.
 
     Raises:
-        PonderTTTError: see :func:`check_tensors`; or ``split_layer`` lies outside the model.
+        PonderTTTError: see :func:`check_tensors`; or ``split_layer`` is larger than the model.
     """
     check_tensors(checkpoint)
     config, tensors, family = checkpoint.config, checkpoint.tensors, family_of(checkpoint.config)
     split = default_split(config.layers) if split_layer is None else split_layer
     if not 0 <= split <= config.layers:
         raise PonderTTTError(
-            f"split_layer is {split}; {checkpoint.path} has {config.layers} blocks, so 0 to {config.layers}"
+            f"split_layer must be from 0 to {config.layers}, the number of blocks of {checkpoint.path}, got {split}"
         )
 
     def stack(first: int, last: int) -> dict[str, Any]:
@@ -138,8 +138,10 @@ def assemble(
 
 
 def stacked_parts(config: Shape, name: str, first: int = 0, last: int | None = None) -> list[str]:
-    """Names of the tensors whose rows, one after the other, are the stacked parameter ``name`` of blocks ``first`` to
-    ``last`` (exclusive; all by default)."""
+    """Return the names of the tensors whose joined rows are the stacked parameter ``name``.
+
+    Blocks are ``first`` to ``last``, exclusive; all by default.
+    """
     family = family_of(config)
     parts = family.parts(config)[name]
     layers = range(first, config.layers if last is None else last)
@@ -147,9 +149,9 @@ def stacked_parts(config: Shape, name: str, first: int = 0, last: int | None = N
 
 
 def named_parameters(model: Decoder) -> Iterator[tuple[str, np.ndarray]]:
-    """Hugging Face names and parameters as a file would have them; of a quantised model, one is open at a time.
+    """Yield Hugging Face names and parameters, in the layout of a file.
 
-    Of what does not lie in the memory of the host, one is copied there at a time, and no copy stays.
+    Quantised parameters are opened one at a time, and those on devices are copied to the host one at a time.
     """
     config, family = model.config, family_of(model.config)
     for name, value in model.outer.arrays().items():
@@ -168,7 +170,7 @@ def named_parameters(model: Decoder) -> Iterator[tuple[str, np.ndarray]]:
                     row += part.rows
 
 
-#: In one program, which has nothing but its result in memory.
+#: One program, so that only the result is in memory.
 _open = jax.jit(opened)
 
 
@@ -177,13 +179,13 @@ def _opened(value: Any) -> Any:
 
 
 def disassemble(model: Decoder) -> dict[str, np.ndarray]:
-    """Hugging Face name → parameter, the inverse of :func:`assemble` and independent of where it was split."""
+    """Return Hugging Face name → parameter: the inverse of :func:`assemble`, for any split."""
     found = dict(named_parameters(model))
     return {name: found[name] for name in tensor_shapes(model.config)}
 
 
 def tensor_digest(array: np.ndarray) -> str:
-    """sha256 over dtype, shape and bytes of a tensor."""
+    """Return the sha256 of dtype, shape and bytes of a tensor."""
     flat = np.ascontiguousarray(array)
     total = hashlib.sha256(f"{flat.dtype} {flat.shape}\n".encode())
     total.update(flat.reshape(-1).view(np.uint8).data)
@@ -191,20 +193,20 @@ def tensor_digest(array: np.ndarray) -> str:
 
 
 def tensors_digest(digests: Mapping[str, str]) -> str:
-    """sha256 over the names of tensors and the :func:`tensor_digest` of each, in the order of their names."""
+    """Return the sha256 of the names and :func:`tensor_digest` of all tensors, sorted by name."""
     return hashlib.sha256(
         "".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()
     ).hexdigest()
 
 
 def model_digest(graph: nnx.GraphDef[Decoder], params: Any) -> str:
-    """:func:`tensors_digest` of all parameters as they are now: changes when any bit of the backbone moves."""
+    """Return :func:`tensors_digest` of the current parameters, which changes with any bit of the backbone."""
     named = named_parameters(nnx.merge(graph, params))
     return tensors_digest({name: tensor_digest(array) for name, array in named})
 
 
 def random_tensors(config: Shape, key: jax.Array) -> dict[str, np.ndarray]:
-    """Random weights of a model's shape, scaled so that hidden states and gradients keep their size."""
+    """Draw random weights of a model's shape, scaled so that hidden states and gradients keep their size."""
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
     tensors = {}
     for name, shape in tensor_shapes(config).items():
@@ -218,7 +220,7 @@ def random_tensors(config: Shape, key: jax.Array) -> dict[str, np.ndarray]:
 
 
 def in_memory(config: Shape, arrays: Mapping[str, np.ndarray]) -> Checkpoint:
-    """A checkpoint of arrays under their Hugging Face names."""
+    """Return a checkpoint of arrays under their Hugging Face names."""
     tensors = {name: LazyTensor(name, array.shape, partial(_as_is, array)) for name, array in arrays.items()}
     return Checkpoint(Path("memory"), config, tensors, lambda name: name)
 

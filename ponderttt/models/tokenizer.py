@@ -1,7 +1,7 @@
 """The model's own BPE tokenizer: text to token ids and back, and the bytes that each token stands for.
 
-Two alphabets are known, both lossless: bytes (GPT-2, SmolLM2), and characters with a sign for the space and bytes for
-what is rare (SentencePiece, as Gemma has it).
+Two alphabets are supported, both lossless: bytes (GPT-2, SmolLM2), and characters with a sign for the space and bytes
+for rare characters (SentencePiece, as in Gemma).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ponderttt.models.tokenizer_json import PAD, is_bpe, is_pad, read_core, unus
 if TYPE_CHECKING:
     import tokenizers
 
-#: Names that models give to their end-of-text token, the separator of documents.
+#: Names of end-of-text tokens, which separate documents.
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<eos>")
-#: Names of the tokens with which a turn of a conversation ends.
+#: Names of tokens that end a turn of a conversation.
 END_OF_TURN = ("<|im_end|>", "<end_of_turn>")
-#: Splitters that leave out what they split at.
+#: Splitters that drop the characters at which they split.
 _DROPPING = ("Whitespace", "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit")
-#: How SentencePiece writes a space.
+#: SentencePiece's sign for a space.
 SPACE = "\u2581"
 
 
@@ -44,7 +44,7 @@ class Tokenizer:
         eot_id: the model's end-of-text token.
         digest: sha256 of the tokenizer's definition, for cache keys.
         json: the definition, as ``tokenizer.json`` holds it.
-        ends: tokens with which the model's files say that it ends a text, besides those that are known by name.
+        ends: tokens that end a text according to the model's files, besides those known by name.
     """
 
     vocab_size: int
@@ -57,22 +57,22 @@ class Tokenizer:
     ends: frozenset[int] = frozenset()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text`` and nothing else: no special token is added, or recognised inside the text."""
+        """Return the token ids of ``text``; no special token is added, or recognised inside the text."""
         return self._core.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; special tokens by their names. Bytes that are not UTF-8 become U+FFFD."""
+        """Return the text of token ids; special tokens by their names. Bytes that are not UTF-8 become U+FFFD."""
         return self._core.decode(list(ids), skip_special_tokens=False)
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        """Tokens after which a continuation is finished."""
+        """Tokens that end a continuation."""
         named = map(self._core.token_to_id, (*END_OF_TEXT, *END_OF_TURN))
         found = {*self.ends, *(index for index in named if index is not None)}
         return frozenset(index for index in found if index < self.vocab_size)
 
     def token_bytes(self, ids: Sequence[int] | np.ndarray) -> list[int]:
-        """UTF-8 bytes that each token stands for; 0 for special tokens, end of text and padding."""
+        """Return the UTF-8 bytes that each token stands for; 0 for special tokens, end of text and padding."""
         return self._bytes[np.asarray(ids, dtype=np.int64)].tolist()
 
     def save(self, path: Path | str) -> None:
@@ -86,7 +86,7 @@ def load(path: Path | str, vocab_size: int | None = None) -> Tokenizer:
 
     Args:
         path: the file.
-        vocab_size: rows of the model's embedding, where it has more than the tokenizer has tokens.
+        vocab_size: rows of the model's embedding, if more than the tokenizer has tokens.
 
     Raises:
         PonderTTTError: no such file, not a tokenizer, or one that is not lossless.
@@ -136,7 +136,7 @@ def from_json(text: str, vocab_size: int | None = None) -> Tokenizer:
 
 
 def _pad_name(core: tokenizers.Tokenizer, own_id: int) -> str:
-    """A name for the pad token: the one at ``own_id`` if a conversion put it there, or else one that the model does not use."""
+    """Return a name for the pad token: that of ``own_id`` if a conversion added it, or else one that the model does not use."""
     added = core.get_added_tokens_decoder().get(own_id)
     if added is not None and is_pad(added.content, added.special):
         return added.content
@@ -145,7 +145,7 @@ def _pad_name(core: tokenizers.Tokenizer, own_id: int) -> str:
 
 
 def _definition(part: Any) -> dict[str, Any]:
-    """Of the normalizer or the pre-tokenizer; the whole tokenizer's has its vocabulary in it, which takes much memory."""
+    """Return the definition of the normalizer or the pre-tokenizer, without the vocabulary, which takes much memory."""
     found: dict[str, Any] = {} if part is None else json.loads(part.__getstate__())
     return found
 
@@ -186,7 +186,7 @@ def _bytes_of_piece(token: str) -> int:
 
 
 def _bytes_per_token(core: tokenizers.Tokenizer, bytes_of: Callable[[str], int]) -> np.ndarray:
-    """By id; added tokens are plain text, special ones stand for none."""
+    """Return the bytes of each token by id; added tokens are plain text, special ones have none."""
     counts = np.zeros(core.get_vocab_size(with_added_tokens=True), np.int32)
     for token, index in core.get_vocab(with_added_tokens=True).items():
         counts[index] = bytes_of(token)

@@ -1,4 +1,4 @@
-"""Tokenizers from the tables of a GGUF file: a byte-level vocabulary with merges, or pieces with scores."""
+"""Build tokenizers from the tables of a GGUF file: a byte-level vocabulary with merges, or pieces with scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNKNOWN = "<unk>"
 def from_vocabulary(
     tokens: Sequence[str], kinds: Sequence[int], merges: Sequence[str], splitter: str
 ) -> Tokenizer:
-    """A byte-level BPE tokenizer (``tokenizer.ggml.model`` gpt2).
+    """Return a byte-level BPE tokenizer (``tokenizer.ggml.model`` gpt2).
 
     Args:
         tokens: the vocabulary in GPT-2's printable byte alphabet, in the order of ids.
@@ -28,19 +28,19 @@ def from_vocabulary(
         splitter: the name of the pre-tokenizer (``tokenizer.ggml.pre``).
 
     Raises:
-        PonderTTTError: a splitter that is not known, a token that is there twice, a merge of unknown parts.
+        PonderTTTError: an unknown splitter, a duplicate token, or a merge of unknown parts.
     """
     from tokenizers import Tokenizer as Core
     from tokenizers import decoders, models, pre_tokenizers
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     splitters = {
-        # Digits one by one, then GPT-2's splitting into words.
+        # Single digits, then words as GPT-2 splits them.
         "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]),
         "gpt-2": byte_level,
     }
     if splitter not in splitters:
-        raise PonderTTTError(f"pre-tokenizer {splitter} is not known; known: {', '.join(splitters)}")
+        raise PonderTTTError(f"unknown pre-tokenizer {splitter}; known: {', '.join(splitters)}")
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     try:
         core = Core(models.BPE(vocab=_vocabulary(tokens), merges=pairs, fuse_unk=False))
@@ -54,18 +54,18 @@ def from_vocabulary(
 
 
 def from_pieces(tokens: Sequence[str], kinds: Sequence[int], scores: Sequence[float]) -> Tokenizer:
-    """A SentencePiece BPE tokenizer (``tokenizer.ggml.model`` llama) that puts no space in front of a text.
+    """Return a SentencePiece BPE tokenizer (``tokenizer.ggml.model`` llama) that adds no space before a text.
 
-    SentencePiece joins the two neighbours that make the piece of the highest score (Kudo & Richardson 2018,
+    SentencePiece joins the two neighbours that form the piece of the highest score (Kudo & Richardson 2018,
     arXiv:1808.06226), so every way to halve a piece is a merge of that piece's rank.
 
     Args:
-        tokens: the pieces, ``▁`` for a space, in the order of ids; user-defined ones as they stand in a text.
+        tokens: the pieces, ``▁`` for a space, in the order of ids; user-defined ones as in a text.
         kinds: GGUF's kind of each token (1: normal, 3: control, 4: user-defined, 6: byte).
-        scores: of each piece.
+        scores: score of each piece.
 
     Raises:
-        PonderTTTError: a piece that is there twice, or no piece for what is unknown.
+        PonderTTTError: a duplicate piece, or no piece for unknown text.
     """
     from tokenizers import Tokenizer as Core
     from tokenizers import decoders, models, normalizers
@@ -97,7 +97,7 @@ def _vocabulary(tokens: Sequence[str]) -> dict[str, int]:
 
 
 def _finish(core: tokenizers.Tokenizer, tokens: Sequence[str], kinds: Sequence[int]) -> Tokenizer:
-    """Name the tokens that are not plain text: control tokens, and those that are found in a text before all others."""
+    """Add the tokens that are not plain text: control tokens, and user-defined ones, which a text is split at first."""
     from tokenizers import AddedToken
 
     named = list(zip(tokens, kinds, strict=True))

@@ -1,4 +1,4 @@
-"""Load a configured backbone; convert it once to a folder that later jobs open in less than a second."""
+"""Load a configured backbone, or convert it once to a folder that opens in less than a second."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ KIND = "model"
 
 
 def read_model(path: Path, family: str | None = None) -> tuple[Checkpoint, Tokenizer]:
-    """Configuration, tensors and tokenizer of a GGUF file or of a folder of safetensors.
+    """Read configuration, tensors and tokenizer of a GGUF file or of a folder of safetensors.
 
     Args:
         path: the file or folder.
-        family: what it is expected to be; whatever it is by default.
+        family: the expected family; any by default.
 
     Raises:
         PonderTTTError: a missing, truncated or unsupported file, or one of another family.
@@ -50,20 +50,20 @@ def _read_source(config: ModelConfig, cache_dir: Path | str) -> tuple[Checkpoint
 
 
 def precision_of(config: ModelConfig) -> Precision:
-    """The precision that a configuration asks for."""
+    """Return the precision that a configuration sets."""
     return Precision(config.dtype, config.quantize)
 
 
 def mesh_of(config: ModelConfig) -> Mesh | None:
-    """The devices that share a model, if there are several."""
+    """Return the mesh of devices that share a model; ``None`` for one device."""
     return None if config.mesh is None else make_mesh(parse_mesh(config.mesh))
 
 
 def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
-    """Fetch, check and load a backbone straight from its source.
+    """Fetch, check and load a backbone from its source.
 
     Raises:
-        PonderTTTError: whatever :func:`~ponderttt.models.sources.fetch_model` or the readers find wrong.
+        PonderTTTError: see :func:`~ponderttt.models.sources.fetch_model` and :func:`read_model`.
     """
     checkpoint, reader = _read_source(config, cache_dir)
     mesh = mesh_of(config)
@@ -72,10 +72,10 @@ def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
 
 
 def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) -> dict[str, Any]:
-    """Fetch, check and de-quantise a model once into ``output_dir``, a tensor at a time; transformers can read it as well.
+    """Fetch, check and de-quantise a model once into ``output_dir``, one tensor at a time.
 
-    Writes float32 safetensors, ``tokenizer.json``, ``config.json`` and, last, ``manifest.json``, whose facts say
-    what the model is: ``digest``, ``config``, ``source``, ``tokenizer_digest``, ``vocab_size``, ``pad_id``,
+    Writes float32 safetensors, ``tokenizer.json`` and ``config.json``, which transformers can read too, and, last,
+    ``manifest.json`` with these facts: ``digest``, ``family``, ``config``, ``source``, ``tokenizer_digest``, ``vocab_size``, ``pad_id``,
     ``eot_id``.
 
     Returns:
@@ -114,13 +114,13 @@ def open_backbone(
     rebuild: str = "run the conversion of the model again",
     mesh: Mesh | None = None,
 ) -> Backbone:
-    """Open a folder that :func:`convert` made, after checking every file against its manifest.
+    """Open a folder that :func:`convert` wrote, after checking every file against its manifest.
 
     Args:
         model_dir: the folder.
-        precision: of the computation, and how matrices are kept.
+        precision: dtype of the computation, and how matrices are stored.
         split_layer: number of blocks in the prefix; ``None`` leaves the last two to the suffix.
-        rebuild: the command that makes the folder again, for error messages.
+        rebuild: command that rebuilds the folder, for error messages.
         mesh: devices that share the parameters.
 
     Raises:
@@ -129,7 +129,7 @@ def open_backbone(
     folder = Path(model_dir)
     manifest = read_manifest(folder, KIND, rebuild)
     checkpoint, reader = read_model(folder)
-    # The files are what was digested, so float32 parameters need not be hashed a second time.
+    # The digest of the manifest is that of the files, so float32 parameters need not be hashed again.
     digest = manifest["facts"]["digest"] if precision.is_exact else None
     return make_backbone(tensors.assemble(checkpoint, precision, split_layer, mesh), reader, digest, mesh)
 
@@ -152,11 +152,11 @@ def open_configured(config: ModelConfig, model_dir: Path | str, rebuild: str) ->
 
 @dataclass(frozen=True, eq=False)
 class Unembedding:
-    """The vocabulary projection alone, which is all of the backbone that fast weights on cached states need.
+    """The vocabulary projection, the only part of the backbone that fast weights on cached states need.
 
     Attributes:
-        matrix: [V, D], as a backbone of this precision keeps it; see :func:`~ponderttt.models.quantised.by_rows`.
-        config: shape of the model that it belongs to.
+        matrix: [V, D], as a backbone of this precision stores it; see :func:`~ponderttt.models.quantised.by_rows`.
+        config: shape of the model.
         facts: facts of the model's manifest, see :func:`convert`.
     """
 

@@ -154,13 +154,13 @@ def test_gemma_3_is_read_out_of_a_checkpoint_that_holds_images_too(tmp_path: Pat
     ("family", "change", "message"),
     [
         ("gpt2", {"activation_function": "relu"}, "activation_function relu is not supported, only gelu_new"),
-        ("gpt2", {"n_head": 5}, "n_embd 32 is no multiple of n_head 5"),
+        ("gpt2", {"n_head": 5}, "n_embd must be a multiple of n_head 5, got 32"),
         ("gpt2", {"model_type": "bloom"}, "holds a bloom model; known: llama, gpt2"),
         ("gemma3", {"final_logit_softcapping": 30.0}, "final_logit_softcapping 30.0 is not supported"),
         (
             "gemma3",
             {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
-            "layer_types is no regular pattern",
+            "layer_types is not a regular pattern",
         ),
     ],
 )

@@ -86,10 +86,14 @@ def test_what_a_configuration_leaves_out_is_what_transformers_takes(name: str, t
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
-        ("gpt2-125m", {"n_head": 0}, "n_head is 0; it is a whole number from 1"),
-        ("gpt2-125m", {"n_embd": "768"}, "n_embd is '768'; it is a whole number from 1"),
-        ("smollm2-135m", {"num_attention_heads": None}, "num_attention_heads is None"),
-        ("smollm2-135m", {"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06; it is a number greater than 0"),
+        ("gpt2-125m", {"n_head": 0}, "n_head must be a whole number of at least 1, got 0"),
+        ("gpt2-125m", {"n_embd": "768"}, "n_embd must be a whole number of at least 1, got '768'"),
+        (
+            "smollm2-135m",
+            {"num_attention_heads": None},
+            "num_attention_heads must be a whole number of at least 1, got None",
+        ),
+        ("smollm2-135m", {"rms_norm_eps": -1e-6}, "rms_norm_eps must be a number greater than 0, got -1e-06"),
         (
             "smollm2-135m",
             {"rope_scaling": {"type": "linear", "factor": 2.0}},
@@ -106,11 +110,23 @@ def test_what_a_configuration_leaves_out_is_what_transformers_takes(name: str, t
             {"rope_scaling": {"rope_type": "yarn"}},
             "positions of type yarn are not supported, only default or",
         ),
-        ("gemma3-1b", {"rope_scaling": {"rope_type": "linear"}}, "factor of rope_scaling is None"),
-        ("gemma3-1b", {"sliding_window": None}, "sliding_window is None"),
-        ("gemma3-1b", {"sliding_window_pattern": -6}, "sliding_window_pattern is -6; it is a whole number"),
+        (
+            "gemma3-1b",
+            {"rope_scaling": {"rope_type": "linear"}},
+            "factor of rope_scaling must be a number greater than 0, got None",
+        ),
+        (
+            "gemma3-1b",
+            {"sliding_window": None},
+            "sliding_window must be a whole number of at least 1, got None",
+        ),
+        (
+            "gemma3-1b",
+            {"sliding_window_pattern": -6},
+            "sliding_window_pattern must be a whole number of at least 1, got -6",
+        ),
         ("gemma3-1b", {"use_bidirectional_attention": True}, "use_bidirectional_attention is not supported"),
-        ("gemma3-4b", {"text_config": [1]}, "text_config is no JSON object"),
+        ("gemma3-4b", {"text_config": [1]}, "text_config is not a JSON object"),
     ],
 )
 def test_a_value_that_no_such_model_has_is_named(

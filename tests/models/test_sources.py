@@ -123,7 +123,7 @@ def test_a_local_path_is_used_where_it_lies_and_checked(tmp_path: Path) -> None:
     assert fetch_model(ModelSource("path", path=path, sha256=SHA256), tmp_path) == Path(path)
     with pytest.raises(PonderTTTError, match=r"model\.gguf: sha256 is"):
         fetch_model(ModelSource("path", path=path, sha256="0" * 64), tmp_path)
-    with pytest.raises(PonderTTTError, match="a folder, of which models"):
+    with pytest.raises(PonderTTTError, match="a folder has no sha256; remove models"):
         fetch_model(ModelSource("path", path=str(tmp_path), sha256=SHA256), tmp_path)
     with pytest.raises(PonderTTTError, match="no such model"):
         fetch_model(ModelSource("path", path=str(tmp_path / "none")), tmp_path)

@@ -116,7 +116,7 @@ def test_the_suffix_read_alone_is_that_of_the_whole_model(converted: Path, split
 
 
 def test_a_split_outside_the_model_is_refused_in_one_line(converted: Path) -> None:
-    with pytest.raises(PonderTTTError, match=r"split_layer is 3; .* has 2 blocks, so 0 to 2$"):
+    with pytest.raises(PonderTTTError, match=r"split_layer must be from 0 to 2, .*, got 3$"):
         suffix.open_suffix(converted, 3)
 
 

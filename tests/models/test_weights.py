@@ -248,7 +248,7 @@ def test_a_missing_an_extra_and_a_mis_shaped_tensor_are_named(
     extra = arrays | {"model.layers.0.self_attn.q_proj.bias": np.zeros(3, np.float32)}
     if kind == "gguf":
         extra = arrays | {"blk.0.attn_q.bias": np.zeros(3, np.float32)}
-    assert f"tensor {list(extra)[-1]} belongs nowhere" in refusal(write(extra))
+    assert f"tensor {list(extra)[-1]} is not part of a plain llama model" in refusal(write(extra))
     wrong = arrays | {QUERY: arrays[QUERY][:, :32]}
     assert re.search(rf"tensor {re.escape(name)} has shape \(64, 32\).*\(64, 64\)", refusal(write(wrong)))
 
@@ -276,7 +276,7 @@ def test_other_models_are_refused_by_what_they_are(arrays: Arrays, tmp_path: Pat
     files.write_gguf(tmp_path / "other.gguf", files.SHAPE, arrays, architecture="qwen2")
     assert "holds a qwen2 model" in refusal(tmp_path / "other.gguf")
     files.write_gguf(tmp_path / "split.gguf", files.SHAPE, arrays, splitter="deepseek-coder")
-    assert "pre-tokenizer deepseek-coder is not known" in refusal(tmp_path / "split.gguf")
+    assert "unknown pre-tokenizer deepseek-coder" in refusal(tmp_path / "split.gguf")
     files.write_hugging_face_folder(tmp_path / "hf", files.SHAPE, arrays, TOKENIZER_JSON)
     settings = json.loads((tmp_path / "hf" / "config.json").read_text())
     for change, message in (
@@ -292,7 +292,9 @@ def test_other_models_are_refused_by_what_they_are(arrays: Arrays, tmp_path: Pat
 
 
 def test_a_split_outside_the_model_is_refused(gguf_path: Path) -> None:
-    with pytest.raises(PonderTTTError, match=r"split_layer is 3; .* 2 blocks"):
+    with pytest.raises(
+        PonderTTTError, match=r"split_layer must be from 0 to 2, the number of blocks of .*, got 3"
+    ):
         weights.load_backbone(config_for(gguf_path, split_layer=3), gguf_path.parent)
 
 

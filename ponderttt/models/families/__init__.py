@@ -21,21 +21,21 @@ _CONFIGS: dict[str, type[Shape]] = {
 
 
 def family_of(config: Shape) -> Family:
-    """The family of a configuration."""
+    """Return the family of a configuration."""
     return FAMILIES[config.family]
 
 
 def shape_from_facts(facts: Mapping[str, Any]) -> Shape:
-    """The configuration that the manifest of a converted model holds."""
+    """Return the configuration in the manifest of a converted model."""
     return _CONFIGS[facts["family"]](**facts["config"])
 
 
 def flops_per_token(config: Shape, context: int = 0, *, unembed: bool = True) -> int:
-    """Matrix-product FLOPs (2 per multiply-add) of one token's forward pass.
+    """Return the matrix-product FLOPs (2 per multiply-add) of one token's forward pass.
 
     Args:
         config: the shape.
-        context: number of keys that the token attends to; 0 leaves out the attention products.
+        context: number of keys that the token attends to; with 0, attention products are not counted.
         unembed: count the projection to the vocabulary.
     """
     shapes = family_of(config).block_shapes(config).values()
@@ -46,12 +46,12 @@ def flops_per_token(config: Shape, context: int = 0, *, unembed: bool = True) ->
 
 
 def reading_flops(config: Shape, length: int) -> int:
-    """Matrix-product FLOPs of the blocks for a text of ``length`` tokens, of which each block sees what its window leaves."""
+    """Return the matrix-product FLOPs of the blocks for a text of ``length`` tokens, each limited to its block's window."""
     family = family_of(config)
     seen = np.arange(1, length + 1)
     windows = family.places(config, jnp.zeros(1, jnp.int32)).window
     limits = [length if windows is None else int(windows[kind]) for kind in family.kinds(config)]
     keys = sum(int(np.minimum(seen, limit).sum()) for limit in limits)
-    # Queries meet keys, and weights meet values.
+    # Queries times keys, and weights times values.
     attention = 2 * 2 * config.heads * config.head_dim * keys
     return length * flops_per_token(config, unembed=False) + attention

@@ -1,8 +1,8 @@
-"""What a family of decoder-only transformers says of itself, so that everything else is written once.
+"""The interface of a family of decoder-only transformers.
 
 A family is a module with the names of :class:`Family`: its configuration, the shapes and names of its parameters, and
-what is its own in the mathematics of a block.  Attention, the scan over blocks, the split, loading and decoding are
-shared.  Matrices are [out, in] in memory, whatever the files hold.
+its own parts of a block.  All families share attention, the scan over blocks, the split, loading and decoding.
+Matrices are [out, in] in memory, even if the files hold [in, out].
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Cosines = tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The numbers that every family's configuration has.
+    """The shape of a model: numbers that all families have.
 
     Attributes:
         vocab_size: rows of the embedding and of the unembedding (V); the pad id is ``vocab_size`` itself.
@@ -33,10 +33,10 @@ class Shape:
         norm_eps: added to the mean square (or the variance) in a norm.
         max_context: longest input that the model was trained for, in tokens.
         tied: the unembedding is the embedding.
-        bos_id: token that the model expects in front of whatever it reads; ``None`` where there is none.
+        bos_id: token that the model expects before every text; ``None`` if it expects none.
     """
 
-    #: Name of the family, as configurations and manifests have it.
+    #: Name of the family in configurations and manifests.
     family: ClassVar[str]
 
     vocab_size: int
@@ -50,7 +50,7 @@ class Shape:
     bos_id: int | None = None
 
     if TYPE_CHECKING:
-        # Of a family that does not derive them from other numbers they are fields, which a property here would hide.
+        # Fields in some families, properties in others; a property here would hide the fields.
         @property
         def kv_heads(self) -> int: ...
 
@@ -64,25 +64,25 @@ class Shape:
 
     @property
     def front(self) -> tuple[int, ...]:
-        """Tokens that stand in front of whatever the model reads."""
+        """Tokens before every text that the model reads."""
         return () if self.bos_id is None else (self.bos_id,)
 
     @property
     def query_scale(self) -> float:
-        """What queries are multiplied by before they meet keys."""
+        """Factor of queries before the product with keys."""
         return self.head_dim**-0.5
 
 
 class Places(NamedTuple):
-    """What blocks of each kind know of the positions of a sequence."""
+    """The positions of a sequence as blocks of each kind see them."""
 
-    #: Cosines and sines [kind, T, H/2] of rotary positions; ``None`` where positions are part of the embedding.
+    #: Cosines and sines [kind, T, H/2] of rotary positions; ``None`` if positions are part of the embedding.
     angles: tuple[Float[Array, "J T H/2"], Float[Array, "J T H/2"]] | None
-    #: How many positions, itself included, a query sees at most, by kind; ``None`` is all of them.
+    #: Most positions that a query sees, its own included, by kind; ``None`` is all of them.
     window: Int[Array, " J"] | None
 
     def of(self, kind: Int[Array, ""] | int) -> Place:
-        """Of one kind of block."""
+        """Return the positions for one kind of block."""
         angles = None if self.angles is None else (self.angles[0][kind], self.angles[1][kind])
         return Place(angles, None if self.window is None else self.window[kind])
 
@@ -95,9 +95,9 @@ class Place(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A tensor of a file within one block, which is some of the rows of a parameter."""
+    """A tensor of one block in a file: some of the rows of a parameter."""
 
-    #: Without the block's own name in front.
+    #: Without the name of the block.
     name: str
     rows: int
 
@@ -111,54 +111,54 @@ class Family(Protocol):
     OUTER: Mapping[str, str]
     #: Parameters of a block that files hold as [in, out].
     TRANSPOSED: frozenset[str]
-    #: The weight of a norm that scales nothing.
+    #: Weight of a norm that does not scale.
     UNIT_NORM: float
 
     def tensor_name(self, name: str) -> str | None:
-        """What a Hugging Face checkpoint should have called a tensor; ``None`` for what is no part of a text model."""
+        """Return the usual Hugging Face name of a tensor; ``None`` for one that is not part of a text model."""
 
     def block_shapes(self, config: Any) -> dict[str, tuple[int, ...]]:
-        """Shapes of one block's parameters; fused matrices are stacked along ``out``."""
+        """Return shapes of one block's parameters; fused matrices are stacked along ``out``."""
 
     def outer_shapes(self, config: Any) -> dict[str, tuple[int, ...]]:
-        """Shapes of the other parameters; ``unembedding`` only where it is not the embedding."""
+        """Return shapes of the other parameters; ``unembedding`` only if it is not the embedding."""
 
     def parts(self, config: Any) -> dict[str, tuple[Part, ...]]:
-        """Which tensors of a file, one after the other, are the rows of each parameter of a block."""
+        """Return the tensors of a file whose joined rows are each parameter of a block."""
 
     def kinds(self, config: Any) -> tuple[int, ...]:
-        """The kind of each block."""
+        """Return the kind of each block."""
 
     def places(self, config: Any, positions: Int[Array, " T"]) -> Places:
-        """What blocks know of positions."""
+        """Return positions as blocks see them."""
 
     def embed(
         self, config: Any, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
-        """The residual stream in front of the first block; ``tokens`` has no padding, ``positions`` count real tokens."""
+        """Return the residual stream before the first block; ``tokens`` has no padding, ``positions`` count real tokens."""
 
     def heads(
         self, config: Any, block: Weights, hidden: Float[Array, "T D"], angles: Cosines | None
     ) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"], Float[Array, "T K H"]]:
-        """Queries, keys and values of the residual stream, at their places."""
+        """Return queries, keys and values of the residual stream, with their positions."""
 
     def add_attention(
         self, config: Any, block: Weights, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]
     ) -> Float[Array, "T D"]:
-        """The residual stream and what attention read."""
+        """Return the residual stream with the output of attention added."""
 
     def mlp_inner(self, config: Any, block: Weights, hidden: Float[Array, "T D"]) -> Float[Array, "T F"]:
-        """What the down-projection of the MLP reads."""
+        """Return the input of the MLP's down-projection."""
 
     def add_mlp(
         self, config: Any, block: Weights, hidden: Float[Array, "T D"], projected: Float[Array, "T D"]
     ) -> Float[Array, "T D"]:
-        """The residual stream and what the down-projection gave."""
+        """Return the residual stream with the output of the down-projection added."""
 
     def final_norm(self, config: Any, outer: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """The norm in front of the vocabulary projection."""
+        """Apply the norm before the vocabulary projection."""
 
 
 def real_positions(real: Bool[Array, "*B T"]) -> Int[Array, "*B T"]:
-    """How many real tokens stand before each one; padding in front of a text does not move it."""
+    """Return the number of real tokens before each one; padding before a text does not count."""
     return real.cumsum(-1) - real

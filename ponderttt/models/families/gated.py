@@ -1,4 +1,4 @@
-"""What Llama and Gemma share: fused projections of grouped queries and of a gated MLP, and the names of their tensors."""
+"""Parts that Llama and Gemma share: fused projections of grouped queries and of a gated MLP, and names of tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_buffer(name: str) -> bool:
 
 
 def projection_shapes(config: Shape) -> dict[str, tuple[int, ...]]:
-    """Shapes of one block's matrices."""
+    """Return shapes of one block's matrices."""
     c = config
     return {
         "query_key_value": ((c.heads + 2 * c.kv_heads) * c.head_dim, c.width),
@@ -36,14 +36,14 @@ def projection_shapes(config: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def outer_shapes(config: Shape) -> dict[str, tuple[int, ...]]:
-    """Shapes of the embedding, the final norm and, where it is not tied, the unembedding."""
+    """Return shapes of the embedding, the final norm and, if it is not tied, the unembedding."""
     matrix = (config.vocab_size, config.width)
     shapes: dict[str, tuple[int, ...]] = {"embedding": matrix, "final_norm": (config.width,)}
     return shapes if config.tied else {**shapes, "unembedding": matrix}
 
 
 def projection_parts(config: Shape) -> dict[str, tuple[Part, ...]]:
-    """Tensors of one block's matrices."""
+    """Return the tensors of one block's matrices."""
     query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
     return {
         "query_key_value": (
@@ -63,7 +63,7 @@ def projection_parts(config: Shape) -> dict[str, tuple[Part, ...]]:
 def project_heads(
     config: Shape, block: Weights, normed: Float[Array, "T D"]
 ) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"], Float[Array, "T K H"]]:
-    """Queries, keys and values, not yet at their places."""
+    """Return queries, keys and values, without positions."""
     fused = project(normed, block["query_key_value"])
     grouped = fused.reshape(len(normed), config.heads + 2 * config.kv_heads, config.head_dim)
     query, key, value = jnp.split(grouped, [config.heads, config.heads + config.kv_heads], axis=1)
@@ -71,13 +71,13 @@ def project_heads(
 
 
 def project_read(block: Weights, read: Float[Array, "T N H"]) -> Float[Array, "T D"]:
-    """What the heads read, in the residual stream's width."""
+    """Project what the heads read to the width of the residual stream."""
     return project(read.reshape(len(read), -1), block["attention_out"])
 
 
 def gate_and_up(
     block: Weights, normed: Float[Array, "T D"]
 ) -> tuple[Float[Array, "T F"], Float[Array, "T F"]]:
-    """Both halves of the gated MLP's first projection."""
+    """Return both halves of the gated MLP's first projection."""
     gate, up = jnp.split(project(normed, block["gate_up"]), 2, axis=-1)
     return gate, up

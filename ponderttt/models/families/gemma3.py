@@ -1,6 +1,6 @@
 """The Gemma 3 text models (Gemma Team 2025, arXiv:2503.19786).
 
-Five blocks with a sliding window to one that sees everything, each kind with its own rotary positions; queries and keys
+Five local blocks with a sliding window, then one global block, each kind with its own rotary positions; queries and keys
 are normed; attention and MLP are normed before and after; GeGLU; the embedding is scaled by the root of the width.
 """
 
@@ -32,7 +32,7 @@ class Gemma3Config(Shape):
 
     kv_heads: int
     head_dim: int
-    #: Queries are divided by the root of this.
+    #: Queries are divided by its square root.
     query_scalar: int
     #: Positions that a local block sees, the query's own included.
     window: int
@@ -40,28 +40,28 @@ class Gemma3Config(Shape):
     global_rope_base: float
     #: Positions of global blocks are divided by this.
     global_rope_factor: float = 1.0
-    #: Every so many blocks the last one is global.
+    #: Period of the blocks; the last one of each period is global.
     global_every: int = 6
     bos_id: int | None = 2
     tied: bool = True
 
     @property
     def query_scale(self) -> float:
-        """What queries are multiplied by before they meet keys."""
+        """Factor of queries before the product with keys."""
         return self.query_scalar**-0.5
 
 
 BLOCK, OUTER, TRANSPOSED = gated.BLOCK, gated.OUTER, gated.TRANSPOSED
 outer_shapes = gated.outer_shapes
 UNIT_NORM = 0.0
-#: Norms of the residual stream, and the names that checkpoints give to them.
+#: Norms of the residual stream → names in checkpoints.
 _NORMS = {
     "attention_norm": "input_layernorm.weight",
     "after_attention_norm": "post_attention_layernorm.weight",
     "mlp_norm": "pre_feedforward_layernorm.weight",
     "after_mlp_norm": "post_feedforward_layernorm.weight",
 }
-#: Norms of a head.
+#: Norms of a head → names in checkpoints.
 _HEAD_NORMS = {"query_norm": "self_attn.q_norm.weight", "key_norm": "self_attn.k_norm.weight"}
 
 
@@ -74,7 +74,7 @@ def tensor_name(name: str) -> str | None:
 
 
 def block_shapes(config: Gemma3Config) -> dict[str, tuple[int, ...]]:
-    """Shapes of one block's parameters."""
+    """Return shapes of one block's parameters."""
     return {
         **dict.fromkeys(_NORMS, (config.width,)),
         **dict.fromkeys(_HEAD_NORMS, (config.head_dim,)),
@@ -83,7 +83,7 @@ def block_shapes(config: Gemma3Config) -> dict[str, tuple[int, ...]]:
 
 
 def parts(config: Gemma3Config) -> dict[str, tuple[Part, ...]]:
-    """Tensors of one block."""
+    """Return the tensors of one block."""
     return {
         **{name: (Part(tensor, config.width),) for name, tensor in _NORMS.items()},
         **{name: (Part(tensor, config.head_dim),) for name, tensor in _HEAD_NORMS.items()},
@@ -92,12 +92,12 @@ def parts(config: Gemma3Config) -> dict[str, tuple[Part, ...]]:
 
 
 def kinds(config: Gemma3Config) -> tuple[int, ...]:
-    """Local, but for every sixth."""
+    """Return the kind of each block: the last of each period is global."""
     return tuple(GLOBAL if (i + 1) % config.global_every == 0 else LOCAL for i in range(config.layers))
 
 
 def places(config: Gemma3Config, positions: Int[Array, " T"]) -> Places:
-    """Rotary angles and windows of both kinds."""
+    """Return rotary angles and windows of both kinds."""
     local = rotary_angles(positions, config.head_dim, config.local_rope_base)
     everywhere = rotary_angles(positions, config.head_dim, config.global_rope_base, config.global_rope_factor)
     cosine, sine = (jnp.stack(both) for both in zip(local, everywhere, strict=True))
@@ -107,7 +107,7 @@ def places(config: Gemma3Config, positions: Int[Array, " T"]) -> Places:
 def embed(
     config: Gemma3Config, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """Rows of the embedding times the root of the width, which is rounded to the compute dtype as well."""
+    """Return rows of the embedding times the root of the width, which is rounded to the dtype of the computation."""
     found = rows(outer["embedding"], tokens)
     return found * jnp.asarray(config.width**0.5, found.dtype)
 
@@ -115,7 +115,7 @@ def embed(
 def heads(
     config: Gemma3Config, block: Weights, hidden: Float[Array, "T D"], angles: Cosines | None
 ) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"], Float[Array, "T K H"]]:
-    """Queries, keys and values of the normed residual stream; queries and keys normed once more."""
+    """Return queries, keys and values of the normed residual stream; queries and keys are normed again."""
     assert angles is not None
     normed = offset_rms_norm(hidden, block["attention_norm"], config.norm_eps)
     query, key, value = gated.project_heads(config, block, normed)
@@ -127,13 +127,13 @@ def heads(
 def add_attention(
     config: Gemma3Config, block: Weights, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]
 ) -> Float[Array, "T D"]:
-    """Project what the heads read, and norm it."""
+    """Project and norm what the heads read, and add it."""
     projected = gated.project_read(block, read)
     return hidden + offset_rms_norm(projected, block["after_attention_norm"], config.norm_eps)
 
 
 def mlp_inner(config: Gemma3Config, block: Weights, hidden: Float[Array, "T D"]) -> Float[Array, "T F"]:
-    """GeGLU (Shazeer 2020, arXiv:2002.05202), its GELU by the tanh approximation."""
+    """Apply GeGLU (Shazeer 2020, arXiv:2002.05202), with GELU by the tanh approximation."""
     normed = offset_rms_norm(hidden, block["mlp_norm"], config.norm_eps)
     gate, up = gated.gate_and_up(block, normed)
     return jax.nn.gelu(gate, approximate=True) * up
@@ -142,10 +142,10 @@ def mlp_inner(config: Gemma3Config, block: Weights, hidden: Float[Array, "T D"])
 def add_mlp(
     config: Gemma3Config, block: Weights, hidden: Float[Array, "T D"], projected: Float[Array, "T D"]
 ) -> Float[Array, "T D"]:
-    """The sum with the normed projection."""
+    """Add the normed projection."""
     return hidden + offset_rms_norm(projected, block["after_mlp_norm"], config.norm_eps)
 
 
 def final_norm(config: Gemma3Config, outer: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-    """RMS norm."""
+    """Apply RMS norm."""
     return offset_rms_norm(hidden, outer["final_norm"], config.norm_eps)

@@ -27,12 +27,12 @@ class GPT2Config(Shape):
 
     @property
     def kv_heads(self) -> int:
-        """Every query head has a key head of its own."""
+        """Number of key heads: one for each query head."""
         return self.heads
 
     @property
     def head_dim(self) -> int:
-        """H."""
+        """Size of a head, H."""
         return self.width // self.heads
 
 
@@ -44,20 +44,20 @@ OUTER: Mapping[str, str] = {
     "final_norm_bias": "transformer.ln_f.bias",
     "unembedding": "lm_head.weight",
 }
-#: GPT-2's linear layers were written as one-dimensional convolutions, whose weights are [in, out].
+#: GPT-2's linear layers are one-dimensional convolutions, whose weights are [in, out].
 TRANSPOSED: frozenset[str] = frozenset({"query_key_value", "attention_out", "mlp_up", "mlp_down"})
 UNIT_NORM = 1.0
 
 
 def tensor_name(name: str) -> str | None:
-    """Checkpoints come with and without the name of the body, and with the causal masks of the blocks."""
+    """Add the name of the body, which some checkpoints leave out; causal masks are not part of the model."""
     if re.fullmatch(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias", name):
         return None
     return f"transformer.{name}" if re.match(r"(wte|wpe|ln_f|h)\.", name) else name
 
 
 def block_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
-    """Shapes of one block's parameters."""
+    """Return shapes of one block's parameters."""
     width, inner = config.width, config.mlp_width
     return {
         "attention_norm": (width,),
@@ -76,7 +76,7 @@ def block_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
 
 
 def outer_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
-    """Shapes of both embeddings, the final norm and, where it is not tied, the unembedding."""
+    """Return shapes of both embeddings, the final norm and, if it is not tied, the unembedding."""
     matrix = (config.vocab_size, config.width)
     shapes: dict[str, tuple[int, ...]] = {
         "embedding": matrix,
@@ -88,7 +88,7 @@ def outer_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
 
 
 def parts(config: GPT2Config) -> dict[str, tuple[Part, ...]]:
-    """Tensors of one block; queries, keys and values are one tensor already."""
+    """Return the tensors of one block; queries, keys and values are one tensor in the file too."""
     names = {
         "attention_norm": "ln_1.weight",
         "attention_norm_bias": "ln_1.bias",
@@ -107,26 +107,26 @@ def parts(config: GPT2Config) -> dict[str, tuple[Part, ...]]:
 
 
 def kinds(config: GPT2Config) -> tuple[int, ...]:
-    """All blocks are alike."""
+    """Return one kind for all blocks."""
     return (0,) * config.layers
 
 
 def places(config: GPT2Config, positions: Int[Array, " T"]) -> Places:
-    """Blocks know nothing of positions."""
+    """Return nothing: positions are part of the embedding."""
     return Places(None, None)
 
 
 def embed(
     config: GPT2Config, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """Rows of the embedding and of the position embedding."""
+    """Return the sum of rows of the embedding and of the position embedding."""
     return rows(outer["embedding"], tokens) + outer["positions"][positions]
 
 
 def heads(
     config: GPT2Config, block: Weights, hidden: Float[Array, "T D"], angles: Cosines | None
 ) -> tuple[Float[Array, "T N H"], Float[Array, "T N H"], Float[Array, "T N H"]]:
-    """Queries, keys and values of the normed residual stream."""
+    """Return queries, keys and values of the normed residual stream."""
     normed = layer_norm(hidden, block["attention_norm"], block["attention_norm_bias"], config.norm_eps)
     fused = project(normed, block["query_key_value"]) + block["query_key_value_bias"]
     query, key, value = jnp.split(fused.reshape(len(hidden), 3 * config.heads, config.head_dim), 3, axis=1)
@@ -136,13 +136,13 @@ def heads(
 def add_attention(
     config: GPT2Config, block: Weights, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]
 ) -> Float[Array, "T D"]:
-    """Project what the heads read."""
+    """Project what the heads read, and add it."""
     projected = project(read.reshape(len(hidden), -1), block["attention_out"])
     return hidden + projected + block["attention_out_bias"]
 
 
 def mlp_inner(config: GPT2Config, block: Weights, hidden: Float[Array, "T D"]) -> Float[Array, "T F"]:
-    """GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) by its tanh approximation, as GPT-2 was trained."""
+    """Apply GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) by the tanh approximation of the original GPT-2."""
     normed = layer_norm(hidden, block["mlp_norm"], block["mlp_norm_bias"], config.norm_eps)
     up = project(normed, block["mlp_up"]) + block["mlp_up_bias"]
     return jax.nn.gelu(up, approximate=True)
@@ -151,10 +151,10 @@ def mlp_inner(config: GPT2Config, block: Weights, hidden: Float[Array, "T D"]) -
 def add_mlp(
     config: GPT2Config, block: Weights, hidden: Float[Array, "T D"], projected: Float[Array, "T D"]
 ) -> Float[Array, "T D"]:
-    """The sum with the projection's bias."""
+    """Add the projection and its bias."""
     return hidden + projected + block["mlp_down_bias"]
 
 
 def final_norm(config: GPT2Config, outer: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-    """Layer norm."""
+    """Apply layer norm."""
     return layer_norm(hidden, outer["final_norm"], outer["final_norm_bias"], config.norm_eps)

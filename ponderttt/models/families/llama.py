@@ -33,20 +33,20 @@ UNIT_NORM = 1.0
 
 
 def tensor_name(name: str) -> str | None:
-    """Return the name as it is."""
+    """Return the name as it is, but for buffers."""
     return None if gated.is_buffer(name) else name
 
 
 def block_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of one block's parameters."""
+    """Return shapes of one block's parameters."""
     matrices = gated.projection_shapes(config)
-    # In the order in which a checkpoint names them, in which random weights are drawn too.
+    # In the order of checkpoints, in which random weights are drawn too.
     order = ("attention_norm", "query_key_value", "attention_out", "mlp_norm", "gate_up", "mlp_down")
     return {name: matrices.get(name, (config.width,)) for name in order}
 
 
 def parts(config: LlamaConfig) -> dict[str, tuple[Part, ...]]:
-    """Tensors of one block."""
+    """Return the tensors of one block."""
     return {
         "attention_norm": (Part("input_layernorm.weight", config.width),),
         "mlp_norm": (Part("post_attention_layernorm.weight", config.width),),
@@ -55,12 +55,12 @@ def parts(config: LlamaConfig) -> dict[str, tuple[Part, ...]]:
 
 
 def kinds(config: LlamaConfig) -> tuple[int, ...]:
-    """All blocks are alike."""
+    """Return one kind for all blocks."""
     return (0,) * config.layers
 
 
 def places(config: LlamaConfig, positions: Int[Array, " T"]) -> Places:
-    """Rotary angles."""
+    """Return rotary angles."""
     cosine, sine = rotary_angles(positions, config.head_dim, config.rope_base)
     return Places((cosine[None], sine[None]), None)
 
@@ -68,14 +68,14 @@ def places(config: LlamaConfig, positions: Int[Array, " T"]) -> Places:
 def embed(
     config: LlamaConfig, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """Rows of the embedding."""
+    """Return rows of the embedding."""
     return rows(outer["embedding"], tokens)
 
 
 def heads(
     config: LlamaConfig, block: Weights, hidden: Float[Array, "T D"], angles: Cosines | None
 ) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"], Float[Array, "T K H"]]:
-    """Queries, keys and values of the normed residual stream."""
+    """Return queries, keys and values of the normed residual stream."""
     assert angles is not None
     normed = rms_norm(hidden, block["attention_norm"], config.norm_eps)
     query, key, value = gated.project_heads(config, block, normed)
@@ -85,12 +85,12 @@ def heads(
 def add_attention(
     config: LlamaConfig, block: Weights, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]
 ) -> Float[Array, "T D"]:
-    """Project what the heads read."""
+    """Project what the heads read, and add it."""
     return hidden + gated.project_read(block, read)
 
 
 def mlp_inner(config: LlamaConfig, block: Weights, hidden: Float[Array, "T D"]) -> Float[Array, "T F"]:
-    """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+    """Apply SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
     normed = rms_norm(hidden, block["mlp_norm"], config.norm_eps)
     gate, up = gated.gate_and_up(block, normed)
     return jax.nn.silu(gate) * up
@@ -99,10 +99,10 @@ def mlp_inner(config: LlamaConfig, block: Weights, hidden: Float[Array, "T D"]) 
 def add_mlp(
     config: LlamaConfig, block: Weights, hidden: Float[Array, "T D"], projected: Float[Array, "T D"]
 ) -> Float[Array, "T D"]:
-    """A plain sum."""
+    """Add the projection."""
     return hidden + projected
 
 
 def final_norm(config: LlamaConfig, outer: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-    """RMS norm."""
+    """Apply RMS norm."""
     return rms_norm(hidden, outer["final_norm"], config.norm_eps)

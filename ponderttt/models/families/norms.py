@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 
 def rms_norm(hidden: Float[Array, "*B D"], weight: Float[Array, " D"], eps: float) -> Float[Array, "*B D"]:
-    """Root-mean-square norm (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+    """Apply root-mean-square norm (Zhang & Sennrich 2019, arXiv:1910.07467)."""
     wide = hidden.astype(jnp.float32)
     scaled = wide * lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
     return (scaled * weight.astype(jnp.float32)).astype(hidden.dtype)
@@ -17,14 +17,14 @@ def rms_norm(hidden: Float[Array, "*B D"], weight: Float[Array, " D"], eps: floa
 def offset_rms_norm(
     hidden: Float[Array, "*B D"], weight: Float[Array, " D"], eps: float
 ) -> Float[Array, "*B D"]:
-    """RMS norm whose weight is kept as its distance from one, as Gemma has it."""
+    """Apply RMS norm with a weight that is stored as its distance from 1, as in Gemma."""
     return rms_norm(hidden, 1.0 + weight.astype(jnp.float32), eps)
 
 
 def layer_norm(
     hidden: Float[Array, "*B D"], weight: Float[Array, " D"], bias: Float[Array, " D"], eps: float
 ) -> Float[Array, "*B D"]:
-    """Layer norm (Ba et al. 2016, arXiv:1607.06450)."""
+    """Apply layer norm (Ba et al. 2016, arXiv:1607.06450)."""
     wide = hidden.astype(jnp.float32)
     centred = wide - wide.mean(axis=-1, keepdims=True)
     scaled = centred * lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + eps)
