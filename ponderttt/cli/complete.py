@@ -1,4 +1,4 @@
-"""``ponderttt complete``: continue a file, with fast weights that learn from it and from a repository read before it."""
+"""``ponderttt complete``: continue a file, with fast weights that learn from it and from a repository."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ponderttt.decoding.sampling import Sampling
     from ponderttt.records.step import Step
 
-#: Of a continuation: room for its chunks is made before the first.
+#: Most tokens of a continuation, since room for all its chunks is made at the start.
 MOST_TOKENS = 1_000_000
 
 
@@ -27,8 +27,8 @@ class Continuation:
     """How a text is continued.
 
     Attributes:
-        max_tokens: at most so many tokens more.
-        sampling: how each is drawn.
+        max_tokens: tokens to write at most.
+        sampling: how each token is drawn.
         stops: strings before which the text ends.
     """
 
@@ -39,7 +39,7 @@ class Continuation:
 
 @dataclass
 class Summary:
-    """What happened, for the user."""
+    """Counts for the user."""
 
     prompt_tokens: int = 0
     tokens: int = 0
@@ -60,26 +60,26 @@ def complete_text(
 
     Args:
         prompt: the text.
-        file: that it was read from, whose name says its language; ``-`` says nothing.
-        repository: files and folders that are read before it.
-        request: with what, and how.
-        continuation: how.
-        notice: called with what the user should know and a program should not read.
-        chunk_read: called with every chunk that was scored, and learned from as the policy decided.
-        summary: filled in as the text goes on.
+        file: the file of the text; its name gives the language, unless it is ``-``.
+        repository: files and folders to read before the text.
+        request: what to read with, and how.
+        continuation: how to continue.
+        notice: receives messages for the user.
+        chunk_read: receives the step of each chunk once it is scored and learned from.
+        summary: counts to fill in as the text grows.
 
     Yields:
-        Pieces of text as they come: whole characters, nothing of a stop string.
+        Pieces of text as they are written: whole characters, and nothing of a stop string.
 
     Raises:
-        PonderTTTError: an empty prompt or stop string, a sampling setting out of range, a text beyond the model's context,
-            or what :func:`open_reader` says.
+        PonderTTTError: an empty prompt or stop string, a setting out of range, a text beyond the model's context, or any
+            error of :func:`open_reader`.
     """
     from ponderttt.decoding.text import TextStream, check_stops
 
     check_stops(continuation.stops)
     if not 1 <= continuation.max_tokens <= MOST_TOKENS:
-        raise PonderTTTError(f"max_tokens is {continuation.max_tokens}; it is from 1 to {MOST_TOKENS}")
+        raise PonderTTTError(f"max_tokens must be from 1 to {MOST_TOKENS}, got {continuation.max_tokens}")
     if not prompt:
         raise PonderTTTError("the prompt is empty; there is nothing to continue")
     documents = [document for path in repository for document in read_documents(path, notice)]
@@ -116,17 +116,17 @@ def prompted(
     tokenizer: Tokenizer,
     notice: Callable[[str], None],
 ) -> tuple[list[int], Source]:
-    """The tokens of what is read before a continuation, and what they are: the stream that ``ponderttt score`` makes of it.
+    """Return the tokens to read before a continuation and what they are: the stream that ``ponderttt score`` makes.
 
     Args:
-        documents: of the repository.
-        last: the document that is continued.
+        documents: documents of the repository.
+        last: the document to continue.
         name: path of the last document, for messages.
-        tokenizer: of the model.
-        notice: called with the documents that are left out.
+        tokenizer: the model's tokenizer.
+        notice: receives the documents that are left out.
 
     Raises:
-        PonderTTTError: the tokenizer does not give the last document back exactly.
+        PonderTTTError: the tokenizer does not restore the last document exactly.
     """
     from ponderttt.decoding.adaptive import Source
 
@@ -149,7 +149,7 @@ def prompted(
 def _frozen(
     reader: Reader, ids: list[int], continuation: Continuation, ends: frozenset[int]
 ) -> Iterator[int]:
-    """The whole text is the model's context."""
+    """Yield tokens with the whole text as the model's context."""
     from ponderttt.decoding.generate import Generator
 
     generator = Generator(reader.backbone)
@@ -165,7 +165,7 @@ def _adaptive(
     ends: frozenset[int],
     chunk_read: Callable[[Step], None],
 ) -> Iterator[int]:
-    """Chunk by chunk: what is behind the chunk under way lives in the fast weights."""
+    """Yield tokens chunk by chunk: the fast weights hold what came before the current chunk and its context."""
     from ponderttt.decoding.adaptive import AdaptiveText
     from ponderttt.decoding.sampling import Chooser
     from ponderttt.frozen.model import FrozenModel

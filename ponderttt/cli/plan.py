@@ -1,4 +1,4 @@
-"""``ponderttt plan``: what a model needs on a mesh of devices that need not be here."""
+"""``ponderttt plan``: what a model's frozen pass needs on a mesh of devices, which need not be here."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def describe(
     batch: int | None,
     memory_gib: float | None,
 ) -> list[str]:
-    """The lines of a plan.
+    """Return the lines of a plan.
 
     Raises:
-        PonderTTTError: an unknown preset or mesh, a chunk beyond the model's context, or more than a device holds.
+        PonderTTTError: an unknown preset or mesh, a chunk beyond the model's context, or a plan that needs more than
+            ``memory_gib``.
     """
     import jax
 
@@ -33,7 +34,7 @@ def describe(
     shape, sizes = preset(name), parse_mesh(mesh)
     devices = math.prod(sizes.values())
     try:
-        # Before anything else of JAX runs: devices that exist in name only.
+        # Devices that exist in name only; JAX accepts their number only before it starts.
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError as error:
@@ -63,12 +64,12 @@ def describe(
         ("weights", f"{_gb(found.weight_bytes)}, {_gb(found.device_weight_bytes)} per device"),
         (
             "activations",
-            f"{_gb(found.activation_bytes)} per device, while {read} tokens of each stream are read",
+            f"{_gb(found.activation_bytes)} per device while it reads {read} tokens of each stream",
         ),
         ("peak", f"{_gb(found.peak_bytes)} per device"),
         (
             "decoding",
-            f"besides, {_gb(found.unstacked_bytes)} per device of unstacked blocks and a cache of {_gb(found.cache_bytes)} per stream of {read} tokens",
+            f"{_gb(found.unstacked_bytes)} more per device for unstacked blocks, and a cache of {_gb(found.cache_bytes)} per stream of {read} tokens",
         ),
         ("FLOPs", f"{found.flops / 1e12:.3f} T per chunk of one stream"),
     ]

@@ -1,4 +1,4 @@
-"""``ponderttt score``: a model of the configuration reads the user's own files."""
+"""``ponderttt score``: read the user's own files, and report each chunk."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ponderttt.errors import PonderTTTError
 if TYPE_CHECKING:
     from ponderttt.records.step import Step
 
-#: A larger file is data more often than code; it is named and left out.
+#: Larger files are more often data than code; they are reported and left out.
 MAX_FILE_BYTES = 1 << 20
 
 
 def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
-    """The code files of a folder in path order, or one file whatever its name.
+    """Return the code files of a folder in path order, or one file whatever its name.
 
-    Files of a folder that cannot be read as text are named by ``notice`` and left out.
+    Files of a folder that are not text are left out; ``notice`` receives their names.
 
     Raises:
-        PonderTTTError: the one file named cannot be read as text, or a folder has nothing to read.
+        PonderTTTError: a single file that is not text, or a folder without code files.
     """
     single = is_file(path)
     suffixes = {suffix for group in EXTENSIONS.values() for suffix in group}
@@ -60,13 +60,13 @@ def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
     if not documents:
         known = " ".join(sorted(suffixes))
         raise PonderTTTError(
-            f"{path}: no code file that can be read ({known}); name a file to read it whatever it is"
+            f"{path}: no readable code file ({known}); to read a file with another suffix, name the file itself"
         )
     return documents
 
 
 def tokenized(documents: Sequence[Document], tokenizer: Tokenizer, notice: Callable[[str], None]) -> Tokens:
-    """Documents as one sequence; those that the tokenizer does not give back exactly are named by ``notice`` and left out."""
+    """Return documents as one token sequence; those that the tokenizer does not restore exactly are left out with a notice."""
     tokens = tokenize_documents(documents, tokenizer)
     for path, reason in tokens.not_lossless.items():
         notice(f"{path}: left out, {reason}")
@@ -78,14 +78,15 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
 
     Args:
         paths: files or folders.
-        request: with what, and how.
-        notice: called with what the user should know and a program should not read.
+        request: what to read with, and how.
+        notice: receives messages for the user.
 
     Yields:
-        One step per chunk, as it is read.
+        One step per chunk, as soon as it is read.
 
     Raises:
-        PonderTTTError: see :func:`read_documents` and :func:`open_reader`; or a path is too short to score.
+        PonderTTTError: a path too short to score, a loss that is not finite, or any error of :func:`read_documents` or
+            :func:`open_reader`.
     """
     from ponderttt.frozen.model import FrozenModel
     from ponderttt.loop.scoring import score_stream
@@ -103,7 +104,7 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
         name = name_by_content(tokens.ids)
         stream = cut_chunks(tokens, chunk_size, backbone.tokenizer.pad_id, name, language)
         if not stream.n_chunks:
-            raise PonderTTTError(f"{path}: too short to score; at least two tokens are needed")
+            raise PonderTTTError(f"{path}: too short to score; it must have at least two tokens")
         steps = score_stream(
             model,
             stream,
@@ -140,7 +141,7 @@ def name_by_content(ids: Int[np.ndarray, " L"] | Sequence[int]) -> str:
 
 
 def language_of(documents: Sequence[Document]) -> str:
-    """The language of most documents, by their suffixes; ``any`` where none is known."""
+    """Return the language of most documents by their suffixes; ``any`` if no suffix is known."""
     known = Counter(
         language
         for document in documents

@@ -1,1 +1,1 @@
-"""Decoding: continue texts with a cache of keys and values, with or without fast weights."""
+"""Decoding: continue texts with a key–value cache, with or without fast weights."""

@@ -1,9 +1,8 @@
-"""One text that is read and continued under fast weights.
+"""One text that is read and continued with fast weights.
 
-The text is a stream like any other: full chunks go through the one loop, are scored, and learned from as the policy
-decides.  The chunk under way is read with the fast weights as they stand, token by token; once it is full, be it of the
-prompt or of what was generated, it goes through the loop as well.  What a policy is told of the stream's length is what
-the text may at most become.
+The text is a stream like any other. Full chunks go through the loop: they are scored, and learned from as the policy
+decides. The current chunk is read token by token with the fast weights unchanged; once it is full, whether from the
+prompt or generated, it goes through the loop as well. A policy sees the largest length that the text may reach.
 """
 
 from __future__ import annotations
@@ -62,13 +61,13 @@ def _step(
 
 
 class Source(NamedTuple):
-    """What a text is, as its stream says: the features of chunks, and so what learned policies decide, depend on it.
+    """Where a text comes from; the features of its chunks, and so the decisions of learned policies, depend on it.
 
     Attributes:
-        name: of the stream; random decisions depend on it.
-        language: whose lexer measures the chunks.
-        document_starts: where each document starts, in tokens; what is generated belongs to the last.
-        document_paths: of each document.
+        name: name of the stream; random decisions depend on it.
+        language: language whose lexer measures the chunks.
+        document_starts: first token of each document; generated tokens belong to the last one.
+        document_paths: path of each document.
     """
 
     name: str = "text"
@@ -81,19 +80,19 @@ _UNKNOWN = Source()
 
 
 class AdaptiveText:
-    """A text under way.
+    """A text that is read and continued.
 
     Args:
         model: the frozen backbone.
         module: fast weights.
         method: what decides after each chunk.
-        spending: the budget of rules, and what they know.
-        chunk_size: C.
+        spending: the budget, and what the policy knows.
+        chunk_size: tokens of a chunk.
         context_chunks: preceding chunks that the backbone sees.
-        max_tokens: how long the text may become, the prompt included.
+        max_tokens: largest length of the text, with its prompt.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
-        seed: of random decisions.
-        source: what the text is.
+        seed: seed of random decisions.
+        source: where the text comes from.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class AdaptiveText:
         self.weights = unstack(nnx.merge(self.backbone.graph, self.backbone.params))
         self.chunk_size, self.context_chunks, self.max_tokens = chunk_size, context_chunks, max_tokens
         self.ids: list[int] = []
-        # What a stream of this length will have; chunks are filled in as they come.
+        # A stream of the largest length; chunks are filled in once they are full.
         self.stream = _empty_stream(max_tokens, chunk_size, self.backbone.config.pad_id, source)
         self._group = Group(
             [live_stream(model, self.stream, context_chunks)], self.backbone.stored_unembedding, suffix
@@ -134,34 +133,34 @@ class AdaptiveText:
         self._next_token = jax.jit(next_token)
         self._done = 0
         self._cache: Cache | None = None
-        #: Tokens of the chunk under way that are in the cache.
+        #: Number of tokens of the current chunk that are in the cache.
         self._known = 0
         self._hidden: np.ndarray | None = None
         self._split: np.ndarray | None = None
 
     def read(self, ids: Sequence[int]) -> Iterator[Step]:
-        """Read tokens: one step for each chunk that they fill.
+        """Read tokens and yield one step for each chunk that they fill.
 
         Raises:
             PonderTTTError: more tokens than ``max_tokens``.
         """
         if len(self.ids) + len(ids) > self.max_tokens:
             raise PonderTTTError(
-                f"the text has {len(self.ids) + len(ids)} tokens, of at most {self.max_tokens}"
+                f"the text must have at most {self.max_tokens} tokens, got {len(self.ids) + len(ids)}"
             )
         for token in ids:
             self.ids.append(int(token))
-            # A chunk is scored on its successors, the last of which is the first token of the next one.
+            # The last target of a chunk is the first token of the next chunk.
             if len(self.ids) == (self._done + 1) * self.chunk_size + 1:
                 yield self._learn()
 
     @property
     def fast(self) -> Any:
-        """The fast weights as they stand, with a leading axis of 1."""
+        """The current fast weights, with a leading axis of 1."""
         return self._states[self._arm.name].fast
 
     def next_token(self) -> Float[Array, " V"]:
-        """Log-probabilities of the token that comes next."""
+        """Return the log-probabilities of the next token."""
         with self.backbone.on_devices():
             return self._predicted()
 
@@ -183,7 +182,7 @@ class AdaptiveText:
         return found
 
     def _learn(self) -> Step:
-        """Take the chunk that is full through the loop."""
+        """Take the full chunk through the loop."""
         t, size = self._done, self.chunk_size
         tokens = np.asarray(self.ids[t * size : (t + 1) * size + 1], np.int32)
         tokenizer = self.backbone.tokenizer
@@ -192,12 +191,12 @@ class AdaptiveText:
         with self.backbone.on_devices():
             ((_, taken),) = advance([self._arm], self._states, self._group, t)
         self._done += 1
-        # The next chunk is read afresh.
+        # The next chunk starts with a new cache.
         self._cache = None
         return taken
 
     def _catch_up(self) -> None:
-        """Read the tokens of the chunk under way that have not been read yet."""
+        """Read the tokens of the current chunk that are not in the cache yet."""
         size, front = self.chunk_size, self.backbone.config.front
         split = self.backbone.split_layer if self._splits else None
         start = self._done * size
@@ -205,7 +204,7 @@ class AdaptiveText:
             first = max(0, self._done - self.context_chunks) * size
             tokens = [*front, *self.ids[first:]]
             own = len(self.ids) - start
-            # One width, and so one program, however much of the chunk there is.
+            # One width for any number of tokens, so one program.
             widest = (self.context_chunks + 1) * size + len(front)
             padded = left_padded([tokens], self.backbone.config.pad_id, widest)
             slots = bucket(widest + size, CACHE_BUCKET)
@@ -214,7 +213,7 @@ class AdaptiveText:
             self._hidden = np.zeros((size, width), np.float32)
             self._hidden[:own] = np.asarray(read.hidden)[0, -own:]
             if read.split is not None:
-                # A beginning-of-sequence token in front of the chunk is context of its own.
+                # The split states include a beginning-of-sequence token before the chunk.
                 before = len(front) if self.context_chunks == 0 else 0
                 self._split = np.zeros((size + before, width), np.float32)
                 self._split[: own + before] = np.asarray(read.split, np.float32)[0, -own - before :]
@@ -231,7 +230,7 @@ class AdaptiveText:
 
 
 def _empty_stream(max_tokens: int, chunk_size: int, pad_id: int, source: Source) -> Stream:
-    """A stream of the chunks that so many tokens fill, whose tokens are not known yet."""
+    """Return a stream with room for the chunks of ``max_tokens`` tokens, filled with padding."""
     count = max(1, (max_tokens - 1) // chunk_size)
     pads = np.full((count, chunk_size), pad_id, np.int32)
     return Stream(

@@ -1,8 +1,8 @@
-"""The cache of keys and values, and the programs that fill it: a prompt at once, then a token at a time.
+"""The key–value cache and the programs that fill it: a whole prompt at once, then one token at a time.
 
-Shapes are static.  Rows are padded on the left, so that all of them end in the same slot; padding is never attended to,
-and positions count real tokens (:func:`ponderttt.models.families.family.real_positions`), so that it moves nothing.
-Rotary positions enter by their differences alone, for which slots serve as well.
+Shapes are static. Rows are padded on the left, so that all rows end in the same slot. No token attends to padding, and
+positions count real tokens (:func:`ponderttt.models.families.family.real_positions`). Rotary positions matter by their
+differences only, so slot numbers serve for them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ponderttt.models.projection import project_kept
 from ponderttt.models.quantised import by_rows, opened_block
 from ponderttt.models.sharding import host_memory
 
-#: Prompts and caches have lengths that are multiples of these, so that few programs are compiled.
+#: Lengths of prompts and caches are multiples of these, so that few programs are compiled.
 PROMPT_BUCKET, CACHE_BUCKET = 64, 64
 
 
 class Unstacked(NamedTuple):
     """A decoder's parameters, block by block.
 
-    A step reads every parameter once, and nothing else takes time; slices of a stack would be copied first.
+    Reading the parameters is nearly all the time of a step; slices of a stack would be copied first.
     """
 
     blocks: tuple[dict[str, Any], ...]
@@ -43,9 +43,9 @@ class Unstacked(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of S slots for each of B rows, the first ``filled`` of them taken."""
+    """Keys and values of S slots for each of B rows; the first ``filled`` slots are taken."""
 
-    #: One array for each block, to be written in place; slots inside heads, as products of a batch want them.
+    #: One array per block, written in place; the slot axis is inside the head axis, as batched products need it.
     keys: tuple[Float[Array, "B K S H"], ...]
     values: tuple[Float[Array, "B K S H"], ...]
     #: False where a slot is padding or empty.
@@ -54,23 +54,23 @@ class Cache(NamedTuple):
 
 
 class Fresh(NamedTuple):
-    """Keys and values of the position that a step read, one array for each block."""
+    """Keys and values of the position that a step read, one array per block."""
 
     keys: tuple[Float[Array, "B K H"], ...]
     values: tuple[Float[Array, "B K H"], ...]
 
 
 class Read(NamedTuple):
-    """What a model computed at the positions that it read."""
+    """Outputs of a model at the positions that it read."""
 
     #: Final normed hidden states, float32.
     hidden: Float[Array, "*B D"]
-    #: The residual stream behind ``split_layer`` blocks, where that was asked for.
+    #: The residual stream after ``split_layer`` blocks; None without a ``split_layer``.
     split: Float[Array, "*B D"] | None
 
 
 def unstack(model: Decoder) -> Unstacked:
-    """The parameters of a decoder, block by block; on a CPU they are parts of the stacks, not copies."""
+    """Return the parameters of a decoder, block by block; on a CPU they share the memory of the stacks."""
     before, after = model.blocks_before.arrays(), model.blocks_after.arrays()
     blocks = [
         {name: jax.tree.map(partial(_layer, index), stack) for name, stack in part.items()}
@@ -82,7 +82,7 @@ def unstack(model: Decoder) -> Unstacked:
 
 
 def _layer(index: int, stack: Array) -> Array:
-    """One block's part of a stack, on its devices; of an array of this process' memory, the same memory."""
+    """Return one block's part of a stack on its devices; it shares the memory of a host array."""
     if host_memory(stack):
         (device,) = stack.sharding.device_set
         return jax.device_put(np.asarray(stack)[index], device)
@@ -90,12 +90,12 @@ def _layer(index: int, stack: Array) -> Array:
 
 
 def bucket(length: int, size: int) -> int:
-    """The next multiple of ``size``, at least one of it."""
+    """Return the smallest multiple of ``size`` that is at least ``length`` and not 0."""
     return max(1, -(-length // size)) * size
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, length: int) -> Int[np.ndarray, "B T"]:
-    """Prompts of different lengths as one array."""
+    """Return prompts of different lengths as one array."""
     tokens = np.full((len(prompts), length), pad_id, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         if len(prompt):
@@ -109,14 +109,14 @@ def prefill(
     """Read prompts, padded on the left with the pad id, into a fresh cache.
 
     Args:
-        shape: of the model.
+        shape: shape of the model.
         weights: its parameters.
         tokens: the prompts.
         slots: S of the cache, at least T.
-        split_layer: blocks behind which the residual stream is wanted as well.
+        split_layer: number of blocks after which to return the residual stream as well.
 
     Returns:
-        What was computed at each position [B, T], and the cache.
+        The outputs at each position [B, T], and the cache.
     """
     family, real = family_of(shape), tokens < shape.vocab_size
     hidden = embedded(shape, weights.outer, tokens)
@@ -141,14 +141,13 @@ def prefill(
 def step(
     shape: Shape, weights: Unstacked, tokens: Int[Array, " B"], cache: Cache, split_layer: int | None = None
 ) -> tuple[Read, Fresh]:
-    """Read one more token in each row: what was computed there [B], and what is to be written.
+    """Read one more token in each row; return the outputs there [B] and the keys and values to write.
 
-    :func:`write` is a program of its own: in one program with it, whole arrays would be copied for the products that read
-    them.
+    :func:`write` is a separate program: inside this one it would copy whole arrays for the products that read them.
     """
     family, slot = family_of(shape), cache.filled
     position = cache.real.sum(-1, keepdims=True)
-    # Of a block's functions each works position by position, so that rows of a batch can take the place of positions.
+    # All functions of a block work position by position, so the rows of a batch can serve as positions.
     hidden = family.embed(shape, weights.outer, tokens[:, None], position)[:, 0]
     places = family.places(shape, slot[None])
     back = slot - jnp.arange(cache.real.shape[1])
@@ -173,7 +172,7 @@ def step(
 
 @partial(jax.jit, donate_argnums=(0,))
 def write(cache: Cache, fresh: Fresh) -> Cache:
-    """The cache with one more slot, in place: the one that was given is gone."""
+    """Return the cache with one more slot, written in place; the given cache can no longer be used."""
     slot = cache.filled
 
     def into(arrays: tuple[Array, ...], rows: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -188,7 +187,7 @@ def write(cache: Cache, fresh: Fresh) -> Cache:
 
 
 def logits_of(weights: Unstacked, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-    """Over the vocabulary, float32; padding has none."""
+    """Return logits over the vocabulary, float32; the pad id has none."""
     rows = hidden.reshape(-1, hidden.shape[-1])
     return project_kept(rows, weights.unembedding).reshape(*hidden.shape[:-1], -1)
 
@@ -218,7 +217,7 @@ def _attend(
     visible: Bool[Array, "B S"],
     scale: float,
 ) -> Float[Array, "B N H"]:
-    """One query of each row to its own key and to those before it that it may see."""
+    """Attend with one query per row to its own key and to the earlier keys that it may see."""
     rows, heads, head_dim = query.shape
     grouped = (query * scale).reshape(rows, keys.shape[1], -1, head_dim)
     scores = jnp.einsum("BKGH,BKSH->BKGS", grouped, keys).astype(jnp.float32)

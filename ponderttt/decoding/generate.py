@@ -65,7 +65,7 @@ _draw = jax.jit(draw, static_argnames=("greedy", "filtered"))
 
 
 class Generator:
-    """A frozen model that continues prompts; its parameters are unstacked once."""
+    """A frozen model that continues prompts."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone, self.shape = backbone, backbone.config
@@ -78,16 +78,16 @@ class Generator:
         max_tokens: int,
         ends: Collection[int] = (),
     ) -> Iterator[Token]:
-        """Continue every prompt until it ends or has ``max_tokens`` more.
+        """Continue each prompt until an end token or ``max_tokens``.
 
         Args:
             prompts: token ids, without a beginning-of-sequence token.
-            requests: one for each prompt.
-            max_tokens: of a continuation.
-            ends: tokens after which a row is finished; they are not given out.
+            requests: how the tokens of each prompt are drawn.
+            max_tokens: tokens of a continuation at most.
+            ends: tokens that finish a row; they are not yielded.
 
         Yields:
-            Tokens as they are drawn, rows in turn.
+            Tokens as they are drawn, row by row.
 
         Raises:
             PonderTTTError: no prompt, one without tokens, a length beyond the model's context, or a prediction that is
@@ -106,7 +106,7 @@ class Generator:
         going = set(range(len(prompts)))
         for count in range(1, max_tokens + 1):
             current = np.asarray(drawn)
-            # The next step is under way while this one's tokens are read.
+            # The device runs the next step while this one's tokens are copied.
             if count < max_tokens:
                 place = jnp.asarray(count)
                 with self.backbone.on_devices():
@@ -127,7 +127,7 @@ class Generator:
         max_tokens: int,
         ends: Collection[int] = (),
     ) -> list[list[int]]:
-        """:meth:`tokens`, gathered by prompt."""
+        """Return the tokens of :meth:`tokens` by prompt."""
         found: list[list[int]] = [[] for _ in prompts]
         for row, token in self.tokens(prompts, requests, max_tokens, ends):
             found[row].append(token)
@@ -137,12 +137,12 @@ class Generator:
 def check_prompts(prompts: Sequence[Sequence[int]], max_tokens: int, shape: Shape) -> None:
     """Raise PonderTTTError unless every prompt has a token and fits the model's context with its continuation."""
     if not prompts or not all(len(prompt) for prompt in prompts):
-        raise PonderTTTError("a prompt has no tokens; there is nothing to continue")
+        raise PonderTTTError("a prompt has no tokens, so there is nothing to continue")
     if max_tokens < 1:
-        raise PonderTTTError(f"max_tokens is {max_tokens}; it is at least 1")
+        raise PonderTTTError(f"max_tokens must be at least 1, got {max_tokens}")
     longest = len(shape.front) + max(map(len, prompts))
     if longest + max_tokens > shape.max_context:
         raise PonderTTTError(
-            f"a prompt of {longest} tokens and {max_tokens} more do not fit the model's context of {shape.max_context}; "
-            "shorten the prompt or ask for fewer"
+            f"a prompt of {longest} tokens and {max_tokens} more exceed the model's context of {shape.max_context}; "
+            "shorten the prompt or lower max_tokens"
         )

@@ -1,6 +1,6 @@
-"""How the next token is drawn: greedy, by temperature, among the k most likely, among those that make up p.
+"""Draw the next token: greedy, with a temperature, from the k most likely tokens, or from those with probability p.
 
-A row's draws depend on its own seed and on how many tokens it has drawn, so that they do not change with the batch.
+A row's draws depend on its own seed and on the number of tokens it has drawn, so they do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from jaxtyping import Array, Float, Int, Key
 from ponderttt.errors import PonderTTTError
 from ponderttt.seeds import SEEDS, named_key
 
-#: Drawn from logits that are not numbers.
+#: The token that is drawn from logits that are not numbers.
 NO_TOKEN = -1
 _NEVER = -jnp.inf
-#: Of a temperature that draws at all: logits divided by less, or by more, are no numbers of float32 any more.
+#: Temperatures outside of this range turn float32 logits into infinities or zeros.
 _COLDEST, _HOTTEST = 1e-6, 1e6
-#: What fits the devices' integers.
+#: Largest int32.
 _MOST_K = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Of one request.
+    """How the tokens of one request are drawn.
 
     Attributes:
         temperature: divides the logits; 0 is greedy.
-        top_k: only so many of the most likely tokens; 0 is all.
-        top_p: only the most likely tokens that together have this probability (Holtzman et al. 2020, arXiv:1904.09751).
-        seed: of the draws.
+        top_k: number of most likely tokens to draw from; 0 is all.
+        top_p: probability that the most likely tokens to draw from have together (Holtzman et al. 2020, arXiv:1904.09751).
+        seed: seed of the draws.
     """
 
     temperature: float = 0.0
@@ -46,16 +46,14 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.temperature != 0 and not _COLDEST <= self.temperature <= _HOTTEST:
             raise PonderTTTError(
-                f"temperature is {self.temperature}; it is 0, which is greedy, or from {_COLDEST:g} to {_HOTTEST:g}"
+                f"temperature must be 0 (greedy) or from {_COLDEST:g} to {_HOTTEST:g}, got {self.temperature}"
             )
         if not 0 <= self.top_k <= _MOST_K:
-            raise PonderTTTError(
-                f"top_k is {self.top_k}; it is at least 1 and at most {_MOST_K}, or 0 for all tokens"
-            )
+            raise PonderTTTError(f"top_k must be 0 (all tokens) or from 1 to {_MOST_K}, got {self.top_k}")
         if not 0 <= self.seed < SEEDS:
-            raise PonderTTTError(f"the seed of the draws is {self.seed}; it is from 0 to {SEEDS - 1}")
+            raise PonderTTTError(f"the seed of the draws must be from 0 to {SEEDS - 1}, got {self.seed}")
         if not 0 < self.top_p <= 1:
-            raise PonderTTTError(f"top_p is {self.top_p}; it is greater than 0 and at most 1")
+            raise PonderTTTError(f"top_p must be greater than 0 and at most 1, got {self.top_p}")
 
 
 class Draws(NamedTuple):
@@ -68,7 +66,7 @@ class Draws(NamedTuple):
 
 
 def draws_of(requests: Sequence[Sampling]) -> Draws:
-    """The settings of a batch."""
+    """Return the settings of a batch as arrays."""
     return Draws(
         jnp.asarray(np.array([request.temperature for request in requests], np.float32)),
         jnp.asarray(np.array([request.top_k for request in requests], np.int32)),
@@ -78,25 +76,25 @@ def draws_of(requests: Sequence[Sampling]) -> Draws:
 
 
 def is_greedy(requests: Sequence[Sampling]) -> bool:
-    """Whether nothing is drawn at all."""
+    """Return whether no row draws."""
     return all(request.temperature == 0 for request in requests)
 
 
 def filters(requests: Sequence[Sampling]) -> bool:
-    """Whether the vocabulary has to be sorted."""
+    """Return whether some row draws from a part of the vocabulary, which must then be sorted."""
     return any(request.top_k or request.top_p < 1 for request in requests)
 
 
 def allowed(logits: Float[Array, " V"], top_k: Int[Array, ""], top_p: Float[Array, ""]) -> Float[Array, " V"]:
-    """Logits of the tokens that may be drawn, −∞ elsewhere; the most likely token always may.
+    """Return the logits of the tokens to draw from, and −∞ for all others; the most likely token is always kept.
 
-    k comes first; p is of what k left.
+    ``top_k`` is applied first, ``top_p`` to the tokens that it keeps.
     """
     order = jnp.sort(logits, descending=True)
     place = jnp.arange(logits.shape[-1])
     kept = jnp.where(top_k > 0, place < top_k, True)
     probability = jax.nn.softmax(jnp.where(kept, order, _NEVER))
-    # A token stays if those before it have less than p together.
+    # A token stays if the tokens before it have less than p together.
     before = jnp.cumsum(probability) - probability
     kept &= (before < top_p) | (place == 0)
     smallest = order[jnp.sum(kept) - 1]
@@ -111,8 +109,8 @@ def draw(
     Args:
         logits: nats.
         draws: settings of each row.
-        count: tokens that were drawn before.
-        greedy: static; no row draws, whatever its settings.
+        count: number of tokens drawn so far.
+        greedy: static; take the most likely token in all rows.
         filtered: static; some row has a ``top_k`` or a ``top_p``.
     """
     # Single logits may be −∞; NaN anywhere makes the largest NaN.
@@ -146,14 +144,14 @@ def checked(token: int) -> int:
 
 
 class Chooser:
-    """Draws the tokens of one text in turn."""
+    """Draw the tokens of one text, one after the other."""
 
     def __init__(self, request: Sampling) -> None:
         self._draws, self._count = draws_of([request]), 0
         self._draw = jax.jit(partial(draw, greedy=is_greedy([request]), filtered=filters([request])))
 
     def __call__(self, logits: Float[Array, " V"]) -> int:
-        """The next token, given its logits or log-probabilities."""
+        """Return the next token, given its logits or log-probabilities."""
         token = self._draw(logits[None], self._draws, jnp.asarray(self._count))
         self._count += 1
         return checked(int(token[0]))

@@ -1,4 +1,4 @@
-"""Score one's own code: read files through the loop and say of each chunk what happened, as it happens."""
+"""Read one stream through the loop and report each chunk as soon as it is read."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def score_stream(
 
     Args:
         model: the frozen backbone.
-        stream: of any corpus.
-        module: fast weights; ``None`` is the plain backbone.
-        method: any that is neither an oracle nor a control.
-        spending: the budget of rules, and what they know.
+        stream: tokens in chunks.
+        module: fast weights; None is the plain backbone.
+        method: any method but an oracle or a control.
+        spending: the budget, and what the policy knows.
         context_chunks: preceding chunks that the backbone sees.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
-        seed: of random decisions.
+        seed: seed of random decisions.
 
     Yields:
         One step per chunk, as soon as the chunk is scored (and learned from).
@@ -53,7 +53,7 @@ def score_stream(
     arm = arm_of(method, ModulePrograms(module), spending, seed)
     steps = iterate_streams([arm], Group([live], model.backbone.stored_unembedding, suffix))
     while True:
-        # Whoever takes the steps does what they do outside of the model's devices.
+        # The caller of this generator must not run inside the model's device context.
         with model.backbone.on_devices():
             following = next(steps, None)
         if following is None:

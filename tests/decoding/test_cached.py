@@ -138,7 +138,7 @@ def test_a_row_ends_at_its_own_end(tiny: Backbone) -> None:
 
 
 def test_a_text_beyond_the_context_is_refused(tiny: Backbone) -> None:
-    with pytest.raises(PonderTTTError, match="do not fit the model's context of 512"):
+    with pytest.raises(PonderTTTError, match="exceed the model's context of 512"):
         Generator(tiny).continuations(texts([500]), [GREEDY], 20)
 
 
