@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
-from ponderttt.reporting.numbers.rows import read_table
+from ponderttt.reporting.numbers.columns import rows_of
+from ponderttt.reporting.numbers.results import read_results
+from ponderttt.reporting.numbers.rows import TableRow
 from ponderttt.settings.experiment import load
 from ponderttt.workflow.layout import grid_runs
 
@@ -12,7 +14,8 @@ def problems(config_path: str) -> list[str]:
     """What is wrong with the table of a study; nothing if it is whole."""
     experiment = load(config_path)
     results = Path(experiment.results_dir)
-    rows = {(r.corpus, r.model, r.fast_weights, r.method): r for r in read_table(results / "paper_table.csv")}
+    table = rows_of(TableRow, read_results(results / "paper_table.csv").table)
+    rows = {(row.corpus, row.model, row.fast_weights, row.method): row for row in table}
     wanted: dict[tuple[str, str, str, str], int] = {}
     for run in grid_runs(experiment):
         key = (run.corpus, run.model, run.fast_weights, run.method)
@@ -22,14 +25,14 @@ def problems(config_path: str) -> list[str]:
     for key, row in rows.items():
         if row.n_seeds != wanted.get(key):
             found.append(f"{key}: {row.n_seeds} seeds, expected {wanted.get(key)}")
-        if row.ci_low is None or row.ci_high is None or not row.ci_low <= row.loss <= row.ci_high:
-            found.append(f"{key}: loss {row.loss} is not within its interval {row.ci_low} … {row.ci_high}")
+        if row.ci is None or not row.ci.low <= row.loss <= row.ci.high:
+            found.append(f"{key}: loss {row.loss} is not within its interval {row.ci}")
         # A code model that has read Python: neither guessing (10.8 nats) nor knowing (0).
         if not 0.3 < row.loss < 5.0:
             found.append(f"{key}: a loss of {row.loss} nats per token is not credible")
         if not (row.cost_flops > 0 and row.cost_seconds > 0 and row.n_tokens > 0):
             found.append(f"{key}: no cost or no tokens")
-        if row.method in ("update_1", "random") and row.delta_ci_low is None:
+        if row.method in ("update_1", "random") and (row.delta_vs_skip is None or row.delta_vs_skip.low is None):
             found.append(f"{key}: no paired interval against skip")
     report = results / "report.html"
     if not report.is_file() or report.stat().st_size < 10_000:

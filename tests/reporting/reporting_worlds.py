@@ -11,6 +11,7 @@ import numpy as np
 
 from ponderttt.actions import Action
 from ponderttt.records.record import Record, write_records
+from ponderttt.reporting.numbers.columns import Estimate
 from ponderttt.reporting.numbers.rows import TableRow
 from ponderttt.reporting.numbers.tables import build_table
 from ponderttt.settings.statistics import StatisticsConfig
@@ -288,6 +289,12 @@ def rules_grid(
 def update(stream: int, chunk: int) -> Action:
     """One update after every chunk."""
     return Action.UPDATE_1
+
+
+def value(estimate: Estimate | None) -> float:
+    """The value of a cell that is not empty."""
+    assert estimate is not None
+    return estimate.value
 
 
 def table_of(

@@ -11,18 +11,18 @@ import pytest
 
 from ponderttt.actions import Action
 from ponderttt.errors import CorruptFileError, PonderTTTError
+from ponderttt.names import KINDS
 from ponderttt.reporting.figures.decisions import allocation, calibration
 from ponderttt.reporting.figures.frontier import frontier
-from ponderttt.reporting.figures.labels import Label, place_labels
-from ponderttt.reporting.figures.pareto import pareto
+from ponderttt.reporting.figures.pareto import Label, pareto, place_labels
 from ponderttt.reporting.figures.policy_curves import policy_curves, read_policy_log
 from ponderttt.reporting.figures.signals import signals
 from ponderttt.reporting.figures.stream_gain import gain_along_stream, gain_curve
-from ponderttt.reporting.figures.style import new_figure
+from ponderttt.reporting.figures.style import colour_of_fast_weights, new_figure
 from ponderttt.reporting.figures.table_figures import decomposition, seed_dots
 from ponderttt.reporting.figures.training_curves import read_training_log, running_mean, training_curves
 from ponderttt.reporting.numbers.arms import load_arms
-from ponderttt.reporting.numbers.rows import read_signals
+from ponderttt.reporting.numbers.results import read_results
 from ponderttt.reporting.numbers.signals import strongest
 from ponderttt.reporting.numbers.statistics import StreamResamples, named_generator
 from ponderttt.reporting.numbers.tables import write_table
@@ -40,7 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]
     """A results folder with the default grid's table."""
     root = tmp_path_factory.mktemp("results")
     folders = default_grid(root)
-    write_table(folders, CODE, STATISTICS, root / "paper_table.csv", root / "seeds.csv", "snakemake")
+    write_table(folders, CODE, STATISTICS, root, "snakemake")
     return root, folders
 
 
@@ -75,8 +75,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
         folders,
         CODE,
         STATISTICS,
-        root / "paper_table.csv",
-        root / "seeds.csv",
+        root,
         "snakemake",
         control_corpora=CONTROL_CORPORA,
         vocabularies=VOCABULARIES,
@@ -101,7 +100,7 @@ def test_every_figure_is_drawn_as_picture_and_as_vectors(results: tuple[Path, li
     ]
     outputs: dict[str, list[Path]] = {name: [root / f"{name}.png"] for name in names}
     outputs["pareto"] += [root / "pareto.svg", root / "pareto.pdf"]
-    make_figures(root / "paper_table.csv", root / "seeds.csv", folders, logs, [], CODE, STATISTICS, outputs)
+    make_figures(root / "paper_table.csv", folders, logs, [], CODE, STATISTICS, outputs)
     for name in names:
         assert (root / f"{name}.png").read_bytes().startswith(PNG)
     assert (root / "pareto.svg").read_text().startswith("<?xml")
@@ -118,7 +117,7 @@ def test_figures_of_decisions_are_drawn_where_rules_decide(rules: tuple[Path, li
     ]
     assert len(names) == 5
     outputs: dict[str, list[Path]] = {name: [root / f"{name}.svg"] for name in names}
-    make_figures(root / "paper_table.csv", root / "seeds.csv", folders, [], [], CODE, STATISTICS, outputs)
+    make_figures(root / "paper_table.csv", folders, [], [], CODE, STATISTICS, outputs)
     for name in names:
         text = (root / f"{name}.svg").read_text()
         # Letters are paths, what they say stands in comments.
@@ -129,36 +128,36 @@ def test_figures_of_decisions_are_drawn_where_rules_decide(rules: tuple[Path, li
 
 
 def test_the_strongest_signals_come_first(rules: tuple[Path, list[Path]]) -> None:
-    rows = [row for row in read_signals(rules[0] / "signals.csv") if row.fast_weights == "memory"]
-    ordered = strongest(rows)
-    assert {row.action for row in ordered} == {"UPDATE_1"}
-    sizes = [abs(row.rho) for row in ordered if row.rho is not None]
-    assert sizes == sorted(sizes, reverse=True)
-    assert len(sizes) == 64
+    signals = read_results(rules[0] / "paper_table.csv").signals
+    ordered = strongest(signals[signals.fast_weights == "memory"])
+    assert set(ordered.action) == {"UPDATE_1"}
+    assert ordered.rho.abs().is_monotonic_decreasing
+    assert len(ordered) == 64
 
 
 def test_the_same_table_gives_the_same_vectors(results: tuple[Path, list[Path]]) -> None:
     root, _ = results
     for name in ("once.svg", "again.svg"):
-        decomposition(root / "paper_table.csv", [root / name])
-    assert (root / "once.svg").read_bytes() == (root / "again.svg").read_bytes()
+        decomposition(read_results(root / "paper_table.csv"), [root / name])
+        pareto(read_results(root / "paper_table.csv"), [root / f"pareto_{name}"])
+    for name in ("once.svg", "pareto_once.svg"):
+        assert (root / name).read_bytes() == (root / name.replace("once", "again")).read_bytes()
 
 
-def test_labels_touch_neither_one_another_nor_the_frame() -> None:
-    rng = np.random.default_rng(3)
-    _figure, axes = new_figure(1, 1, 4.2, 4.6)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_labels_touch_neither_one_another_nor_the_frame(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    figure, axes = new_figure(1, 1, 4.2, 4.6)
     panel = axes[0, 0]
     x, y = rng.normal(0.5, 0.07, 12), rng.normal(0.5, 0.07, 12)
     panel.plot(x, y, "o", ls="none")
     panel.set(xlim=(0, 1), ylim=(0, 1))
-    boxes = place_labels(
-        panel, [Label(a, b, f"lora update_{i}", "k") for i, (a, b) in enumerate(zip(x, y, strict=True))]
-    )
-    for one, other in itertools.combinations(boxes, 2):
-        assert (np.maximum(one[:2], other[:2]) >= np.minimum(one[2:], other[2:])).any()
-    frame = panel.get_window_extent().extents
-    assert (boxes[:, :2] >= frame[:2]).all()
-    assert (boxes[:, 2:] <= frame[2:]).all()
+    labels = [Label(a, b, f"lora update_{i}", "k") for i, (a, b) in enumerate(zip(x, y, strict=True))]
+    boxes = [text.get_window_extent() for text in place_labels(figure, panel, labels)]
+    assert [text.get_text() for text in panel.texts] == [label.text for label in labels]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    frame = panel.get_window_extent()
+    assert all(frame.contains(*corner) for box in boxes for corner in box.corners())
 
 
 def test_the_gain_curve_is_the_weighted_mean_at_each_position(tmp_path: Path) -> None:
@@ -179,7 +178,7 @@ def test_the_gain_curve_is_the_weighted_mean_at_each_position(tmp_path: Path) ->
                 action=update,
             )
         )
-    arms, _, _ = load_arms(folders, CODE)
+    arms, _ = load_arms(folders, CODE)
     skip, updated = arms
     resamples = StreamResamples.draw(3, 2000, named_generator(0, "streams", "heldout-python"))
     curve = gain_curve(updated, skip, resamples, 0.95)
@@ -192,29 +191,29 @@ def test_the_gain_curve_is_the_weighted_mean_at_each_position(tmp_path: Path) ->
     assert (curve.low[1], curve.high[1]) == pytest.approx((0.1, 0.4))
 
 
-def test_figures_refuse_what_they_cannot_show(tmp_path: Path) -> None:
+def test_figures_without_content_are_errors_that_say_what_to_add(tmp_path: Path) -> None:
     folders = [write_run(tmp_path, "none", "plain", 0, lambda s, c, k: 3.0, tokens=[[100], [50]])]
-    table, seeds = tmp_path / "paper_table.csv", tmp_path / "seeds.csv"
-    write_table(folders, CODE, STATISTICS, table, seeds, "snakemake")
+    write_table(folders, CODE, STATISTICS, tmp_path, "snakemake")
+    results = read_results(tmp_path / "paper_table.csv")
+    arms = load_arms(folders, CODE)[0]
     outputs = [tmp_path / "figure.png"]
-    for draw in (
-        lambda: seed_dots(table, seeds, outputs),
-        lambda: decomposition(table, outputs),
-        lambda: gain_along_stream(load_arms(folders, CODE)[0], STATISTICS, outputs),
-        lambda: allocation(load_arms(folders, CODE)[0], outputs),
-        lambda: calibration(load_arms(folders, CODE)[0], outputs),
-        lambda: frontier(table, tmp_path / "frontier.csv", outputs),
-        lambda: signals(table, tmp_path / "signals.csv", outputs),
-        lambda: training_curves([], outputs),
-        lambda: pareto(tmp_path / "elsewhere" / "paper_table.csv", outputs),
+    for draw, message in (
+        (lambda: seed_dots(results, outputs), "add the method skip to the grid"),
+        (lambda: decomposition(results, outputs), "add these methods to the grid"),
+        (lambda: gain_along_stream(arms, STATISTICS, outputs), "no arm makes an update"),
+        (lambda: allocation(arms, outputs), "add one to grid.methods"),
+        (lambda: calibration(arms, outputs), "add entropy to grid.methods"),
+        (lambda: frontier(results, outputs), "add update_1 or grid.more_budgets"),
+        (lambda: signals(results, outputs), "add greedy_oracle to grid.methods"),
+        (lambda: training_curves([], outputs), "no fast weights of the grid are trained"),
     ):
-        with pytest.raises(PonderTTTError) as error:
+        with pytest.raises(PonderTTTError, match=message) as error:
             draw()
         assert "\n" not in str(error.value)
     assert not outputs[0].exists()
 
 
-def test_methods_and_fast_weights_of_later_studies_are_drawn_too(tmp_path: Path) -> None:
+def test_fast_weights_of_later_studies_are_drawn_with_a_look_of_their_own(tmp_path: Path) -> None:
     tokens = [[100, 80], [50, 60], [70]]
     act = lambda s, c: Action.UPDATE_2  # noqa: E731
     folders = [write_run(tmp_path, "none", "plain", 0, lambda s, c, k: 3.0, tokens=tokens)]
@@ -223,10 +222,14 @@ def test_methods_and_fast_weights_of_later_studies_are_drawn_too(tmp_path: Path)
         folders.append(
             write_run(tmp_path, "mlp", method, 0, lambda s, c, k: 2.5, tokens=tokens, action=action)
         )
-    table = tmp_path / "paper_table.csv"
-    write_table(folders, CODE, STATISTICS, table, tmp_path / "seeds.csv", "snakemake")
-    pareto(table, [tmp_path / "pareto.png"])
-    gain_along_stream(load_arms(folders, CODE)[0], STATISTICS, [tmp_path / "gain.png"])
+    write_table(folders, CODE, STATISTICS, tmp_path, "snakemake")
+    pareto(read_results(tmp_path / "paper_table.csv"), [tmp_path / "pareto.svg"])
+    gain_along_stream(load_arms(folders, CODE)[0], STATISTICS, [tmp_path / "gain.svg"])
+    assert "<!-- mlp -->" in (tmp_path / "pareto.svg").read_text()
+    gain = (tmp_path / "gain.svg").read_text()
+    assert "<!-- mlp -->" in gain
+    assert "best policy: " in gain
+    assert colour_of_fast_weights("mlp", ["mlp", "ttt"]) not in (colour_of_fast_weights(k, []) for k in KINDS)
 
 
 def test_a_running_mean_looks_back_only() -> None:

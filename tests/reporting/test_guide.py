@@ -1,26 +1,30 @@
-"""The guide beside the table: it says which rule beats what and by how much, or plainly that none does."""
+"""The guide beside the table: which policy beats which reference and by how much, or that none does."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from ponderttt.reporting.guide.control_statements import control_corpora, wrong_lessons
 from ponderttt.reporting.guide.guide import write_reading_guide
-from ponderttt.reporting.guide.rule_statements import claim, rules_of
-from ponderttt.reporting.guide.update_statements import verdict
-from ponderttt.reporting.numbers.rows import TableRow, read_frontier, read_table
+from ponderttt.reporting.guide.rule_statements import claim, policies_of
+from ponderttt.reporting.guide.update_statements import shown, verdict
+from ponderttt.reporting.numbers.columns import Estimate, dtypes, rows_of
+from ponderttt.reporting.numbers.results import FILES, read_results
+from ponderttt.reporting.numbers.rows import FrontierRow, TableRow
+from ponderttt.reporting.numbers.statistics import Interval
 from ponderttt.reporting.numbers.tables import write_table
 from ponderttt.settings.statistics import StatisticsConfig
-from reporting_worlds import CODE, CONTROL_CORPORA, CORPUS, VOCABULARIES, rules_grid
+from reporting_worlds import CODE, CONTROL_CORPORA, CORPUS, VOCABULARIES, rules_grid, value
 
 STATISTICS = StatisticsConfig(bootstrap_samples=500)
 
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[TableRow]]:
-    """The guide to a grid in which ``entropy`` knows when to update memory, and updates of LoRA do harm."""
+    """The guide to a grid in which ``entropy`` knows when to update memory, and updates of LoRA hurt."""
     root = tmp_path_factory.mktemp("guide")
     folders = rules_grid(root, {"memory": 1.0, "lora": -0.1}, seeds=1)
     table = root / "paper_table.csv"
@@ -28,22 +32,21 @@ def guide(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[TableRow]
         folders,
         CODE,
         STATISTICS,
-        table,
-        root / "seeds.csv",
+        root,
         "snakemake",
         control_corpora=CONTROL_CORPORA,
         vocabularies=VOCABULARIES,
     )
     write_reading_guide(table, root / "README.md")
     text = (root / "README.md").read_text()
+    results = read_results(table)
     areas = {
-        (row.fast_weights, row.policy): row
-        for row in read_frontier(root / "frontier.csv")
+        (row.fast_weights, row.policy): row.area_vs_random
+        for row in rows_of(FrontierRow, results.frontier)
         if (row.corpus, row.cost_measure) == (CORPUS, "flops")
     }
-    area = areas["memory", "entropy"]
-    assert f"`entropy` {area.area_vs_random:+.4f} [{area.area_vs_random_ci_low:+.4f}," in text
-    return text, read_table(table)
+    assert f"`entropy` {shown(areas['memory', 'entropy'])}" in text
+    return text, rows_of(TableRow, results.table)
 
 
 def section(text: str, title: str) -> str:
@@ -57,56 +60,51 @@ def test_a_rule_that_beats_random_decisions_is_named_with_its_interval(
     guide: tuple[str, list[TableRow]],
 ) -> None:
     text, rows = guide
-    said = section(text, "memory: rules against random decisions and fixed schedules")
-    rules = rules_of(rows_of(rows), "memory")
-    better = [row for row in rules if row.delta_vs_random_ci_high and row.delta_vs_random_ci_high < 0]
+    said = section(text, "memory: policies against random decisions and fixed schedules")
+    rules = policies_of(on_corpus(rows), "memory")
+    better = [row for row in rules if verdict(row.delta_vs_random) == "helped"]
     # At the budget 1.5 the difference is larger still, and its interval holds zero.
-    row = min(better, key=lambda row: row.delta_vs_random or 0.0)
+    row = min(better, key=lambda row: value(row.delta_vs_random))
     assert row.method == "entropy"
     assert all("entropy" in row.method or "loss" in row.method for row in better)
-    expected = f"`{row.method}` {row.delta_vs_random:+.4f} [{row.delta_vs_random_ci_low:+.4f}, {row.delta_vs_random_ci_high:+.4f}]"
+    expected = f"`{row.method}` {shown(row.delta_vs_random)}"
     line = next(line for line in said.splitlines() if "Better than random decisions" in line)
     assert all(f"`{row.method}`" in line for row in better)
     assert expected in line
     assert expected in section(text, f"In short: tiny on {CORPUS}")
-    assert "Largest miss of a budget: 0.0 %." in said
-    assert "What a decision could win" in said
+    assert "Largest deviation from a budget: 0.0 %." in said
+    assert "Headroom (oracles against random decisions with the same budget): `greedy_oracle` " in said
 
 
 def test_where_no_rule_is_better_the_guide_says_so(guide: tuple[str, list[TableRow]]) -> None:
     text, rows = guide
-    said = section(text, "lora: rules against random decisions and fixed schedules")
-    rules = rules_of(rows_of(rows), "lora")
-    # UPDATE_1 does harm, so SKIP is the best fixed schedule at any cost.
-    assert all(row.delta_vs_fixed_flops_ci_low and row.delta_vs_fixed_flops_ci_low > 0 for row in rules)
+    said = section(text, "lora: policies against random decisions and fixed schedules")
+    rules = policies_of(on_corpus(rows), "lora")
+    # UPDATE_1 hurts, so SKIP is the best fixed schedule at any cost.
+    assert all(verdict(row.delta_vs_fixed_flops) == "hurt" for row in rules)
     assert f"**Nothing is better than fixed schedules at equal counted FLOPs** (0 of {len(rules)}" in said
-    nearest = min(rules, key=lambda row: row.delta_vs_fixed_flops or 0.0)
-    assert f"nearest is `{nearest.method}` {nearest.delta_vs_fixed_flops:+.4f}" in said
+    lowest = min(rules, key=lambda row: value(row.delta_vs_fixed_flops))
+    assert f"The lowest difference is `{lowest.method}` {shown(lowest.delta_vs_fixed_flops)} nats" in said
 
 
-def rows_of(rows: list[TableRow]) -> list[TableRow]:
+def on_corpus(rows: list[TableRow]) -> list[TableRow]:
     return [row for row in rows if row.corpus == CORPUS]
 
 
 def test_a_claim_counts_what_would_come_by_chance(guide: tuple[str, list[TableRow]]) -> None:
-    rules = rules_of(rows_of(guide[1]), "memory")[:2]
+    rules = policies_of(on_corpus(guide[1]), "memory")[:2]
     rows = [
-        replace(
-            row,
-            delta_vs_random=value,
-            delta_vs_random_ci_low=value - 0.1,
-            delta_vs_random_ci_high=value + 0.1,
-        )
-        for row, value in zip(rules, (-0.2, 0.3), strict=True)
+        replace(row, delta_vs_random=Estimate(delta, delta - 0.1, delta + 0.1))
+        for row, delta in zip(rules, (-0.2, 0.3), strict=True)
     ]
     said = claim(rows, "delta_vs_random", "chance", 0.9)
     first, second = (row.method for row in rows)
     assert said == (
-        f"**Better than chance** (1 of 2 comparisons; about 0.1 would by chance): `{first}` -0.2000 [-0.3000, -0.1000] "
+        f"**Better than chance** (1 of 2 comparisons; about 0.1 expected by chance): `{first}` -0.2000 [-0.3000, -0.1000] "
         f"nats per token. Clearly worse: `{second}` +0.3000 [+0.2000, +0.4000]."
     )
-    without = [replace(row, delta_vs_random_ci_low=None) for row in rows]
-    assert claim(without, "delta_vs_random", "chance", 0.9).startswith("Against chance: not known")
+    without = [replace(row, delta_vs_random=Estimate(-0.2)) for row in rows]
+    assert claim(without, "delta_vs_random", "chance", 0.9).startswith("Against chance: unknown")
 
 
 def test_control_corpora_stand_apart_and_surprises_are_shown(guide: tuple[str, list[TableRow]]) -> None:
@@ -115,11 +113,11 @@ def test_control_corpora_stand_apart_and_surprises_are_shown(guide: tuple[str, l
     random_tokens = section(text, "random-tokens")
     assert "| tiny | memory | `update_1` |" in random_tokens
     assert "**no**" not in random_tokens
-    # Updates of LoRA do harm in this world, even where all repeats.
+    # Updates of LoRA hurt in this world, even on repeats.
     repeated = section(text, "repeated").splitlines()
     assert all(line.endswith("| yes |") for line in repeated if "| memory |" in line)
     assert all(line.endswith("| **no** |") for line in repeated if "| lora |" in line)
-    lines = list(control_corpora(rows_of(rows), CONTROL_CORPORA, VOCABULARIES))
+    lines = list(control_corpora(on_corpus(rows), CONTROL_CORPORA, VOCABULARIES))
     assert lines == []
 
 
@@ -127,9 +125,9 @@ def test_below_the_logarithm_of_the_vocabulary_something_has_leaked(
     guide: tuple[str, list[TableRow]],
 ) -> None:
     random_tokens = [row for row in guide[1] if row.corpus == "random-tokens" and row.update_rate]
-    # Less sure of itself, an arm gains on random tokens without knowing one of them; only a leak goes below ln 8 = 2.079.
-    flatter = [replace(row, delta_ci_low=-0.2, delta_ci_high=-0.1) for row in random_tokens]
-    leaked = [replace(row, loss=2.0, ci_low=1.9, ci_high=2.07) for row in random_tokens]
+    # With less confidence, an arm gains on random tokens without knowing one of them; only a leak goes below ln 8 = 2.079.
+    flatter = [replace(row, delta_vs_skip=Estimate(-0.15, -0.2, -0.1)) for row in random_tokens]
+    leaked = [replace(row, loss=2.0, ci=Interval(1.9, 2.07)) for row in random_tokens]
     for changed, said in ((flatter, "yes"), (leaked, "**no**")):
         lines = list(control_corpora(changed, CONTROL_CORPORA, VOCABULARIES))
         assert sum(line.endswith(f"| {said} |") for line in lines) == len(random_tokens)
@@ -137,26 +135,25 @@ def test_below_the_logarithm_of_the_vocabulary_something_has_leaked(
 
 def test_wrong_lessons_are_held_against_the_right_one(guide: tuple[str, list[TableRow]]) -> None:
     text, rows = guide
-    said = section(text, "Learning from the wrong thing").splitlines()
+    said = section(text, "Controls: wrong lessons").splitlines()
     memory, lora = (
         next(line for line in said if line.startswith(f"| {name} |")) for name in ("memory", "lora")
     )
-    by_method = {row.method: row for row in rows_of(rows) if row.fast_weights == "memory"}
+    by_method = {row.method: row for row in on_corpus(rows) if row.fast_weights == "memory"}
     for name in ("shuffled", "sign_flipped", "other_stream"):
         row = by_method[name]
-        assert row.delta_vs_update_1 == pytest.approx(row.loss - by_method["update_1"].loss)
-        assert f"`{name}` yes ({row.delta_vs_update_1:+.4f} [" in memory
+        assert value(row.delta_vs_update_1) == pytest.approx(row.loss - by_method["update_1"].loss)
+        assert f"`{name}` yes ({shown(row.delta_vs_update_1)})" in memory
     assert by_method["entropy"].delta_vs_update_1 is None
-    assert lora.endswith("| `update_1` has no gain that could vanish |")
+    assert lora.endswith("| `update_1` has no gain to lose |")
 
 
 def test_a_wrong_lesson_that_helps_is_shown(guide: tuple[str, list[TableRow]]) -> None:
-    better = {"delta_vs_update_1": -0.1, "delta_vs_update_1_ci_low": -0.2, "delta_vs_update_1_ci_high": -0.05}
-    gains = {"delta_vs_skip": -0.1, "delta_ci_low": -0.2, "delta_ci_high": -0.05}
-    changes = {"shuffled": better, "sign_flipped": gains}
+    gain = Estimate(-0.1, -0.2, -0.05)
+    changes = {"shuffled": {"delta_vs_update_1": gain}, "sign_flipped": {"delta_vs_skip": gain}}
     rows = [
         replace(row, **changes.get(row.method, {}))
-        for row in rows_of(guide[1])
+        for row in on_corpus(guide[1])
         if row.fast_weights == "memory"
     ]
     (line,) = (line for line in wrong_lessons(rows) if line.startswith("| memory"))
@@ -166,27 +163,39 @@ def test_a_wrong_lesson_that_helps_is_shown(guide: tuple[str, list[TableRow]]) -
 
 def test_the_guide_names_the_front_the_signals_and_every_file(guide: tuple[str, list[TableRow]]) -> None:
     text, _ = guide
-    front = section(text, "Who is beaten by nobody that costs less")
+    front = section(text, "Pareto front: loss against cost")
     assert "memory `entropy`" in front
     assert "oracle" not in front
-    signals = section(text, "memory: which signals predict the gain of an update")
-    assert "strongest: `entropy_mean` +" in signals
+    signals = section(text, "memory: signals that predict the gain of an update")
+    assert "Strongest: `entropy_mean` +" in signals
     assert "of 64 features" in signals
     for name in ("paper_table.csv", "seeds.csv", "frontier.csv", "signals.csv"):
-        assert f"* `{name}`: " in section(text + "\n#", "Where this comes from")
+        assert f"* `{name}`: " in section(text + "\n#", "Provenance")
+
+
+def test_the_guide_documents_every_column_of_every_file(guide: tuple[str, list[TableRow]]) -> None:
+    for name, kind in FILES.values():
+        lines = section(guide[0], f"Columns of `{name}`").splitlines()
+        cells = [line.split(" | ") for line in lines if line.startswith("| `")]
+        assert [column for names, *_ in cells for column in re.findall("`(.*?)`", names)] == list(
+            dtypes(kind)
+        )
+        assert all(len(meaning.strip(" |")) > 5 for _, meaning in cells)
+    assert "95 % bootstrap interval of the loss over streams" in guide[0]
 
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
         (-0.2, -0.1, "helped"),
-        (0.1, 0.2, "did harm"),
+        (0.1, 0.2, "hurt"),
         (-0.1, 0.1, "no clear difference"),
         (0.0, 0.0, "no clear difference"),
-        (None, None, "not known (no interval)"),
+        (None, None, "unknown (no interval)"),
     ],
 )
 def test_a_verdict_needs_an_interval_that_leaves_out_zero(
     low: float | None, high: float | None, said: str
 ) -> None:
-    assert verdict(low, high) == said
+    assert verdict(Estimate(0.0, low, high)) == said
+    assert verdict(None) == "unknown (no interval)"

@@ -1,4 +1,4 @@
-"""The table from records: what it says on worlds whose answer is known, and what it refuses."""
+"""The table from records: its numbers on worlds whose answer is known, and the errors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,10 +19,13 @@ from ponderttt.files.atomic import sha256_file
 from ponderttt.files.manifest import write_manifest
 from ponderttt.records.record import RECORDS
 from ponderttt.reporting.guide.guide import write_reading_guide
-from ponderttt.reporting.guide.update_statements import verdict
+from ponderttt.reporting.guide.update_statements import sign, verdict
 from ponderttt.reporting.numbers.arms import load_arms
+from ponderttt.reporting.numbers.columns import Estimate, dtypes, frame_of, rows_of
 from ponderttt.reporting.numbers.comparisons import pair
-from ponderttt.reporting.numbers.rows import TableRow, read_seeds, read_table
+from ponderttt.reporting.numbers.results import read_results
+from ponderttt.reporting.numbers.rows import SeedRow, TableRow
+from ponderttt.reporting.numbers.statistics import Interval
 from ponderttt.reporting.numbers.tables import build_table, write_table
 from reporting_worlds import (
     CODE,
@@ -31,6 +35,7 @@ from reporting_worlds import (
     run_folder,
     table_of,
     update,
+    value,
     write_run,
 )
 
@@ -43,8 +48,8 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path], li
     """The default grid and its written table."""
     root = tmp_path_factory.mktemp("grid")
     folders = default_grid(root)
-    write_table(folders, CODE, STATISTICS, root / "paper_table.csv", root / "seeds.csv", COMMAND)
-    return root, folders, read_table(root / "paper_table.csv")
+    write_table(folders, CODE, STATISTICS, root, COMMAND)
+    return root, folders, rows_of(TableRow, read_results(root / "paper_table.csv").table)
 
 
 def small_world(root: Path) -> list[Path]:
@@ -73,15 +78,14 @@ def test_a_small_table_worked_by_hand(tmp_path: Path) -> None:
     assert row.loss == pytest.approx(2.25)
     assert row.perplexity == pytest.approx(math.exp(2.25))
     assert row.bits_per_byte == pytest.approx(2.25 / math.log(2) / 3)
-    assert row.delta_vs_skip == pytest.approx(-0.25)
-    assert row.delta_vs_plain == pytest.approx(-0.75)
+    assert value(row.delta_vs_plain) == pytest.approx(-0.75)
     # Of two streams, a resample holds the first twice (−0.375), the second twice (0), or both (−0.25).
-    assert (row.delta_ci_low, row.delta_ci_high) == pytest.approx((-0.375, 0.0))
-    assert (row.delta_seed_ci_low, row.delta_seed_ci_high) == pytest.approx((-0.25, -0.25))
+    assert row.delta_vs_skip == pytest.approx((-0.25, -0.375, 0.0))
+    assert row.delta_seed_ci == pytest.approx((-0.25, -0.25))
     # Both seeds of update_1 have 1.625 + k and 2 + k in the streams, skip has 2 + k in both.
     assert row.p_improvement == pytest.approx((3 / 4 + (1 + 0.5 * 2) / 4) / 2)
     # Only stream 0 has two chunks; its gain grows from 0 to 0.5.
-    assert row.gain_slope == pytest.approx(0.5)
+    assert value(row.gain_slope) == pytest.approx(0.5)
     assert (row.n_seeds, row.n_streams, row.n_chunks, row.n_tokens) == (2, 2, 3, 600)
     assert (row.update_rate, row.cost_nominal) == (1.0, 3.0)
     assert row.cost_seconds == pytest.approx(1.1)
@@ -89,17 +93,17 @@ def test_a_small_table_worked_by_hand(tmp_path: Path) -> None:
     assert "needs at least 4" in row.note
 
 
-def test_the_control_of_itself_has_a_difference_of_exactly_zero(tmp_path: Path) -> None:
+def test_a_baseline_has_for_itself_a_difference_of_exactly_zero(tmp_path: Path) -> None:
     for key in (("ttt", "skip"), ("none", "plain")):
         row = table_of(small_world(tmp_path))[key]
-        assert (row.delta_vs_skip, row.delta_ci_low, row.delta_ci_high) == (0.0, 0.0, 0.0)
+        assert row.delta_vs_skip == (0.0, 0.0, 0.0)
 
 
 def test_a_deterministic_arm_has_one_run_and_no_seed_interval(tmp_path: Path) -> None:
     row = table_of(small_world(tmp_path))["none", "plain"]
     assert row.deterministic
     assert row.n_seeds == 1
-    assert (row.seed_ci_low, row.seed_ci_high, row.delta_seed_ci_low) == (None, None, None)
+    assert (row.seed_ci, row.delta_seed_ci) == (None, None)
 
 
 def test_copies_of_a_deterministic_arm_are_refused(tmp_path: Path) -> None:
@@ -133,15 +137,18 @@ def test_missing_runs_may_be_allowed_and_are_listed_with_n(
     lost = run_folder(tmp_path, "ttt", "update_1", 2)
     folders = [*small_world(tmp_path)[:-1], lost]
     table = tmp_path / "paper_table.csv"
-    rows = write_table(folders, CODE, INCOMPLETE, table, tmp_path / "seeds.csv", COMMAND)
+    rows = write_table(folders, CODE, INCOMPLETE, tmp_path, COMMAND)
     printed = capsys.readouterr().out
     assert "ttt update_1 (score_first): 1 seeds, 2 streams, 3 chunks, 600 tokens" in printed
     assert "plain (score_first): 1 run, deterministic" in printed
     update_row = next(row for row in rows if row.method == "update_1")
     # Only seed 0 is common, and only it is compared: 2 − 0.25 against skip's 2.
-    assert update_row.delta_vs_skip == pytest.approx(-0.25)
+    assert value(update_row.delta_vs_skip) == pytest.approx(-0.25)
     write_reading_guide(table, tmp_path / "README.md")
-    assert f"`{lost}`" in (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text()
+    assert "**The table is incomplete.** Missing runs (1)" in text
+    assert f"`{lost}`" in text
+    assert read_results(table).facts["missing"] == [str(lost)]
 
 
 def test_seeds_are_compared_with_the_adapter_of_the_same_seed(tmp_path: Path) -> None:
@@ -149,7 +156,7 @@ def test_seeds_are_compared_with_the_adapter_of_the_same_seed(tmp_path: Path) ->
     without = [folder for folder in folders if folder != run_folder(tmp_path, "ttt", "update_1", 0)]
     # update_1 of seed 1 has 2.75 and its adapter 3; against the adapter of seed 0, or of both, it would seem worse.
     row = table_of(without, INCOMPLETE)["ttt", "update_1"]
-    assert row.delta_vs_skip == pytest.approx(-0.25)
+    assert value(row.delta_vs_skip) == pytest.approx(-0.25)
     seeds = build_table(folders, CODE, STATISTICS).seeds
     of_update = {seed.seed: seed.delta_vs_skip for seed in seeds if seed.method == "update_1"}
     assert of_update == pytest.approx({0: -0.25, 1: -0.25})
@@ -162,7 +169,7 @@ def test_even_when_asked_for_no_difference_crosses_protocols(tmp_path: Path) -> 
             tmp_path, "ttt", "transductive", 0, lambda s, c, k: 0.1, tokens=TOKENS, protocol="transductive"
         )
     )
-    arms, _, _ = load_arms(folders, CODE, allow_missing=True)
+    arms, _ = load_arms(folders, CODE, allow_missing=True)
     leak, skip = (next(arm for arm in arms if arm.key.method == name) for name in ("transductive", "skip"))
     with pytest.raises(PonderTTTError, match=r"never compared .* their protocols differ"):
         pair(leak, skip)
@@ -174,8 +181,7 @@ def test_a_refused_table_writes_nothing(tmp_path: Path) -> None:
             [*small_world(tmp_path), tmp_path / "absent"],
             CODE,
             STATISTICS,
-            tmp_path / "out" / "paper_table.csv",
-            tmp_path / "out" / "seeds.csv",
+            tmp_path / "out",
             COMMAND,
         )
     assert not (tmp_path / "out").exists()
@@ -200,11 +206,11 @@ def test_records_without_provenance_are_refused(tmp_path: Path) -> None:
 
 
 def rewrite(folder: Path, change: dict[str, Any] | None = None, repeat: bool = False) -> None:
-    """Alter a run behind the back of ``write_records``, with a manifest that fits."""
+    """Alter the records of a run, with a manifest that fits."""
     table = pq.read_table(folder / RECORDS)
-    for name, value in (change or {}).items():
+    for name, first in (change or {}).items():
         at = table.schema.get_field_index(name)
-        values = [value, *table[name].to_pylist()[1:]]
+        values = [first, *table[name].to_pylist()[1:]]
         table = table.set_column(
             at, table.schema.field(name), pa.array(values, table.schema.field(name).type)
         )
@@ -268,10 +274,11 @@ def test_other_protocols_are_never_compared(
     assert {row.protocol for row in others} == {"in_chunk", "transductive"}
     for row in others:
         empty = [name for name in TableRow.__dataclass_fields__ if name.startswith(("delta_", "gain_"))]
+        assert len(empty) > 10
         assert all(getattr(row, name) is None for name in empty)
         assert row.p_improvement is None
         assert f"{row.protocol} never shares a comparison with score_first" in row.note
-        assert row.ci_low is not None
+        assert row.ci is not None
 
 
 def test_the_default_grid_in_reading_order_with_intervals_everywhere(
@@ -283,54 +290,67 @@ def test_the_default_grid_in_reading_order_with_intervals_everywhere(
     assert [row.method for row in rows] == order
     assert [row.fast_weights for row in rows] == ["none"] * 2 + ["ttt"] * 7 + ["lora"] * 5
     for row in rows:
-        assert row.ci_low is not None
-        assert row.ci_high is not None
-        assert row.ci_low < row.loss < row.ci_high
+        assert row.ci is not None
+        assert row.ci.low < row.loss < row.ci.high
         assert row.n_seeds == (1 if row.deterministic else 3)
         assert len(row.run_digest) == len(row.code_digest) == 16
         if row.update_rate:
             assert "the grid has no oracle arm" in row.note or row.protocol != "score_first"
     helped = next(row for row in rows if row.label == "ttt update_2")
     harmed = next(row for row in rows if row.label == "lora update_4")
-    assert verdict(helped.delta_ci_low, helped.delta_ci_high) == "helped"
-    assert verdict(harmed.delta_ci_low, harmed.delta_ci_high) == "did harm"
-    assert helped.gain_slope_ci_low is not None
-    assert helped.gain_slope_ci_low > 0
+    assert verdict(helped.delta_vs_skip) == "helped"
+    assert verdict(harmed.delta_vs_skip) == "hurt"
+    assert sign(helped.gain_slope) == 1
 
 
 def test_what_was_written_reads_back_the_same(grid: tuple[Path, list[Path], list[TableRow]]) -> None:
     root, folders, rows = grid
-    built = build_table(folders, CODE, STATISTICS)
-    for written, made in zip(rows, built.rows, strict=True):
-        for name in TableRow.__dataclass_fields__:
-            expected = getattr(made, name)
-            assert getattr(written, name) == (
-                pytest.approx(expected, rel=1e-9, abs=1e-12) if isinstance(expected, float) else expected
-            )
-    assert len(read_seeds(root / "seeds.csv")) == len(built.seeds) == len(folders)
+    built, results = build_table(folders, CODE, STATISTICS), read_results(root / "paper_table.csv")
+    assert len(results.seeds) == len(folders)
+    for frame, kind, made in ((results.table, TableRow, built.rows), (results.seeds, SeedRow, built.seeds)):
+        pd.testing.assert_frame_equal(frame, frame_of(kind, made), rtol=1e-9, atol=1e-12)
+    assert [row.note for row in rows] == [row.note for row in built.rows]
+    assert rows_of(TableRow, frame_of(TableRow, built.rows)) == built.rows
+
+
+def test_a_cell_with_an_interval_is_three_columns_and_empty_where_nothing_is_known(
+    grid: tuple[Path, list[Path], list[TableRow]],
+) -> None:
+    row = next(row for row in grid[2] if row.label == "ttt update_1")
+    changed = replace(
+        row, delta_vs_skip=Estimate(-0.5), seed_ci=Interval(1.0, 2.0), gain_slope=None, best_rule=None
+    )
+    frame = frame_of(TableRow, [changed])
+    assert list(frame) == list(dtypes(TableRow))
+    assert len(frame.columns) == 66
+    (cells,) = frame.to_dict("records")
+    assert (cells["delta_vs_skip"], cells["seed_ci_low"], cells["seed_ci_high"]) == (-0.5, 1.0, 2.0)
+    for empty in ("delta_ci_low", "delta_ci_high", "gain_slope", "gain_slope_ci_low", "best_rule"):
+        assert pd.isna(cells[empty])
+    assert rows_of(TableRow, frame) == [changed]
 
 
 def test_the_same_runs_give_the_same_bytes(
     grid: tuple[Path, list[Path], list[TableRow]], tmp_path: Path
 ) -> None:
     root, folders, _ = grid
-    write_table(folders, CODE, STATISTICS, tmp_path / "paper_table.csv", tmp_path / "seeds.csv", COMMAND)
+    write_table(folders, CODE, STATISTICS, tmp_path, COMMAND)
     for name in ("paper_table.csv", "seeds.csv"):
         assert sha256_file(tmp_path / name) == sha256_file(root / name)
 
 
 def test_a_table_edited_by_hand_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "paper_table.csv"
-    write_table(small_world(tmp_path), CODE, STATISTICS, table, tmp_path / "seeds.csv", COMMAND)
+    write_table(small_world(tmp_path), CODE, STATISTICS, tmp_path, COMMAND)
     table.write_text(table.read_text().replace("2.25", "1.25", 1))
     with pytest.raises(CorruptFileError, match=r"paper_table.csv.*snakemake --force .*paper_table.csv"):
-        read_table(table)
+        read_results(table)
 
 
 def test_a_table_of_one_stream_says_that_it_has_no_interval(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "none", "plain", 0, lambda s, c, k: 3.0, tokens=[[100, 20]])
     row = table_of([folder])["none", "plain"]
-    assert (row.ci_low, row.ci_high) == (None, None)
+    assert row.ci is None
     assert "there is one stream" in row.note
 
 
@@ -343,9 +363,10 @@ def test_the_guide_states_what_the_table_says(
     by_label = {row.label: row for row in rows}
     row = by_label["ttt update_2"]
     assert (
-        f"`update_2` against the trained adapter with 0 updates: **helped** ({row.delta_vs_skip:+.4f}" in text
+        f"`update_2` against the trained adapter with 0 updates: **helped** ({value(row.delta_vs_skip):+.4f}"
+        in text
     )
-    assert "* lora update_4: did harm" in text
+    assert "* lora update_4: hurt" in text
     assert f"{by_label['context_1'].cost_seconds:.3g} s" in text
     assert "worse than `context_1`" in text
     leak = by_label["ttt transductive"].loss - by_label["ttt update_1"].loss

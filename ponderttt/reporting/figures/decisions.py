@@ -1,4 +1,4 @@
-"""What policies decided: how often each action, where in the stream, and whether training percentiles hold."""
+"""Decisions of policies: how often each action, where in the stream, and whether training percentiles hold."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from ponderttt.reporting.figures.style import (
     ACTION_COLOURS,
     BLACK,
     GREY,
+    PanelKey,
     handle,
     in_style,
     legend_above,
     look_of_method,
     new_figure,
-    panel_grid,
     save,
+    titled_panels,
 )
 from ponderttt.reporting.numbers.arms import Arm
 from ponderttt.reporting.numbers.statistics import uniform_gap
@@ -29,12 +30,10 @@ from ponderttt.reporting.numbers.statistics import uniform_gap
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Panels = dict[tuple[str, str, str], list[Arm]]
 
-
-def _panels(arms: Sequence[Arm], methods: Sequence[str]) -> Panels:
-    """Arms of these methods, at the study's own budget, by corpus, model and fast weights."""
-    panels: Panels = {}
+def _panels(arms: Sequence[Arm], methods: Sequence[str]) -> dict[PanelKey, list[Arm]]:
+    """Return the arms of these methods, at the budget of the grid, by corpus, model and fast weights."""
+    panels: dict[PanelKey, list[Arm]] = {}
     for arm in arms:
         if arm.key.method in methods and arm.key.fast_weights != "none":
             panels.setdefault((arm.key.corpus, arm.key.model, arm.key.fast_weights), []).append(arm)
@@ -43,22 +42,22 @@ def _panels(arms: Sequence[Arm], methods: Sequence[str]) -> Panels:
 
 @in_style
 def allocation(arms: Sequence[Arm], outputs: Sequence[Path | str]) -> None:
-    """Shares of the four actions of every policy, and mean nominal cost at each chunk of the stream.
+    """Draw the shares of the four actions of every policy, and its mean nominal cost at each chunk of the stream.
 
-    Black ticks are the shares that a rule aims at: the ranks from which each update begins, which a signal that is
-    distributed as on training streams turns into shares.
+    Black ticks are the shares that a rule aims at: the ranks from which each update begins.  A signal that is distributed
+    as on training streams meets them.
 
     Args:
-        arms: of the table, without control corpora.
-        outputs: files to write, the suffix decides the format.
+        arms: arms of the table, without control corpora.
+        outputs: files to write; the suffix decides the format.
 
     Raises:
-        PonderTTTError: no policy decides anything.
+        PonderTTTError: no arm has a policy.
     """
     panels = _panels(arms, ("schedule", *BUDGETED_METHODS))
     if not panels:
         raise PonderTTTError(
-            "no arm follows a rule, so there is no allocation to draw; add one to grid.methods"
+            "no arm follows a policy, so there is no allocation to draw; add one to grid.methods"
         )
     tallest = max(map(len, panels.values()))
     figure, axes = new_figure(len(panels), 2, 11.0, 0.7 + (0.85 + 0.2 * tallest) * len(panels))
@@ -71,7 +70,7 @@ def allocation(arms: Sequence[Arm], outputs: Sequence[Path | str]) -> None:
     squares = [
         handle(colour, action.name, marker="s") for action, colour in zip(Action, ACTION_COLOURS, strict=True)
     ]
-    ticks = handle(BLACK, "share aimed at", marker="|")
+    ticks = handle(BLACK, "target share", marker="|")
     legend_above(figure, [*squares, ticks])
     save(figure, outputs)
 
@@ -81,7 +80,7 @@ def _bars(panel: Axes, arms: Sequence[Arm]) -> None:
         edges = np.cumsum([0.0, *((arm.measures["action"] == action).mean() for action in Action)])
         for left, right, colour in zip(edges[:-1], edges[1:], ACTION_COLOURS, strict=True):
             panel.barh(y, right - left, left=left, color=colour, height=0.7)
-        # Random decisions have cuts too, at which they draw; they are their own shares.
+        # Random decisions have cuts too: the shares with which they draw.
         if arm.cuts is not None:
             panel.plot(arm.cuts, [y] * len(arm.cuts), "|", color=BLACK, ms=13, mew=1.5)
     panel.set_yticks(range(len(arms)), [arm.key.method for arm in arms])
@@ -100,7 +99,6 @@ def _along_the_stream(panel: Axes, arms: Sequence[Arm]) -> None:
         shown = np.flatnonzero(count >= min(3, len(chunks.streams)))
         colour, marker = look_of_method(arm.key.method, [other.key.method for other in arms])
         dots = marker if len(shown) <= 40 else ""
-        oracle = arm.key.method.endswith("oracle")
         panel.plot(
             shown,
             cost[shown],
@@ -108,7 +106,7 @@ def _along_the_stream(panel: Axes, arms: Sequence[Arm]) -> None:
             color=colour,
             ms=4.5,
             lw=1.2,
-            ls=":" if oracle else "-",
+            ls=":" if arm.name.is_oracle else "-",
             label=arm.key.method,
         )
     panel.locator_params(axis="x", integer=True)
@@ -118,26 +116,26 @@ def _along_the_stream(panel: Axes, arms: Sequence[Arm]) -> None:
 
 @in_style
 def calibration(arms: Sequence[Arm], outputs: Sequence[Path | str]) -> None:
-    """Do percentiles of training streams hold on held-out streams?  Distribution of a signal's ranks, per fast weights.
+    """Draw whether percentiles of training streams hold on held-out streams: distributions of the ranks of signals.
 
-    On the diagonal they hold.  Below it, held-out chunks rank higher than training chunks, and the rule updates more than
-    it was calibrated to before its budget stops it; above it, less.
+    On the diagonal they hold.  Below it, held-out chunks rank higher than training chunks, so the rule updates more than
+    its calibration intends, until the budget stops it.  Above it, it updates less.
 
     Args:
-        arms: of the table, without control corpora.
-        outputs: files to write, the suffix decides the format.
+        arms: arms of the table, without control corpora.
+        outputs: files to write; the suffix decides the format.
 
     Raises:
-        PonderTTTError: no arm follows a percentile.
+        PonderTTTError: no arm follows a signal rule.
     """
     ranked = [arm for arm in arms if np.isfinite(arm.measures["gate_rank"]).any()]
     panels = _panels(ranked, CALIBRATED_METHODS)
     if not panels:
         raise PonderTTTError(
-            "no arm follows a percentile, so there is no calibration to draw; add entropy to grid.methods"
+            "no arm follows a signal rule, so there is no calibration to draw; add entropy to grid.methods"
         )
-    figure, axes = panel_grid(len(panels), 3, 3.7, 3.9)
-    for panel, ((corpus, model, fast_weights), mine) in zip(axes, panels.items(), strict=True):
+    figure, drawn = titled_panels(panels, 4.2)
+    for panel, mine in drawn:
         panel.plot([0, 1], [0, 1], color=GREY, lw=1)
         for arm in mine:
             rank = np.sort(arm.measures["gate_rank"][np.isfinite(arm.measures["gate_rank"])])
@@ -146,8 +144,7 @@ def calibration(arms: Sequence[Arm], outputs: Sequence[Path | str]) -> None:
             steps = np.arange(len(rank) + 1) / len(rank)
             panel.step([0, *rank, 1], [*steps, 1], where="post", color=colour, lw=1.4, label=label)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        panel.set_title(f"{fast_weights}\n{model} on {corpus}", fontsize=9)
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8.5)
-    figure.supxlabel("percentile of the signal among training chunks", fontsize=9)
-    figure.supylabel("share of held-out chunks at or below it", fontsize=9)
+    figure.supxlabel("percentile among training chunks", fontsize=9)
+    figure.supylabel("share of held-out chunks at or below", fontsize=9)
     save(figure, outputs)

@@ -1,4 +1,4 @@
-"""Does adaptation grow with the stream?  The gain of updates at each chunk index, with its band over streams."""
+"""The gain of updates at each position of the stream, with its band over streams: does adaptation grow?"""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.names import CONTROL_METHODS
-from ponderttt.reporting.figures.style import BLACK, in_style, look_of_method, panel_grid, save
-from ponderttt.reporting.numbers.arms import Arm, mean_loss
+from ponderttt.reporting.figures.style import BLACK, PanelKey, in_style, look_of_method, save, titled_panels
+from ponderttt.reporting.numbers.arms import Arm
 from ponderttt.reporting.numbers.comparisons import difference, find, pair
 from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES, ORACLES
 from ponderttt.reporting.numbers.statistics import StreamResamples, named_generator
@@ -22,7 +22,7 @@ from ponderttt.settings.statistics import StatisticsConfig
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Positions in the stream that fewer streams reach are not drawn.
+#: Only positions that this many streams reach are drawn.
 MIN_STREAMS = 3
 
 
@@ -37,11 +37,11 @@ class GainCurve(NamedTuple):
 
 
 def gain_curve(arm: Arm, reference: Arm, resamples: StreamResamples, confidence: float) -> GainCurve | None:
-    """Token-weighted mean gain for each chunk index, with the bootstrap band over streams.
+    """Return the token-weighted mean gain at each position of the stream, with the bootstrap band over streams.
 
     Returns:
         The curve over positions that :data:`MIN_STREAMS` streams reach (or all streams, if there are fewer);
-        ``None`` if the arms have no seed in common.
+        None if the arms have no seed in common.
     """
     paired = pair(arm, reference)
     if paired is None:
@@ -65,52 +65,50 @@ def gain_curve(arm: Arm, reference: Arm, resamples: StreamResamples, confidence:
 def gain_along_stream(
     arms: Sequence[Arm], statistics: StatisticsConfig, outputs: Sequence[Path | str]
 ) -> None:
-    """Does adaptation grow with the stream?  The gain over the trained adapter with 0 updates, a panel per fast weights.
+    """Draw the gain over the trained adapter with 0 updates along the stream, a panel per fast weights.
 
-    Shown are UPDATE_1, UPDATE_4, random decisions and the rule of the lowest loss at the study's own budget.  The legends
+    It shows UPDATE_1, UPDATE_4, random decisions and the policy with the lowest loss at the budget of the grid.  The legends
     give the growth per chunk with its interval.
 
     Args:
-        arms: of the table, without control corpora; ``score_first`` arms are drawn.
+        arms: arms of the table, without control corpora; only ``score_first`` arms are drawn.
         statistics: bootstrap samples, confidence and seed.
-        outputs: files to write, the suffix decides the format.
+        outputs: files to write; the suffix decides the format.
 
     Raises:
         PonderTTTError: no arm with fast weights makes an update.
     """
-    panels: dict[tuple[str, str, str], list[Arm]] = {}
+    panels: dict[PanelKey, list[Arm]] = {}
     for arm in arms:
         if arm.key.protocol == "score_first" and arm.key.fast_weights != "none":
             panels.setdefault((arm.key.corpus, arm.key.model, arm.key.fast_weights), []).append(arm)
     panels = {key: mine for key, mine in panels.items() if _shown(mine)}
     if not panels:
         raise PonderTTTError("no arm makes an update, so there is no gain along the stream to draw")
-    figure, axes = panel_grid(len(panels), 3, 4.1, 4.0)
-    for panel, ((corpus, model, fast_weights), mine) in zip(axes, panels.items(), strict=True):
-        generator = named_generator(statistics.seed, "streams", corpus)
+    figure, drawn = titled_panels(panels, 4.0)
+    for panel, mine in drawn:
+        generator = named_generator(statistics.seed, "streams", mine[0].key.corpus)
         resamples = StreamResamples.draw(len(mine[0].chunks.streams), statistics.bootstrap_samples, generator)
         _gain_panel(panel, mine, resamples, statistics.confidence)
-        panel.set_title(f"{fast_weights}\n{model} on {corpus}", fontsize=9)
     figure.supylabel("gain over 0 updates, nats per token", fontsize=9)
     figure.supxlabel("chunk of the stream (below: how many streams reach it)", fontsize=9)
     save(figure, outputs)
 
 
 def _shown(arms: Sequence[Arm]) -> dict[str, Arm]:
-    """Legend → the arms of one kind that are drawn."""
+    """Return label → arm to draw, for one kind of fast weights."""
     updating = {arm.key.method: arm for arm in arms if arm.measures["steps"].any()}
     shown: dict[str, Arm] = {
         name: updating[name] for name in ("update_1", "update_4", "random") if name in updating
     }
-    # Methods of other projects count as rules here, so that nothing that updates is left out.
-    rules = [
+    policies = [
         arm
         for name, arm in updating.items()
-        if "@" not in name and name not in (*FIXED_SCHEDULES, "random", *ORACLES, *CONTROL_METHODS)
+        if arm.name.budget is None and name not in (*FIXED_SCHEDULES, "random", *ORACLES, *CONTROL_METHODS)
     ]
-    if rules:
-        best = min(rules, key=mean_loss)
-        shown[f"best rule: {best.key.method}" if len(rules) > 1 else best.key.method] = best
+    if policies:
+        best = min(policies, key=lambda arm: arm.mean_loss)
+        shown[f"best policy: {best.key.method}" if len(policies) > 1 else best.key.method] = best
     return shown
 
 
@@ -151,7 +149,4 @@ def _growth(arm: Arm, base: Arm, resamples: StreamResamples, confidence: float) 
     found = difference(arm, base, resamples, confidence)
     if found is None or found.slope is None:
         return ""
-    text = f": {1e3 * found.slope:+.2f}"
-    if found.slope_interval:
-        text += f" [{1e3 * found.slope_interval.low:+.2f}, {1e3 * found.slope_interval.high:+.2f}]"
-    return text
+    return f": {found.slope.text('+.2f', 1e3)}"

@@ -1,16 +1,17 @@
-"""How the figures look: one colour per fast weights or method, PNG and vector files by atomic rename."""
+"""The look of the figures: colours and markers of fast weights and methods, legends, and files."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, ParamSpec
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from ponderttt.files.atomic import atomic_path
-from ponderttt.names import split_method
+from ponderttt.names import MethodName
 from ponderttt.reporting.numbers.methods import kind_of
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-#: Okabe & Ito's palette, told apart under every common colour blindness.
+#: Okabe & Ito's palette, safe for the common colour blindnesses.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#000000",
     "#E69F00",
@@ -31,7 +32,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
 )
 GREY = "#777777"
 _KINDS = {"none": BLACK, "ttt": BLUE, "lora": VERMILLION, "suffix": PURPLE, "memory": GREEN}
-#: Colour and marker of a method, where a panel holds one kind of fast weights.
+#: Colour and marker of a method in a panel of one kind of fast weights.
 _METHODS = {
     "fixed": (BLACK, "o"),
     "skip": (GREY, "D"),
@@ -53,7 +54,7 @@ _METHODS = {
 }
 _SPARE = (SKY, YELLOW, GREEN, PURPLE, ORANGE, BLUE)
 _SPARE_MARKERS = ("p", "h", "<", ">", "8", "d")
-#: From SKIP to UPDATE_4: the darker, the more.
+#: From SKIP to UPDATE_4, darker for more updates.
 ACTION_COLOURS = ("#e8e8e8", "#a6cee3", "#3f8fc4", "#0b3c6f")
 
 SETTINGS = {
@@ -90,12 +91,12 @@ def in_style(draw: Callable[P, None]) -> Callable[P, None]:
 
 
 def _spare(name: str, all_names: Iterable[str], known: Iterable[str]) -> int:
-    """Names without a look of their own share the spare ones in alphabetical order."""
+    """Return the place of a name without its own look, in alphabetical order."""
     return sorted({*all_names, name} - set(known)).index(name)
 
 
 def colour_of_fast_weights(fast_weights: str, all_names: Iterable[str]) -> str:
-    """Colour of a kind of fast weights, with or without context."""
+    """Return the colour of a kind of fast weights, with or without context."""
     kind = kind_of(fast_weights)
     if kind in _KINDS:
         return _KINDS[kind]
@@ -103,12 +104,17 @@ def colour_of_fast_weights(fast_weights: str, all_names: Iterable[str]) -> str:
 
 
 def look_of_method(method: str, all_names: Iterable[str]) -> tuple[str, str]:
-    """Colour and marker of a method at any budget."""
-    base, _ = split_method(method)
+    """Return the colour and marker of a method or policy at any budget."""
+    base = _base(method)
     if base in _METHODS:
         return _METHODS[base]
-    at = _spare(base, (split_method(name)[0] for name in all_names), _METHODS)
+    at = _spare(base, map(_base, all_names), _METHODS)
     return _SPARE[at % len(_SPARE)], _SPARE_MARKERS[at % len(_SPARE_MARKERS)]
+
+
+def _base(method: str) -> str:
+    # The frontier has policies that are no method.
+    return method if method in _METHODS else MethodName.parse(method).base
 
 
 def handle(
@@ -119,7 +125,7 @@ def handle(
     width: float = 1.3,
     hollow: bool = False,
 ) -> Line2D:
-    """An entry of a legend."""
+    """Return an entry of a legend."""
     from matplotlib.lines import Line2D
 
     return Line2D(
@@ -136,8 +142,8 @@ def handle(
 
 
 def legend_above(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """A legend of the whole figure, in as many columns as its width has room for."""
-    # Points: the sign before a text, and a letter of it.
+    """Add a legend of the whole figure, with as many columns as fit into its width."""
+    # In points: the sign before a text, and each letter.
     widest = 45 + 5.2 * max(len(str(entry.get_label())) for entry in handles)
     columns = int(72 * figure.get_figwidth() / widest)
     figure.legend(handles=handles, loc="outside upper center", ncols=max(1, min(columns, len(handles))))
@@ -146,7 +152,7 @@ def legend_above(figure: Figure, handles: Sequence[Line2D]) -> None:
 def panel_grid(
     count: int, columns: int, panel_width: float, panel_height: float, extra_height: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` panels in rows of at most ``columns``; sizes in inches."""
+    """Return a figure of ``count`` panels in rows of at most ``columns``; sizes in inches."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure, axes = new_figure(rows, columns, panel_width * columns, panel_height * rows + extra_height)
@@ -156,10 +162,29 @@ def panel_grid(
     return figure, panels[:count]
 
 
+PanelKey = tuple[str, str, str]
+T = TypeVar("T")
+
+
+def by_panel(frame: pd.DataFrame) -> dict[PanelKey, pd.DataFrame]:
+    """Split rows by corpus, model and fast weights; in their order."""
+    return dict(iter(frame.groupby(["corpus", "model", "fast_weights"], sort=False)))
+
+
+def titled_panels(
+    content: Mapping[PanelKey, T], panel_height: float, extra_height: float = 0.0
+) -> tuple[Figure, Iterator[tuple[Axes, T]]]:
+    """Return a figure with a titled panel for each corpus, model and fast weights, and the panels with their content."""
+    figure, panels = panel_grid(len(content), 3, 4.1, panel_height, extra_height)
+    for panel, (corpus, model, fast_weights) in zip(panels, content, strict=True):
+        panel.set_title(f"{fast_weights}\n{model} on {corpus}", fontsize=9)
+    return figure, zip(panels, content.values(), strict=True)
+
+
 def new_figure(
     rows: int, columns: int, width: float, height: float, *, share_y: Literal["none", "row"] = "none"
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of ``rows`` × ``columns`` panels, ``width`` × ``height`` inches, drawn without a display."""
+    """Return a figure of ``rows`` × ``columns`` panels, ``width`` × ``height`` inches; it needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -169,7 +194,7 @@ def new_figure(
 
 
 def save(figure: Figure, outputs: Sequence[Path | str]) -> None:
-    """Write the figure to every path; the suffix (png, svg, pdf) decides the format, and no date goes inside.
+    """Write the figure to every path, without a date; the suffix (png, svg, pdf) decides the format.
 
     Raises:
         PonderTTTError: the disk is full.

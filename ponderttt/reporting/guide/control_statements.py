@@ -1,4 +1,4 @@
-"""Sentences of the guide on controls: what is left of a gain when the lesson, or the stream, is spoilt."""
+"""Sentences of the guide on controls: wrong lessons, and corpora in which nothing or everything can be learned."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from ponderttt.names import CONTROL_METHODS
-from ponderttt.reporting.guide.update_statements import delta, labels_of, verdict
+from ponderttt.reporting.guide.update_statements import labels_of, shown, verdict
 from ponderttt.reporting.numbers.rows import TableRow, find_row
 
 _LESSONS = {
-    "shuffled": "learns from the chunk's hidden states and labels in unrelated orders; what it still gains is which tokens "
+    "shuffled": "learns from the chunk's hidden states and labels in unrelated orders; its gain comes from which tokens "
     "occur",
     "sign_flipped": "makes UPDATE_1 in the opposite direction; it must gain nothing",
-    "other_stream": "learns from another stream's chunk; what it still gains holds for any code",
+    "other_stream": "learns from a chunk of another stream; its gain holds for any code",
 }
-#: Kind of a control corpus → what it is.
+#: Kind of a control corpus → what to expect.
 _CORPORA = {
-    "random_tokens": "Tokens drawn uniformly: nothing tells the next one. A model that is sure of itself loses more than the "
-    "logarithm of its vocabulary size, and an update can lower that by making it less sure; below the logarithm, "
-    "something has leaked.",
-    "repeated": "Each stream repeats its first chunks: what was learned comes again, so updates must help.",
+    "random_tokens": "Tokens are drawn uniformly, so none can be predicted. A model that is too confident loses more than "
+    "the logarithm of its vocabulary size, and an update can lower that by making it less confident. A loss below the "
+    "logarithm is a leak.",
+    "repeated": "Each stream repeats its first chunks, so updates must help.",
 }
 
 
 def wrong_lessons(rows: Sequence[TableRow]) -> Iterator[str]:
-    """UPDATE_1 beside updates that learn from the wrong thing, for one corpus and model; nothing without such arms."""
+    """Yield UPDATE_1 beside the controls with a wrong lesson, for one corpus and model; nothing without such arms."""
     present = [name for name in CONTROL_METHODS if any(row.method == name for row in rows)]
     if not present:
         return
-    yield "### Learning from the wrong thing"
+    yield "### Controls: wrong lessons"
     yield ""
     yield from (f"* `{name}` {_LESSONS[name]}." for name in present)
     yield ""
@@ -37,39 +37,38 @@ def wrong_lessons(rows: Sequence[TableRow]) -> Iterator[str]:
     yield f"|---|{'---|' * (len(present) + 2)}"
     for fast_weights in labels_of(rows):
         update = find_row(rows, fast_weights, "update_1", "score_first")
-        controls = {name: find_row(rows, fast_weights, name, "score_first") for name in present}
-        cells = " | ".join(_change(row) for row in controls.values())
-        said = "; ".join(_finding(row) for row in controls.values() if row)
-        if update is None or verdict(update.delta_ci_low, update.delta_ci_high) != "helped":
-            said = "`update_1` has no gain that could vanish"
+        controls = [find_row(rows, fast_weights, name, "score_first") for name in present]
+        cells = " | ".join(_change(row) for row in controls)
+        said = "; ".join(_finding(row) for row in controls if row)
+        if update is None or verdict(update.delta_vs_skip) != "helped":
+            said = "`update_1` has no gain to lose"
         yield f"| {fast_weights} | {_change(update)} | {cells} | {said} |"
     yield ""
     yield (
-        "Differences to the trained adapter with 0 updates, nats per token; in the last column, to UPDATE_1 that learns from "
-        "the right thing, paired: above zero, the lesson matters."
+        "Cells are `delta_vs_skip`, nats per token. The last column has the paired difference to UPDATE_1, "
+        "`delta_vs_update_1`: above zero, the lesson matters."
     )
     yield ""
 
 
 def _finding(row: TableRow) -> str:
-    low, high = row.delta_vs_update_1_ci_low, row.delta_vs_update_1_ci_high
-    worse = {"did harm": "yes", "helped": "**no, better**"}.get(verdict(low, high), "not clearly")
-    if row.method == "sign_flipped" and verdict(row.delta_ci_low, row.delta_ci_high) == "helped":
+    worse = {"hurt": "yes", "helped": "**no, better**"}.get(verdict(row.delta_vs_update_1), "not clearly")
+    if row.method == "sign_flipped" and verdict(row.delta_vs_skip) == "helped":
         worse += ", **yet it gains**"
-    return f"`{row.method}` {worse} ({delta(row.delta_vs_update_1, low, high)})"
+    return f"`{row.method}` {worse} ({shown(row.delta_vs_update_1)})"
 
 
 def _change(row: TableRow | None) -> str:
-    return delta(row.delta_vs_skip, row.delta_ci_low, row.delta_ci_high) if row else "–"
+    return shown(row.delta_vs_skip if row else None)
 
 
 def control_corpora(
     rows: Sequence[TableRow], kinds: Mapping[str, str], vocabularies: Mapping[str, int]
 ) -> Iterator[str]:
-    """What updates do where nothing, or everything, can be learned; nothing where the grid has no such corpus.
+    """Yield what updates do in the control corpora; nothing if the grid has none.
 
     Args:
-        rows: of the table.
+        rows: rows of the table.
         kinds: control corpus → its kind.
         vocabularies: model → number of its tokens.
     """
@@ -85,16 +84,16 @@ def control_corpora(
         yield ""
         yield f"{_CORPORA[kind]} {mine[0].n_streams} streams, {mine[0].n_chunks} chunks."
         yield ""
-        yield "| model | fast weights | method | loss | minus `skip` | minus ln of vocabulary | as expected |"
+        yield "| model | fast weights | method | `loss` | `delta_vs_skip` | `loss` − ln(vocabulary) | as expected |"
         yield "|---|---|---|---|---|---|---|"
         for row in mine:
             if row.update_rate == 0:
                 continue
             floor = math.log(vocabularies[row.model])
             if kind == "repeated":
-                expected = verdict(row.delta_ci_low, row.delta_ci_high) == "helped"
+                expected = verdict(row.delta_vs_skip) == "helped"
             else:
-                expected = (row.loss if row.ci_high is None else row.ci_high) >= floor
+                expected = (row.ci.high if row.ci else row.loss) >= floor
             yield (
                 f"| {row.model} | {row.fast_weights} | `{row.method}` | {row.loss:.4f} | {_change(row)} | "
                 f"{row.loss - floor:+.4f} | {'yes' if expected else '**no**'} |"

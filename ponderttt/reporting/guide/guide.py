@@ -1,4 +1,4 @@
-"""``results/README.md``: how to read the table, and what helped and what did not; every number is the table's own."""
+"""``results/README.md``: how to read the table, what helped and what did not; every number comes from the table."""
 
 from __future__ import annotations
 
@@ -12,111 +12,91 @@ from ponderttt.reporting.guide.rule_statements import (
     area_section,
     front_section,
     in_short,
-    rule_section,
+    policy_section,
     signal_section,
 )
 from ponderttt.reporting.guide.update_statements import (
     decompositions,
-    delta,
     labels_of,
     nominal_and_real,
+    shown,
     what_helped,
     without_gain,
 )
-from ponderttt.reporting.numbers.columns import FILES, PROTOCOLS, TABLE
-from ponderttt.reporting.numbers.rows import (
-    FRONTIER,
-    SIGNALS,
-    FrontierRow,
-    SignalRow,
-    TableRow,
-    groups_of,
-    of_group,
-    read_frontier,
-    read_signals,
-    read_table,
-    table_manifest,
-    without_control_corpora,
-)
+from ponderttt.reporting.numbers.columns import documentation, rows_of
+from ponderttt.reporting.numbers.results import FILES, Results, read_results
+from ponderttt.reporting.numbers.rows import TableRow
+
+PROTOCOLS = {
+    "score_first": "scores a chunk before it learns from it. Only this protocol gives results.",
+    "in_chunk": "reads tokens with fast weights that were updated on earlier mini-batches of the same chunk, with a loss that "
+    "uses no next-token label. It is causal token by token, but it spends its update before the chunk is scored. So it is "
+    "never compared with score_first.",
+    "transductive": "learns from a chunk and then scores the same chunk. **It leaks labels and is no result**; it shows how "
+    "large such numbers get.",
+}
 
 
 def write_reading_guide(table: Path | str, output: Path | str) -> None:
-    """Write the guide beside the table.
+    """Write the guide.
 
     Args:
-        table: ``paper_table.csv``, beside it ``frontier.csv``, ``signals.csv`` and their manifest.
-        output: the guide.
+        table: ``paper_table.csv``; the other result files and their manifest are in the same folder.
+        output: path of the guide.
 
     Raises:
         CorruptFileError: a file is missing or damaged.
     """
-    table = Path(table)
-    lines = _guide(
-        table,
-        read_table(table),
-        read_frontier(table.with_name(FRONTIER)),
-        read_signals(table.with_name(SIGNALS)),
-        table_manifest(table),
-    )
+    lines = _guide(read_results(table))
     with atomic_path(output) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _guide(
-    table: Path,
-    rows: Sequence[TableRow],
-    frontier: Sequence[FrontierRow],
-    signals: Sequence[SignalRow],
-    manifest: dict[str, Any],
-) -> Iterator[str]:
-    facts = manifest["facts"]
+def _guide(everything: Results) -> Iterator[str]:
+    facts = everything.facts
     confidence = facts["statistics"]["confidence"]
     percent = f"{100 * confidence:g} %"
     yield "# How to read `paper_table.csv`, and what it says"
     yield ""
-    yield (
-        "Every number on this page is computed from the files beside it, and these from the records under `runs/`."
-    )
+    yield "Every number here is computed from the files beside this page, and those from the records under `runs/`."
     yield ""
     if facts["missing"]:
-        yield f"**Incomplete: {len(facts['missing'])} runs are missing** and were allowed to be:"
+        yield (
+            f"**The table is incomplete.** Missing runs ({len(facts['missing'])}), which `statistics.allow_missing` "
+            "permits; column `n_seeds` counts the runs of each row:"
+        )
         yield ""
         yield from (f"* `{folder}`" for folder in facts["missing"])
         yield ""
-    results = without_control_corpora(table, rows)
-    for group in groups_of(results):
-        yield f"## In short: {group[1]} on {group[0]}"
+    results = everything.without_controls
+    for corpus, model, group in results.groups():
+        yield f"## In short: {model} on {corpus}"
         yield ""
-        yield from in_short(of_group(results, group), confidence)
+        yield from in_short(rows_of(TableRow, group.table), confidence)
         yield ""
-    for group in groups_of(results):
-        yield from _group(
-            of_group(results, group), of_group(frontier, group), of_group(signals, group), confidence
-        )
+    for _, _, group in results.groups():
+        yield from _group(group, confidence, percent)
+    rows = rows_of(TableRow, everything.table)
     yield from control_corpora(rows, facts["control_corpora"], facts["vocabularies"])
     yield "## Protocols"
     yield ""
     for protocol in dict.fromkeys(row.protocol for row in rows):
-        yield f"* `{protocol}`: {PROTOCOLS.get(protocol, 'see the design of the project.')}"
+        yield f"* `{protocol}` {PROTOCOLS.get(protocol, 'is described in docs/design.md.')}"
     yield ""
-    yield "## Columns of `paper_table.csv`"
-    yield ""
-    yield TABLE.format(percent=percent)
-    yield "## Other files"
-    yield ""
-    yield FILES
-    yield from _cautions(results or rows, facts, percent)
-    yield from _provenance(manifest)
+    for name, kind in FILES.values():
+        yield f"## Columns of `{name}`"
+        yield ""
+        yield (kind.__doc__ or "").replace("``", "`")
+        yield ""
+        yield from (line.replace("{percent}", percent) for line in documentation(kind))
+        yield ""
+    yield from _cautions(rows_of(TableRow, results.table) or rows, facts, percent)
+    yield from _provenance(everything.manifest)
 
 
-def _group(
-    rows: Sequence[TableRow],
-    frontier: Sequence[FrontierRow],
-    signals: Sequence[SignalRow],
-    confidence: float,
-) -> Iterator[str]:
-    """Everything on one model and corpus."""
-    percent = f"{100 * confidence:g} %"
+def _group(group: Results, confidence: float, percent: str) -> Iterator[str]:
+    """Yield everything on one model and corpus."""
+    rows = rows_of(TableRow, group.table)
     yield f"## {rows[0].model} on {rows[0].corpus} ({rows[0].language})"
     yield ""
     yield from _summary(rows, percent)
@@ -125,10 +105,10 @@ def _group(
         yield ""
         yield from what_helped(rows, fast_weights, percent)
         yield ""
-        yield from rule_section(rows, fast_weights, confidence)
-        yield from area_section(frontier, fast_weights, confidence)
-        yield from signal_section(signals, fast_weights, confidence)
-    yield from front_section(frontier)
+        yield from policy_section(rows, fast_weights, confidence)
+        yield from area_section(group.frontier, fast_weights, confidence)
+        yield from signal_section(group.signals, fast_weights, confidence)
+    yield from front_section(group.frontier)
     yield from wrong_lessons(rows)
     yield from without_gain(rows)
     yield from decompositions(rows)
@@ -138,16 +118,15 @@ def _summary(rows: Sequence[TableRow], percent: str) -> Iterator[str]:
     n = sorted({(row.n_streams, row.n_chunks, row.n_tokens) for row in rows})
     yield "; ".join(f"{s} streams, {c} chunks, {t:,} tokens" for s, c, t in n) + f". Intervals are {percent}."
     yield ""
-    if any("@" in row.method for row in rows):
-        yield "Methods at the study's own budget; those at other budgets are in the sections below and in the table."
+    if any(row.name.budget for row in rows):
+        yield "Methods are at the budget of the grid; the sections below and the table have the other budgets."
         yield ""
-    yield "| arm | protocol | runs | loss | perplexity | minus `skip` / `plain` | updates | GFLOPs per chunk | s per chunk |"
+    yield "| arm | `protocol` | `n_seeds` | `loss` | `perplexity` | `delta_vs_skip` | `update_rate` | `cost_flops` / 10⁹ | `cost_seconds` |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in rows:
-        if "@" in row.method:
+        if row.name.budget:
             continue
-        is_reference = row.method in ("plain", "skip")
-        change = "–" if is_reference else delta(row.delta_vs_skip, row.delta_ci_low, row.delta_ci_high)
+        change = "–" if row.method in ("plain", "skip") else shown(row.delta_vs_skip)
         yield (
             f"| {row.label} | {row.protocol} | {row.n_seeds} | {row.loss:.4f} | {row.perplexity:.3f} | {change} | "
             f"{row.update_rate:.2f} | {row.cost_flops / 1e9:.3g} | {row.cost_seconds:.3g} |"
@@ -160,25 +139,25 @@ def _cautions(rows: Sequence[TableRow], facts: dict[str, Any], percent: str) -> 
     yield "## Cautions"
     yield ""
     yield (
-        f'* "Helped" and "did harm" mean that the paired {percent} interval over streams excludes zero '
-        f"({samples:,} resamples). Many intervals are looked at here and none is widened for that."
+        f'* "Helped" and "hurt" mean that the paired {percent} interval over streams excludes zero ({samples:,} resamples). '
+        "This page shows many intervals, and none is corrected for that."
     )
     yield (
-        f"* With {min(row.n_streams for row in rows)} streams, percentile intervals are somewhat too narrow; small gains "
-        "deserve more packages before they are believed."
+        f"* With {min(row.n_streams for row in rows)} streams, percentile intervals are somewhat too narrow. Confirm small "
+        "gains with more packages."
     )
     yield (
-        "* Seconds are of one machine under whatever else it did; FLOPs are counted and do not vary. Arms share the frozen "
-        "logits of a chunk and are each charged for them in full; writing them down to be shared is part of that charge, and "
-        "the plain backbone, which streams them, does not pay it."
+        "* Seconds were measured on one machine, with its other load; FLOPs are counted and do not vary. All arms share the "
+        "frozen logits of a chunk, and each is charged for them in full, including the cost of writing them to disk. The plain "
+        "backbone streams them and does not pay that."
     )
     yield (
-        "* `context_1` reads the previous chunk anew for each chunk. Keeping its keys and values instead would cost less, so "
-        "its cost here is an upper bound."
+        "* `context_1` reads the previous chunk again for each chunk. Keeping its keys and values would cost less, so its cost "
+        "here is an upper bound."
     )
     yield (
-        "* One adapter per seed serves all methods: each training stream draws 0, 1, 2 or 4 updates. An adapter trained for 0 "
-        "updates alone might be a somewhat stronger control."
+        "* One adapter per seed serves all methods: each training stream draws 0, 1, 2 or 4 updates. An adapter trained for "
+        "0 updates alone might be a somewhat stronger baseline."
     )
     yield from nominal_and_real(rows)
     yield ""
@@ -187,15 +166,17 @@ def _cautions(rows: Sequence[TableRow], facts: dict[str, Any], percent: str) -> 
 def _provenance(manifest: dict[str, Any]) -> Iterator[str]:
     facts, run = manifest["facts"], manifest["run"]
     records = facts["records"]
-    packages = ", ".join(records["packages"])
-    yield "## Where this comes from"
+    yield "## Provenance"
     yield ""
     yield f"* command: `{facts['command']}`"
-    yield f"* table made: {run['time_utc']}, commit {run['git_commit']}, code digest {run['code_digest'][:16]}"
+    yield f"* table: {run['time_utc']}, commit {run['git_commit']}, code digest {run['code_digest'][:16]}"
     yield (
         f"* records: {records['n_runs']} runs, {records['first_time_utc']} to {records['last_time_utc']}, "
         f"commit {', '.join(records['git_commit'])}, stage digest {', '.join(d[:16] for d in records['stage_digest'])}"
     )
-    yield f"* machine: {', '.join(records['machine'])}; Python {', '.join(records['python'])}; {packages}"
+    yield (
+        f"* machine: {', '.join(records['machine'])}; Python {', '.join(records['python'])}; "
+        f"{', '.join(records['packages'])}"
+    )
     for name, file in manifest["files"].items():
         yield f"* `{name}`: {file['rows']} rows, sha256 {file['sha256']}"

@@ -1,135 +1,132 @@
-"""Sentences of the guide on rules: whether they beat random decisions and fixed schedules, over budgets, and on what signals."""
+"""Sentences of the guide on policies: against random decisions and fixed schedules, over budgets, and by their signals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ponderttt.names import CALIBRATED_METHODS, LEARNED_METHODS, split_method
-from ponderttt.reporting.guide.update_statements import delta, labels_of
-from ponderttt.reporting.numbers.methods import ORACLES
+import pandas as pd
+
+from ponderttt.names import CALIBRATED_METHODS, LEARNED_METHODS
+from ponderttt.reporting.guide.update_statements import labels_of, shown, sign
+from ponderttt.reporting.numbers.columns import Estimate, rows_of
 from ponderttt.reporting.numbers.rows import FrontierRow, SignalRow, TableRow
 from ponderttt.reporting.numbers.signals import strongest
 
-#: Column of the difference, what a rule is compared with.
-REFERENCES = (
-    ("delta_vs_random", "random decisions of the same budget"),
-    ("delta_vs_fixed_seconds", "fixed schedules at equal measured seconds"),
-    ("delta_vs_fixed_flops", "fixed schedules at equal counted FLOPs"),
-)
-#: Policies by area and measures of cost that the guide shows.
-_MEASURES = (("flops", "counted FLOPs"), ("seconds", "measured seconds"))
+#: Column of a difference → its reference.
+REFERENCES = {
+    "delta_vs_random": "random decisions with the same budget",
+    "delta_vs_fixed_seconds": "fixed schedules at equal measured seconds",
+    "delta_vs_fixed_flops": "fixed schedules at equal counted FLOPs",
+}
+#: Measure of cost → how to call it, its unit, and the size of that unit.
+_MEASURES = {"flops": ("counted FLOPs", "GFLOPs", 1e9), "seconds": ("measured seconds", "s", 1.0)}
 _TOP = 5
 
 
-def rules_of(rows: Sequence[TableRow], fast_weights: str) -> list[TableRow]:
-    """The rules that follow a signal and the learned policies, at every budget."""
+def policies_of(rows: Sequence[TableRow], fast_weights: str) -> list[TableRow]:
+    """Return the signal rules and the learned policies, at every budget."""
     return [
         row
         for row in rows
         if row.fast_weights == fast_weights
         and row.protocol == "score_first"
-        and split_method(row.method)[0] in (*CALIBRATED_METHODS, *LEARNED_METHODS)
+        and (row.name.is_calibrated or row.name.is_learned)
     ]
 
 
 class Compared(NamedTuple):
-    """A difference to a reference that has an interval."""
+    """A policy and its difference to a reference, with an interval."""
 
     name: str
-    value: float
-    low: float
-    high: float
+    difference: Estimate
 
     def __str__(self) -> str:
-        return f"`{self.name}` {delta(self.value, self.low, self.high)}"
+        return f"`{self.name}` {shown(self.difference)}"
 
 
-def _cells(row: Any, name: str) -> tuple[float | None, float | None, float | None]:
-    return getattr(row, name), getattr(row, f"{name}_ci_low"), getattr(row, f"{name}_ci_high")
+def compared(rows: Sequence[TableRow] | Sequence[FrontierRow], column: str) -> list[Compared]:
+    """Return the differences in a column that have an interval, lowest first."""
+    found = [
+        Compared(row.policy if isinstance(row, FrontierRow) else row.method, getattr(row, column))
+        for row in rows
+    ]
+    known = [one for one in found if one.difference and one.difference.low is not None]
+    return sorted(known, key=lambda one: one.difference.value)
 
 
-def compared(rows: Sequence[Any], name: str, names: str) -> list[Compared]:
-    """The known differences of ``rows`` in column ``name``, lowest first; ``names`` is the column of their names."""
-    known = []
-    for row in rows:
-        value, low, high = _cells(row, name)
-        if value is not None and low is not None and high is not None:
-            known.append(Compared(getattr(row, names), value, low, high))
-    return sorted(known, key=lambda one: one.value)
+def _by_chance(count: int, confidence: float) -> str:
+    return f"about {count * (1 - confidence) / 2:.1f} expected by chance"
 
 
-def claim(rows: Sequence[Any], name: str, reference: str, confidence: float, *, names: str = "method") -> str:
-    """Which of ``rows`` are clearly better than a reference, by how much, or plainly that none is.
+def claim(
+    rows: Sequence[TableRow] | Sequence[FrontierRow], column: str, reference: str, confidence: float
+) -> str:
+    """Return a sentence that names the policies that are clearly better than a reference, or says that there are none.
 
     Args:
-        rows: rules of the table, or one row for each policy of the frontier.
-        name: column of the difference.
-        reference: what it is a difference to, in words.
-        confidence: of the intervals.
-        names: column of what a row is called.
+        rows: policies of the table, or one row for each policy of the frontier.
+        column: column of the difference.
+        reference: the reference in words.
+        confidence: confidence level of the intervals.
     """
-    known = compared(rows, name, names)
+    known = compared(rows, column)
     if not known:
-        return f"Against {reference}: not known, since no comparison has an interval."
-    better, worse = [one for one in known if one.high < 0], [one for one in known if one.low > 0]
-    chance = f"about {len(known) * (1 - confidence) / 2:.1f} would by chance"
+        return f"Against {reference}: unknown, since no comparison has an interval."
+    better = [one for one in known if sign(one.difference) == -1]
+    worse = [one for one in known if sign(one.difference) == 1]
     if better:
         sentence = (
-            f"**Better than {reference}** ({len(better)} of {len(known)} comparisons; {chance}): "
+            f"**Better than {reference}** ({len(better)} of {len(known)} comparisons; {_by_chance(len(known), confidence)}): "
             f"{', '.join(map(str, better))} nats per token."
         )
     else:
         sentence = (
-            f"**Nothing is better than {reference}** (0 of {len(known)} comparisons); nearest is {known[0]} "
+            f"**Nothing is better than {reference}** (0 of {len(known)} comparisons). The lowest difference is {known[0]} "
             "nats per token."
         )
     return sentence + (f" Clearly worse: {', '.join(map(str, worse))}." if worse else "")
 
 
-def rule_section(rows: Sequence[TableRow], fast_weights: str, confidence: float) -> Iterator[str]:
-    """Rules of one kind of fast weights; nothing where the grid has none."""
-    rules = rules_of(rows, fast_weights)
-    if not rules:
+def policy_section(rows: Sequence[TableRow], fast_weights: str, confidence: float) -> Iterator[str]:
+    """Yield lines on the policies of one kind of fast weights; nothing if the grid has none."""
+    policies = policies_of(rows, fast_weights)
+    if not policies:
         return
-    yield f"#### {fast_weights}: rules against random decisions and fixed schedules"
+    yield f"#### {fast_weights}: policies against random decisions and fixed schedules"
     yield ""
-    for name, reference in REFERENCES:
-        yield f"* {claim(rules, name, reference, confidence)}"
-    learned = [row for row in rules if split_method(row.method)[0] in LEARNED_METHODS]
+    for column, reference in REFERENCES.items():
+        yield f"* {claim(policies, column, reference, confidence)}"
+    learned = [row for row in policies if row.name.is_learned]
     if learned:
-        yield (
-            "* Learned policies. "
-            f"{claim(learned, 'delta_vs_rule', 'the best rule of the same budget', confidence)}"
-        )
+        best_rule = "the best rule with the same budget"
+        yield f"* Learned policies. {claim(learned, 'delta_vs_rule', best_rule, confidence)}"
     oracles = [
-        row
+        f"`{row.method}` {shown(row.delta_vs_random)}"
         for row in rows
-        if row.fast_weights == fast_weights
-        and split_method(row.method)[0] in ORACLES
-        and row.delta_vs_random is not None
+        if row.fast_weights == fast_weights and row.name.is_oracle and row.delta_vs_random
     ]
     if oracles:
-        headroom = ", ".join(f"`{row.method}` {delta(*_cells(row, 'delta_vs_random'))}" for row in oracles)
-        yield f"* What a decision could win, against random decisions of the same budget: {headroom}."
-    missed = [row for row in rules if row.budget_error is not None and abs(row.budget_error) > 0.05]
-    errors = [abs(row.budget_error) for row in rules if row.budget_error is not None]
+        yield f"* Headroom (oracles against random decisions with the same budget): {', '.join(oracles)}."
+    errors = {row.method: abs(row.budget_error) for row in policies if row.budget_error is not None}
     if errors:
-        yield f"* Largest miss of a budget: {100 * max(errors):.1f} %" + (
-            f"; **more than 5 %**: {', '.join(f'`{row.method}`' for row in missed)}." if missed else "."
+        missed = [f"`{method}`" for method, error in errors.items() if error > 0.05]
+        yield f"* Largest deviation from a budget: {100 * max(errors.values()):.1f} %" + (
+            f"; **more than 5 %**: {', '.join(missed)}." if missed else "."
         )
     yield ""
-    yield "| rule | loss | minus random | minus fixed, equal seconds | minus fixed, equal FLOPs | recovery vs `skip` | vs random | SKIP / 1 / 2 / 4 | rank gap |"
+    yield (
+        f"| method | `loss` | {' | '.join(f'`{column}`' for column in REFERENCES)} | `recovery_vs_skip` | "
+        "`recovery_vs_random` | shares of SKIP / 1 / 2 / 4 | `rank_gap` |"
+    )
     yield "|---|---|---|---|---|---|---|---|---|"
-    for row in rules:
-        shares = " / ".join(
-            f"{share:.2f}"
-            for share in (row.share_skip, row.share_update_1, row.share_update_2, row.share_update_4)
-        )
-        differences = " | ".join(delta(*_cells(row, name)) for name, _ in REFERENCES)
+    for row in policies:
+        shares = (row.share_skip, row.share_update_1, row.share_update_2, row.share_update_4)
+        differences = " | ".join(shown(getattr(row, column)) for column in REFERENCES)
         yield (
             f"| `{row.method}` | {row.loss:.4f} | {differences} | {_percent(row.recovery_vs_skip)} | "
-            f"{_percent(row.recovery_vs_random)} | {shares} | {'–' if row.rank_gap is None else f'{row.rank_gap:.2f}'} |"
+            f"{_percent(row.recovery_vs_random)} | {' / '.join(f'{share:.2f}' for share in shares)} | "
+            f"{'–' if row.rank_gap is None else f'{row.rank_gap:.2f}'} |"
         )
     yield ""
 
@@ -138,116 +135,105 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
-def area_section(rows: Sequence[FrontierRow], fast_weights: str, confidence: float) -> Iterator[str]:
-    """Areas under the frontiers of one kind of fast weights; nothing where no policy has two costs."""
-    for measure, words in _MEASURES:
-        policies = {
-            row.policy: row
-            for row in rows
-            if (row.fast_weights, row.cost_measure) == (fast_weights, measure) and row.area is not None
-        }
-        if len(policies) < 2:
+def area_section(frontier: pd.DataFrame, fast_weights: str, confidence: float) -> Iterator[str]:
+    """Yield the areas under the frontiers of one kind of fast weights; nothing if no policy has two costs."""
+    known = frontier[(frontier.fast_weights == fast_weights) & frontier.area.notna()]
+    for measure, (words, unit, size) in _MEASURES.items():
+        rows = rows_of(FrontierRow, known[known.cost_measure == measure].drop_duplicates("policy"))
+        if len(rows) < 2:
             continue
-        yield f"#### {fast_weights}: over budgets, against {words}"
+        yield f"#### {fast_weights}: mean loss over budgets, against {words}"
         yield ""
-        rules = [row for row in policies.values() if row.policy in (*CALIBRATED_METHODS, *LEARNED_METHODS)]
-        if rules:
-            yield f"* {claim(rules, 'area_vs_random', 'random decisions', confidence, names='policy')}"
-            yield f"* {claim(rules, 'area_vs_fixed', 'fixed schedules', confidence, names='policy')}"
+        policies = [row for row in rows if row.policy in (*CALIBRATED_METHODS, *LEARNED_METHODS)]
+        if policies:
+            yield f"* {claim(policies, 'area_vs_random', 'random decisions', confidence)}"
+            yield f"* {claim(policies, 'area_vs_fixed', 'fixed schedules', confidence)}"
             yield ""
-        unit = 1e9 if measure == "flops" else 1.0
-        yield f"| policy | {'GFLOPs' if measure == 'flops' else 'seconds'} per chunk | mean loss | minus random | minus fixed |"
+        yield f"| policy | {unit} per chunk | `area` | `area_vs_random` | `area_vs_fixed` |"
         yield "|---|---|---|---|---|"
-        for row in policies.values():
-            costs = f"{(row.range_low or 0.0) / unit:.6g} to {(row.range_high or 0.0) / unit:.6g}"
+        for row in rows:
+            costs = f"{(row.range_low or 0.0) / size:.6g} to {(row.range_high or 0.0) / size:.6g}"
             yield (
-                f"| {row.policy} | {costs} | {row.area:.4f} | {delta(*_cells(row, 'area_vs_random'))} | "
-                f"{delta(*_cells(row, 'area_vs_fixed'))} |"
+                f"| {row.policy} | {costs} | {shown(row.area, '.4f')} | {shown(row.area_vs_random)} | "
+                f"{shown(row.area_vs_fixed)} |"
             )
         yield ""
 
 
-def front_section(rows: Sequence[FrontierRow]) -> Iterator[str]:
-    """The arms of one corpus and model that nothing cheaper beats."""
-    yield "### Who is beaten by nobody that costs less"
+def front_section(frontier: pd.DataFrame) -> Iterator[str]:
+    """Yield the Pareto fronts of one corpus and model."""
+    yield "### Pareto front: loss against cost"
     yield ""
-    for measure, words in _MEASURES:
-        front = sorted(
-            (row for row in rows if row.cost_measure == measure and row.on_front), key=lambda row: row.cost
+    for measure, (words, unit, size) in _MEASURES.items():
+        front = frontier[(frontier.cost_measure == measure) & frontier.on_front].sort_values(
+            "cost", kind="stable"
         )
-        unit, name = (1e9, "GFLOPs") if measure == "flops" else (1.0, "s")
-        arms = "; ".join(f"{_arm(row)} ({row.cost / unit:.3g} {name}, {row.loss:.4f})" for row in front)
-        yield f"* By {words} per chunk and loss: {arms}."
+        arms = "; ".join(
+            f"{_label(row)} ({row.cost / size:.3g} {unit}, {row.loss:.4f})"
+            for row in rows_of(FrontierRow, front)
+        )
+        yield f"* Loss and {words} per chunk: {arms}."
     yield ""
 
 
-def _arm(row: FrontierRow) -> str:
+def _label(row: FrontierRow) -> str:
     return f"`{row.method}`" if row.fast_weights == "none" else f"{row.fast_weights} `{row.method}`"
 
 
-def signal_section(rows: Sequence[SignalRow], fast_weights: str, confidence: float) -> Iterator[str]:
-    """Which features predict the gain of an update of one kind of fast weights; nothing without an oracle."""
-    mine = [row for row in rows if row.fast_weights == fast_weights]
-    if not mine:
+def signal_section(signals: pd.DataFrame, fast_weights: str, confidence: float) -> Iterator[str]:
+    """Yield the features that predict the gain of an update of one kind of fast weights; nothing without an oracle."""
+    mine = signals[signals.fast_weights == fast_weights]
+    if mine.empty:
         return
-    yield f"#### {fast_weights}: which signals predict the gain of an update"
+    yield f"#### {fast_weights}: signals that predict the gain of an update"
     yield ""
     for action in ("UPDATE_1", "UPDATE_4"):
-        ordered = strongest(mine, action)
-        clear = [row for row in ordered if _leaves_out_zero(row)]
-        chance = len(ordered) * (1 - confidence)
-        shown = ", ".join(
-            f"`{row.feature}` {_rho(row.rho, row.rho_ci_low, row.rho_ci_high)}, within streams "
-            f"{_rho(row.rho_within, row.rho_within_ci_low, row.rho_within_ci_high)}"
+        ordered = rows_of(SignalRow, strongest(mine, action))
+        clear = [row for row in ordered if sign(row.rho)]
+        top = ", ".join(
+            f"`{row.feature}` {shown(row.rho, '+.2f')} (within streams {shown(row.rho_within, '+.2f')})"
             for row in clear[:_TOP]
         )
         yield (
-            f"* {action}: of {len(ordered)} features, {len(clear)} have a rank correlation whose interval leaves out zero "
-            f"(about {chance:.1f} would by chance){f'; strongest: {shown}' if clear else ''}."
+            f"* {action}: the rank correlation of {len(clear)} of {len(ordered)} features has an interval that excludes zero "
+            f"(about {len(ordered) * (1 - confidence):.1f} expected by chance){f'. Strongest: {top}' if clear else ''}."
         )
     yield ""
 
 
-def _leaves_out_zero(row: SignalRow) -> bool:
-    low, high = row.rho_ci_low, row.rho_ci_high
-    return low is not None and high is not None and (low > 0 or high < 0)
-
-
-def _rho(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:+.2f}" if low is None or high is None else f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
 def in_short(rows: Sequence[TableRow], confidence: float) -> Iterator[str]:
-    """One bullet for each kind of fast weights: the best arm, and whether rules are worth anything."""
+    """Yield, for each kind of fast weights, its best fixed schedule and whether policies are better than references."""
     for fast_weights in labels_of(rows):
-        rules = rules_of(rows, fast_weights)
+        policies = policies_of(rows, fast_weights)
         fixed = [
             row
             for row in rows
             if row.fast_weights == fast_weights
             and row.method in ("update_1", "update_2", "update_4", "schedule")
-            and row.delta_vs_skip is not None
+            and row.delta_vs_skip
         ]
         if fixed:
             best = min(fixed, key=lambda row: row.loss)
-            change = delta(best.delta_vs_skip, best.delta_ci_low, best.delta_ci_high)
-            yield f"* **{fast_weights}**: best fixed updates `{best.method}`, {change} nats per token against 0 updates."
+            yield (
+                f"* **{fast_weights}**: the best fixed schedule is `{best.method}`, {shown(best.delta_vs_skip)} nats per "
+                "token against 0 updates."
+            )
         else:
             yield f"* **{fast_weights}**"
-        if rules:
-            for name, reference in REFERENCES:
-                yield f"  * {_shortly(rules, name, reference, confidence)}"
+        if policies:
+            for column, reference in REFERENCES.items():
+                yield f"  * {_in_short(policies, column, reference, confidence)}"
 
 
-def _shortly(rules: Sequence[TableRow], name: str, reference: str, confidence: float) -> str:
-    known = compared(rules, name, "method")
+def _in_short(policies: Sequence[TableRow], column: str, reference: str, confidence: float) -> str:
+    known = compared(policies, column)
     if not known:
-        return f"Against {reference}: not known."
-    better = [one for one in known if one.high < 0]
-    said = f"{len(better)} of {len(known)} rules and budgets are better" if better else "no rule is better"
+        return f"Against {reference}: unknown."
+    better = [one for one in known if sign(one.difference) == -1]
+    said = (
+        f"{len(better)} of {len(known)} policies and budgets are better" if better else "no policy is better"
+    )
     return (
-        f"Against {reference}, {said} (about {len(known) * (1 - confidence) / 2:.1f} would by chance); "
-        f"{'the best' if better else 'the nearest'} is {(better or known)[0]}."
+        f"Against {reference}, {said} ({_by_chance(len(known), confidence)}); "
+        f"{'the best of them' if better else 'the lowest difference'} is {(better or known)[0]}."
     )

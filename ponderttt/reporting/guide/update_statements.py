@@ -1,49 +1,54 @@
-"""Sentences of the guide on what updating does: every number in them is the table's own."""
+"""Sentences of the guide on what updates do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ponderttt.names import BUDGETED_METHODS, CONTROL_METHODS, split_method
+from ponderttt.names import CONTROL_METHODS
+from ponderttt.reporting.numbers.columns import Estimate
 from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES
 from ponderttt.reporting.numbers.rows import TableRow, decomposition_steps, find_row
+from ponderttt.reporting.numbers.statistics import Interval
 
 
-def verdict(low: float | None, high: float | None) -> str:
-    """What a paired interval of a difference in loss says."""
-    if low is None or high is None:
-        return "not known (no interval)"
-    if high < 0:
-        return "helped"
-    return "did harm" if low > 0 else "no clear difference"
+def sign(cell: Estimate | Interval | None) -> int | None:
+    """Return −1 or 1 if the interval excludes zero, 0 if it does not, and None without an interval."""
+    if cell is None or cell.low is None or cell.high is None:
+        return None
+    return -1 if cell.high < 0 else int(cell.low > 0)
 
 
-def delta(value: float | None, low: float | None, high: float | None) -> str:
-    """A difference with its interval, as far as they are known."""
-    if value is None:
-        return "–"
-    return f"{value:+.4f}" if low is None or high is None else f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+def verdict(difference: Estimate | Interval | None) -> str:
+    """Return what a paired difference in loss means, judged by its interval."""
+    words = {-1: "helped", 0: "no clear difference", 1: "hurt", None: "unknown (no interval)"}
+    return words[sign(difference)]
+
+
+def shown(estimate: Estimate | None, form: str = "+.4f") -> str:
+    """Return a value with its interval, or a dash."""
+    return "–" if estimate is None else estimate.text(form)
 
 
 def labels_of(rows: Sequence[TableRow]) -> list[str]:
-    """The fast weights of rows, in their order."""
+    """Return the fast weights of rows, in their order."""
     return list(dict.fromkeys(row.fast_weights for row in rows if row.fast_weights != "none"))
 
 
 def what_helped(rows: Sequence[TableRow], fast_weights: str, percent: str) -> Iterator[str]:
-    """Training, and updates that are fixed in advance, against their controls."""
+    """Yield lines on training, and on updates of fixed schedules, against their baselines."""
     skip = find_row(rows, fast_weights, "skip", "score_first")
-    if skip and skip.delta_vs_plain is not None:
-        said = verdict(skip.delta_vs_plain_ci_low, skip.delta_vs_plain_ci_high)
-        change = delta(skip.delta_vs_plain, skip.delta_vs_plain_ci_low, skip.delta_vs_plain_ci_high)
-        trained = "Context and training the adapter" if "+" in fast_weights else "Training the adapter"
-        yield f"* {trained}, against the plain backbone: **{said}** ({change} nats per token)."
+    if skip and skip.delta_vs_plain:
+        trained = "Context and the trained adapter" if "+" in fast_weights else "The trained adapter"
+        yield (
+            f"* {trained} against the plain backbone: **{verdict(skip.delta_vs_plain)}** "
+            f"({shown(skip.delta_vs_plain)} nats per token)."
+        )
     context = find_row(rows, "none", "context_1", "score_first")
-    if skip and context and skip.delta_vs_context_1 is not None:
-        yield f"  * {_against_context(skip, context)}"
+    if skip and context:
+        yield from _against_context(skip, context)
     for row in rows:
-        # Rules have a section of their own, and so have updates that learn from the wrong thing.
-        elsewhere = split_method(row.method)[0] in (*BUDGETED_METHODS, *CONTROL_METHODS)
+        # Policies and wrong lessons have sections of their own.
+        elsewhere = row.name.is_budgeted or row.name.base in CONTROL_METHODS
         if (
             row.fast_weights != fast_weights
             or row.protocol != "score_first"
@@ -52,110 +57,97 @@ def what_helped(rows: Sequence[TableRow], fast_weights: str, percent: str) -> It
         ):
             continue
         yield _against_skip(row, percent)
-        if row.gain_slope is not None:
-            grows = {"helped": "shrinks", "did harm": "grows"}.get(
-                verdict(row.gain_slope_ci_low, row.gain_slope_ci_high), "does not clearly change"
-            )
-            slope = delta(row.gain_slope, row.gain_slope_ci_low, row.gain_slope_ci_high)
-            yield f"  * Along the stream its gain {grows} ({slope} nats per token and chunk)."
-        if context and row.delta_vs_context_1 is not None:
-            yield f"  * {_against_context(row, context)}"
+        if row.gain_slope:
+            change = {-1: "shrinks", 1: "grows"}.get(sign(row.gain_slope) or 0, "does not clearly change")
+            yield f"  * Along the stream, its gain {change} ({shown(row.gain_slope)} nats per token and chunk)."
+        if context:
+            yield from _against_context(row, context)
 
 
 def _against_skip(row: TableRow, percent: str) -> str:
     if row.delta_vs_skip is None:
         return f"* `{row.method}`: no comparison with the trained adapter with 0 updates ({row.note})."
-    said = verdict(row.delta_ci_low, row.delta_ci_high)
     sentence = (
-        f"* `{row.method}` against the trained adapter with 0 updates: **{said}** "
-        f"({delta(row.delta_vs_skip, row.delta_ci_low, row.delta_ci_high)} nats per token, {percent} over "
-        f"{row.n_streams} streams)."
+        f"* `{row.method}` against the trained adapter with 0 updates: **{verdict(row.delta_vs_skip)}** "
+        f"({shown(row.delta_vs_skip)} nats per token; {percent} interval over {row.n_streams} streams)."
     )
-    if row.delta_seed_ci_low is not None and row.delta_seed_ci_high is not None:
-        over_seeds = verdict(row.delta_seed_ci_low, row.delta_seed_ci_high)
-        joined = "agree" if over_seeds == said else "do not say the same"
-        sentence += (
-            f" The {row.n_seeds} seeds {joined}: [{row.delta_seed_ci_low:+.4f}, {row.delta_seed_ci_high:+.4f}]"
-            f", {over_seeds}."
-        )
+    seeds = row.delta_seed_ci
+    if seeds:
+        sentence += f" Over {row.n_seeds} seeds: {verdict(seeds)} [{seeds.low:+.4f}, {seeds.high:+.4f}]."
     return sentence
 
 
-def _against_context(row: TableRow, context: TableRow) -> str:
-    said = {
-        "helped": "better than",
-        "did harm": "worse than",
-        "no clear difference": "not clearly different from",
-    }
-    low, high = row.delta_vs_context_1_ci_low, row.delta_vs_context_1_ci_high
-    relation = said.get(verdict(low, high), "compared with")
-    parts = ["context"] if "+" in row.fast_weights else []
-    parts += ["adapter", "updates"] if row.update_rate else ["adapter"]
+def _against_context(row: TableRow, context: TableRow) -> Iterator[str]:
+    if row.delta_vs_context_1 is None:
+        return
+    relations = {-1: "better than", 0: "not clearly different from", 1: "worse than", None: "compared with"}
+    relation = relations[sign(row.delta_vs_context_1)]
+    parts = ["Context", "adapter"] if "+" in row.fast_weights else ["Adapter"]
+    parts += ["updates"] if row.update_rate else []
     joined = " and ".join(([", ".join(parts[:-1])] if parts[:-1] else []) + parts[-1:])
-    together = f"{joined} together are" if len(parts) > 1 else f"{joined} alone is"
-    return (
-        f"{together.capitalize()} {relation} `context_1`: loss {row.loss:.4f} at {row.cost_seconds:.3g} s and "
+    together = f"{joined} are" if len(parts) > 1 else f"{joined} alone is"
+    yield (
+        f"  * {together} {relation} `context_1`: loss {row.loss:.4f} at {row.cost_seconds:.3g} s and "
         f"{row.cost_flops / 1e9:.3g} GFLOPs per chunk, against {context.loss:.4f} at {context.cost_seconds:.3g} s and "
-        f"{context.cost_flops / 1e9:.3g} GFLOPs (difference {delta(row.delta_vs_context_1, low, high)}; "
+        f"{context.cost_flops / 1e9:.3g} GFLOPs (difference {shown(row.delta_vs_context_1)}; "
         f"{row.cost_seconds / context.cost_seconds:.2f}× the seconds)."
     )
 
 
 def without_gain(rows: Sequence[TableRow]) -> Iterator[str]:
-    """The arms at the study's own budget whose gain over their control is not clear."""
+    """Yield the arms at the grid's budget whose gain over their baseline is not clear."""
     compared = [
         row
         for row in rows
-        if row.delta_vs_skip is not None
-        and "@" not in row.method
+        if row.delta_vs_skip
+        and row.name.budget is None
         and row.method not in ("plain", "skip", *CONTROL_METHODS)
     ]
     without = [row for row in compared if not clearly_helped(row)]
-    yield "### Arms that show no gain"
+    yield "### Arms without a clear gain"
     yield ""
     for row in without:
-        said = verdict(row.delta_ci_low, row.delta_ci_high)
-        yield f"* {row.label}: {'helped over streams, not clear across seeds' if said == 'helped' else said}"
+        said = verdict(row.delta_vs_skip)
+        yield f"* {row.label}: {'helped over streams, not clear over seeds' if said == 'helped' else said}"
     if not without:
-        yield "None: every arm that is compared with its control has a lower loss, and its interval excludes zero."
+        yield "None: every arm has a lower loss than its baseline, and the interval excludes zero."
     yield ""
 
 
 def clearly_helped(row: TableRow) -> bool:
-    """Over streams, and over seeds where there are several."""
-    over_streams = verdict(row.delta_ci_low, row.delta_ci_high) == "helped"
-    return over_streams and (row.delta_seed_ci_high is None or row.delta_seed_ci_high < 0)
+    """Whether an arm helped over streams and, with several seeds, over seeds."""
+    return verdict(row.delta_vs_skip) == "helped" and (not row.delta_seed_ci or row.delta_seed_ci.high < 0)
 
 
 def decompositions(rows: Sequence[TableRow]) -> Iterator[str]:
-    """What transductive numbers are made of."""
+    """Yield the parts that transductive numbers consist of."""
     for fast_weights in dict.fromkeys(row.fast_weights for row in rows):
         steps = decomposition_steps(rows, fast_weights)
         if steps is None:
             continue
         (_, plain), (_, skip), (_, update), (_, leak) = steps
         total = leak.loss - plain.loss
-        yield f"### {fast_weights}: what a transductive number is made of"
+        yield f"### {fast_weights}: parts of the transductive number"
         yield ""
         yield (
-            f"The transductive arm reports perplexity {leak.perplexity:.3f} where the plain backbone has "
-            f"{plain.perplexity:.3f}, a factor of {plain.perplexity / leak.perplexity:.3f} ({total:+.4f} nats per token). "
-            "Point estimates across protocols, to take that number apart; they are no comparison of methods:"
+            f"The transductive arm reports perplexity {leak.perplexity:.3f}, the plain backbone "
+            f"{plain.perplexity:.3f}: a factor of {plain.perplexity / leak.perplexity:.3f} ({total:+.4f} nats per token). "
+            "These parts are point estimates across protocols. They explain that number; they do not compare methods."
         )
         yield ""
         for name, before, after in (
             ("(a) training the adapter", plain, skip),
             ("(b) leakage: scoring a chunk after learning from it", update, leak),
-            ("(c) test-time training, the update scored honestly", skip, update),
+            ("(c) test-time training: UPDATE_1 under `score_first`", skip, update),
         ):
             part = after.loss - before.loss
-            share = f", {100 * part / total:.1f} % of it" if total < 0 else ""
+            share = f", {100 * part / total:.1f} % of the total" if total < 0 else ""
             yield f"* {name}: {part:+.4f} nats per token{share}"
         yield ""
 
 
 def nominal_and_real(rows: Sequence[TableRow]) -> Iterator[str]:
-    """How far the nominal costs, in which budgets are stated, are from what was spent."""
+    """Yield how nominal costs, the unit of budgets, compare with what was spent."""
     for fast_weights in labels_of(rows):
         mine = [row for row in rows if row.fast_weights == fast_weights and row.protocol == "score_first"]
         skip = next((row for row in mine if row.method == "skip"), None)

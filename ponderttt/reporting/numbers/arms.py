@@ -1,56 +1,39 @@
-"""Records as arrays: each arm with its seeds, verified to be complete, of one code version, and comparable."""
+"""Records grouped into arms: arrays of seeds and chunks, of one code version, and comparable."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
-from ponderttt.actions import Action
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.atomic import digest
-from ponderttt.files.commands import rebuild
-from ponderttt.files.manifest import MANIFEST
-from ponderttt.names import BUDGETED_METHODS, split_method, stated_budget
-from ponderttt.records.record import RECORDS, read_records
+from ponderttt.names import MethodName
 from ponderttt.reporting.numbers.methods import rank_of_fast_weights, rank_of_method, rank_of_protocol
+from ponderttt.reporting.numbers.run_records import (
+    MEASURES,
+    OPTIONAL_MEASURES,
+    ArmKey,
+    Budget,
+    LookAhead,
+    Records,
+    Run,
+    load_records,
+)
 
-if TYPE_CHECKING:
-    import pyarrow
-
-MEASURES = ("loss", "steps", "cost_nominal", "flops", "seconds")
-#: NaN where an arm has none.
-OPTIONAL_MEASURES = ("gate_rank",)
-
-
-class Budget(NamedTuple):
-    """What an arm is held to: a mean cost per chunk in multiples of SKIP's, of nominal cost or of counted FLOPs."""
-
-    mean_cost: float
-    unit: str
-
-
-class ArmKey(NamedTuple):
-    """What one row of the table is about."""
-
-    model: str
-    fast_weights: str
-    method: str
-    protocol: str
-    corpus: str
-    language: str
-
-    def __str__(self) -> str:
-        return f"{self.model} {self.fast_weights}/{self.method} ({self.protocol}) on {self.corpus}"
+#: Columns that are the same in every seed of an arm.
+_CHUNK = ["stream_id", "chunk_index", "n_tokens", "n_bytes"]
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Which chunks an arm has scored, ordered by stream and position; C chunks of S streams."""
+    """The C chunks of S streams that an arm scored, ordered by stream and position."""
 
     streams: tuple[str, ...]
     stream: Int[np.ndarray, " C"]
@@ -58,239 +41,131 @@ class Chunks:
     n_tokens: Int[np.ndarray, " C"]
     n_bytes: Int[np.ndarray, " C"]
 
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> Chunks:
+        """Return the chunks of one run's rows."""
+        codes, streams = pd.factorize(frame.stream_id)
+        return cls(tuple(streams), codes, *(frame[name].to_numpy() for name in _CHUNK[1:]))
+
     def same_as(self, other: Chunks) -> bool:
-        """Whether both are the very same tokens, chunk by chunk."""
+        """Whether both are the same tokens, chunk by chunk."""
         return self.streams == other.streams and all(
-            np.array_equal(getattr(self, name), getattr(other, name))
-            for name in ("stream", "chunk_index", "n_tokens", "n_bytes")
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("stream", *_CHUNK[1:])
         )
 
     def per_stream(self, values: Float[np.ndarray, "... C"]) -> Float[np.ndarray, "... S"]:
-        """Sums over the chunks of each stream."""
+        """Return the sums over the chunks of each stream."""
         starts = np.searchsorted(self.stream, np.arange(len(self.streams)))
         return np.add.reduceat(values, starts, axis=-1)
 
 
-class LookAhead(NamedTuple):
-    """What an oracle saw: the signals of each chunk, and the gain at the next chunk of each update; NaN if unknown."""
-
-    features: Float[np.ndarray, "C F"]
-    #: Of UPDATE_1, UPDATE_2 and UPDATE_4, nats per token.
-    gain: Float[np.ndarray, "C 3"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One arm and seed."""
-
-    key: ArmKey
-    seed: int
-    #: Nothing in it depends on a seed, so there is one run and no replication to pretend.
-    deterministic: bool
-    chunks: Chunks
-    #: :data:`MEASURES`, :data:`OPTIONAL_MEASURES` and ``action``, the index of an :class:`~ponderttt.actions.Action`.
-    measures: dict[str, Float[np.ndarray, " C"]]
-    budget: Budget | None
-    #: Ranks from which UPDATE_1, UPDATE_2 and UPDATE_4 begin, means over chunks, of a rule that follows ranks.
-    cuts: Float[np.ndarray, " 3"] | None
-    look_ahead: LookAhead | None
-    code_digest: str
-    run_digest: str
-    #: ``run_metadata`` of the job that made it.
-    made_by: dict[str, Any]
-
-
 @dataclass(frozen=True)
 class Arm:
-    """One row of the table; every measure is an array [seeds, chunks]."""
+    """One row of the table: N seeds on C chunks."""
 
     key: ArmKey
     seeds: tuple[int, ...]
     deterministic: bool
     chunks: Chunks
+    #: The measures of the records and ``action``, the index of an :class:`~ponderttt.actions.Action`.
     measures: dict[str, Float[np.ndarray, "N C"]]
     budget: Budget | None
-    #: Mean over seeds, see :class:`Run`.
+    #: Ranks from which the updates begin, mean over seeds, see :class:`~ponderttt.reporting.numbers.run_records.Run`.
     cuts: Float[np.ndarray, " 3"] | None
-    #: By seed, of oracles whose records have it.
+    #: One for each seed of an oracle whose records have it.
     look_aheads: tuple[LookAhead, ...]
     code_digest: str
-    run_digest: str
     run_digests: tuple[str, ...]
 
-    def of_seeds(self, seeds: Sequence[int]) -> Float[np.ndarray, "N C"]:
-        """The losses of these seeds, or the only run of a deterministic arm once for each of them."""
+    @cached_property
+    def name(self) -> MethodName:
+        """The parsed name of the method."""
+        return MethodName.parse(self.key.method)
+
+    @property
+    def run_digest(self) -> str:
+        """Digest of all its records."""
+        return digest(list(self.run_digests))
+
+    @cached_property
+    def tokens(self) -> Float[np.ndarray, " S"]:
+        """Scored tokens of each stream."""
+        return self.chunks.per_stream(self.chunks.n_tokens.astype(np.float64))
+
+    @cached_property
+    def nats(self) -> Float[np.ndarray, "N S"]:
+        """Loss of each seed, summed over the tokens of each stream."""
+        return self.chunks.per_stream(self.measures["loss"] * self.chunks.n_tokens)
+
+    @property
+    def mean_cost(self) -> float:
+        """Mean nominal cost per chunk."""
+        return self.mean("cost_nominal")
+
+    def mean(self, measure: str) -> float:
+        """Return the mean of a measure over seeds and chunks."""
+        return float(self.measures[measure].mean())
+
+    @cached_property
+    def mean_loss(self) -> float:
+        """Nats per token, seeds averaged."""
+        tokens = self.chunks.n_tokens
+        return float(self.measures["loss"].mean(axis=0) @ tokens / tokens.sum())
+
+    def losses_of(self, seeds: Sequence[int]) -> Float[np.ndarray, "N C"]:
+        """Return the losses of these seeds; a deterministic arm has the same ones for each."""
         if self.deterministic:
             return np.repeat(self.measures["loss"], len(seeds), axis=0)
         return self.measures["loss"][[self.seeds.index(seed) for seed in seeds]]
 
 
-def mean_loss(arm: Arm) -> float:
-    """Nats per token, seeds averaged."""
-    return float(arm.measures["loss"].mean(axis=0) @ arm.chunks.n_tokens / arm.chunks.n_tokens.sum())
-
-
-def missing_runs(folders: Sequence[Path]) -> list[Path]:
-    """The folders that no finished run has written."""
-    return [folder for folder in folders if not (folder / MANIFEST).exists()]
-
-
 def load_arms(
-    folders: Sequence[Path], expected_code: str | None, *, allow_missing: bool = False
-) -> tuple[list[Arm], list[Run], list[Path]]:
-    """Read every run that the table is made of, and put the seeds of each arm together.
-
-    Args:
-        folders: every ``results/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}`` that the grid demands.
-        expected_code: the stage digest that all records must carry; ``None`` accepts any, but one per arm.
-        allow_missing: leave out runs that do not exist yet, instead of refusing.
+    folders: Sequence[Path | str], expected_code: str | None, *, allow_missing: bool = False
+) -> tuple[list[Arm], Records]:
+    """Read every run of a table, see :func:`~ponderttt.reporting.numbers.run_records.load_records`, and group the runs.
 
     Returns:
-        The arms in reading order, their runs, and the folders that were missing.
+        The arms in reading order, and the records that they are made of.
 
     Raises:
-        PonderTTTError: a run is missing, given twice, or scored other chunks than its fellow seeds.
-        CorruptFileError: a file is damaged, from another code version, or holds what no run can have made.
+        PonderTTTError: a run is missing or given twice, an arm lacks a seed that others have, or its seeds scored different
+            chunks.
+        CorruptFileError: a file is damaged, or seeds of an arm come from different versions of the code.
     """
-    folders = [Path(folder) for folder in folders]
-    if not folders:
-        raise PonderTTTError("no run was given: name the folders of the grid's records")
-    missing = missing_runs(folders)
-    if missing and not allow_missing:
-        shown = ", ".join(_short(folder) for folder in missing[:4])
-        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        raise PonderTTTError(
-            f"the table is refused: {len(missing)} of {len(folders)} runs are missing ({shown}{more}). "
-            f"Make the first: {rebuild(missing[0] / RECORDS)}; or set statistics.allow_missing: true "
-            "for a table of the runs that exist"
-        )
-    present = [folder for folder in folders if folder not in set(missing)]
-    if not present:
-        raise PonderTTTError(
-            f"none of the {len(folders)} runs exists yet. Make the first: {rebuild(folders[0] / RECORDS)}"
-        )
-    runs = [read_run(folder, expected_code) for folder in present]
-    groups: dict[ArmKey, dict[int, Run]] = {}
-    for run in runs:
-        seeds = groups.setdefault(run.key, {})
-        if run.seed in seeds:
-            raise PonderTTTError(f"{run.key}: seed {run.seed} was given twice; name every run once")
-        seeds[run.seed] = run
-    arms = [_arm(key, [seeds[seed] for seed in sorted(seeds)]) for key, seeds in groups.items()]
+    records = load_records(folders, expected_code, allow_missing=allow_missing)
+    arms = _group(records)
     if not allow_missing:
         _check_seeds(arms)
-    return sorted(arms, key=lambda arm: reading_order(arm.key)), runs, missing
+    return arms, records
 
 
-def read_run(folder: Path, expected_code: str | None = None) -> Run:
-    """Read and verify one run; see :func:`load_arms`."""
-    remake = f"Rebuild it: {rebuild(folder / RECORDS)}"
-    table, manifest = read_records(folder, rebuild(folder / RECORDS), expected_code)
-    code = manifest["facts"].get("stage_digest")
-    if not code:
-        raise CorruptFileError(
-            f"{folder / MANIFEST}: has no stage_digest, so nothing says which code made these numbers. "
-            f"{remake}"
-        )
-    columns = {name: table[name].to_numpy(zero_copy_only=False) for name in _COLUMNS}
-    unknown = sorted(set(columns["action"]) - set(Action.__members__))
-    if unknown:
-        raise CorruptFileError(f"{folder}: unknown action '{unknown[0]}'. {remake}")
-    columns["action"] = np.array([Action[name] for name in columns["action"]], np.float64)
-    for name in (*ArmKey._fields, "seed"):
-        values = set(columns[name])
-        if len(values) != 1:
-            raise CorruptFileError(f"{folder}: {name} has {len(values)} values in one run. {remake}")
-    for name in MEASURES:
-        if not np.isfinite(columns[name].astype(np.float64)).all():
-            raise CorruptFileError(
-                f"{folder}: {name} is not finite in {np.sum(~np.isfinite(columns[name]))} of {len(table)} records. "
-                f"{remake}"
-            )
-    if (columns["n_tokens"] < 1).any():
-        raise CorruptFileError(f"{folder}: a chunk without a scored token is in the records. {remake}")
-    streams, stream = np.unique(columns["stream_id"].astype(str), return_inverse=True)
-    order = np.lexsort((columns["chunk_index"], stream))
-    position = np.stack([stream, columns["chunk_index"]])[:, order]
-    if (position[:, 1:] == position[:, :-1]).all(axis=0).any():
-        raise CorruptFileError(f"{folder}: the same chunk of a stream is recorded twice. {remake}")
-    chunks = Chunks(
-        streams=tuple(str(name) for name in streams),
-        stream=position[0],
-        chunk_index=position[1],
-        n_tokens=columns["n_tokens"][order],
-        n_bytes=columns["n_bytes"][order],
-    )
-    key = ArmKey(*(str(columns[name][0]) for name in ArmKey._fields))
-    return Run(
-        key=key,
-        seed=int(columns["seed"][0]),
-        deterministic=bool(manifest["facts"].get("deterministic", key.fast_weights == "none")),
-        chunks=chunks,
-        measures={
-            name: columns[name][order].astype(np.float64)
-            for name in (*MEASURES, *OPTIONAL_MEASURES, "action")
-        },
-        budget=_budget(key.method, manifest["facts"]),
-        cuts=_mean_cuts(table),
-        look_ahead=_look_ahead(table, order),
-        code_digest=code,
-        run_digest=digest([manifest["files"], manifest["facts"]]),
-        made_by=manifest["run"],
-    )
-
-
-_COLUMNS = (
-    *ArmKey._fields,
-    *("seed", "stream_id", "chunk_index", "n_tokens", "n_bytes", "action"),
-    *MEASURES,
-    *OPTIONAL_MEASURES,
-)
-
-
-def _mean_cuts(table: pyarrow.Table) -> Float[np.ndarray, " 3"] | None:
-    cuts = np.array([row for row in table["gate_cuts"].to_pylist() if row is not None], np.float64)
-    finite = cuts[np.isfinite(cuts).all(axis=-1)] if len(cuts) else cuts
-    return finite.mean(axis=0) if len(finite) else None
-
-
-def _look_ahead(table: pyarrow.Table, order: Int[np.ndarray, " C"]) -> LookAhead | None:
-    if table["look_ahead"].null_count == len(table) or table["features"].null_count == len(table):
-        return None
-    columns = []
-    for name in ("features", "look_ahead"):
-        rows = table[name].to_pylist()
-        width = next(len(row) for row in rows if row is not None)
-        columns.append(np.array([row or [np.nan] * width for row in rows], np.float64)[order])
-    return LookAhead(*columns)
-
-
-def _budget(method: str, facts: dict[str, Any]) -> Budget | None:
-    """From the name, or else the study's own, which every job writes down; fixed schedules are held to none."""
-    base, _ = split_method(method)
-    own = facts.get("budget")
-    if base not in BUDGETED_METHODS or own is None:
-        return None
-    return Budget(float(stated_budget(method) or own["mean"]), str(own["unit"]))
+def _group(records: Records) -> list[Arm]:
+    runs = {(run.key, run.seed): run for run in records.runs}
+    arms = []
+    for names, mine in records.frame.groupby(list(ArmKey._fields), sort=False):
+        key = ArmKey(*names)
+        by_seed = {int(seed): rows for seed, rows in mine.groupby("seed")}
+        arms.append(_arm(key, [runs[key, seed] for seed in by_seed], list(by_seed.values())))
+    return sorted(arms, key=lambda arm: reading_order(arm.key))
 
 
 def reading_order(key: ArmKey) -> tuple[Any, ...]:
-    """Sort key: corpora and models apart, no fast weights first, controls beside their reference, leaks last."""
+    """Sort key: by corpus and model; no fast weights first, protocols that are no result last."""
     return (
         key.corpus,
         key.model,
         rank_of_fast_weights(key.fast_weights),
         rank_of_protocol(key.protocol),
-        rank_of_method(key.method),
+        rank_of_method(MethodName.parse(key.method)),
     )
 
 
-def _arm(key: ArmKey, runs: Sequence[Run]) -> Arm:
-    first = runs[0]
+def _arm(key: ArmKey, runs: Sequence[Run], frames: Sequence[pd.DataFrame]) -> Arm:
+    first, chunks = runs[0], Chunks.of(frames[0])
     if first.deterministic and len(runs) > 1:
         raise PonderTTTError(f"{key}: is deterministic, yet {len(runs)} seeds were given; name one run of it")
-    for run in runs[1:]:
-        if not run.chunks.same_as(first.chunks):
+    for run, frame in zip(runs[1:], frames[1:], strict=True):
+        if not Chunks.of(frame).same_as(chunks):
             raise PonderTTTError(
                 f"{key}: seeds {first.seed} and {run.seed} scored different chunks; rebuild both from one corpus"
             )
@@ -304,21 +179,23 @@ def _arm(key: ArmKey, runs: Sequence[Run]) -> Arm:
         key=key,
         seeds=tuple(run.seed for run in runs),
         deterministic=first.deterministic,
-        chunks=first.chunks,
-        measures={name: np.stack([run.measures[name] for run in runs]) for name in first.measures},
+        chunks=chunks,
+        measures={
+            name: np.stack([frame[name].to_numpy(np.float64) for frame in frames])
+            for name in (*MEASURES, *OPTIONAL_MEASURES, "action")
+        },
         budget=first.budget,
         cuts=np.mean(cuts, axis=0) if cuts else None,
         look_aheads=tuple(run.look_ahead for run in runs if run.look_ahead),
         code_digest=first.code_digest,
-        run_digest=digest([run.run_digest for run in runs]),
         run_digests=tuple(run.run_digest for run in runs),
     )
 
 
 def _check_seeds(arms: Sequence[Arm]) -> None:
-    """Every arm of a corpus that has seeds has the same ones: a hole in a list of folders is a missing seed all the same.
+    """Raise PonderTTTError if an arm lacks a seed that others of its corpus have.
 
-    Control corpora may have fewer seeds than others.
+    A seed that is not in the list of folders is missing too.  Control corpora may have fewer seeds than others.
     """
     for corpus in dict.fromkeys(arm.key.corpus for arm in arms):
         seeded = [arm for arm in arms if arm.key.corpus == corpus and not arm.deterministic]
@@ -327,10 +204,6 @@ def _check_seeds(arms: Sequence[Arm]) -> None:
             lacking = sorted(wanted - set(arm.seeds))
             if lacking:
                 raise PonderTTTError(
-                    f"the table is refused: {arm.key} lacks seed {', '.join(map(str, lacking))}, which other arms have. "
+                    f"{arm.key} lacks seed {', '.join(map(str, lacking))}, which other arms have, so there is no table. "
                     "Add the run, or set statistics.allow_missing: true for a table of the runs that exist"
                 )
-
-
-def _short(folder: Path) -> str:
-    return "/".join(folder.parts[-5:])

@@ -1,4 +1,4 @@
-"""``results/frontier.csv``: what each policy reaches at each budget, the area under it, and who is beaten by nobody."""
+"""``frontier.csv``: loss of each policy at each budget, the area under that line, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ponderttt.names import CONTROL_METHODS, split_method, without_budget
-from ponderttt.reporting.numbers.arms import Arm, ArmKey, mean_loss
-from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES, ORACLES
+from ponderttt.names import CONTROL_METHODS, MethodName
+from ponderttt.reporting.numbers.arms import Arm
+from ponderttt.reporting.numbers.columns import Estimate
+from ponderttt.reporting.numbers.envelope import Envelope, lower_envelope
+from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES
 from ponderttt.reporting.numbers.rows import FrontierRow
-from ponderttt.reporting.numbers.statistics import (
-    Envelope,
-    StreamResamples,
-    lower_envelope,
-    percentile_interval,
-)
+from ponderttt.reporting.numbers.run_records import ArmKey
+from ponderttt.reporting.numbers.statistics import StreamResamples, percentile_interval
 
 #: Name in the file → measure of the records.
 COST_MEASURES = {"nominal": "cost_nominal", "flops": "flops", "seconds": "seconds"}
@@ -25,27 +23,30 @@ COST_MEASURES = {"nominal": "cost_nominal", "flops": "flops", "seconds": "second
 RANDOM, FIXED = "random", "fixed"
 
 
-def policy_of_method(method: str) -> str:
-    """The policy whose budgets (or whose actions, or whose context) make one line of the frontier."""
-    base, _ = split_method(method)
-    if base in FIXED_SCHEDULES:
+def policy_of_method(method: MethodName) -> str:
+    """Return the policy whose budgets (or actions, or contexts) are one line of the frontier."""
+    if method.base in FIXED_SCHEDULES:
         return FIXED
-    return "context" if base == "plain" or base.startswith("context_") else without_budget(method)
+    return "context" if method.context is not None else str(method.without_budget)
 
 
 class Area(NamedTuple):
-    """Mean loss of one policy over a range of costs: of the streams, and of each resample of them."""
+    """Mean loss of one policy over a range of costs: on all streams, and in each resample of them."""
 
     value: float
     samples: Float[np.ndarray, " B"]
 
     def minus(self, other: Area) -> Area:
-        """The paired difference."""
+        """Return the paired difference."""
         return Area(self.value - other.value, self.samples - other.samples)
+
+    def estimate(self, confidence: float) -> Estimate:
+        """Return the value with its interval."""
+        return Estimate.of(self.value, percentile_interval(self.samples, confidence))
 
 
 class Span(NamedTuple):
-    """The costs of a policy's points: the smallest, the largest, and how many different ones."""
+    """The costs of a policy: the smallest, the largest, and the number of different ones."""
 
     low: float
     high: float
@@ -53,29 +54,30 @@ class Span(NamedTuple):
 
     @classmethod
     def of(cls, points: Sequence[Arm], measure: str) -> Span:
-        """The span of arms."""
-        costs = {float(arm.measures[measure].mean()) for arm in points}
+        """Return the span of the arms of a policy."""
+        costs = {arm.mean(measure) for arm in points}
         return cls(min(costs), max(costs), len(costs))
 
 
 class PolicyAreas(NamedTuple):
-    """The areas of a policy and of those that it is compared with, over one range of costs."""
+    """The areas of a policy and of its references over one range of costs; empty if it has a single cost."""
 
-    low: float
-    high: float
-    #: By policy; its own among them.
-    area: dict[str, Area]
+    low: float | None = None
+    high: float | None = None
+    own: Estimate | None = None
+    vs_random: Estimate | None = None
+    vs_fixed: Estimate | None = None
 
 
 def frontier_rows(
     arms: Sequence[Arm], resamples: Mapping[tuple[str, int], StreamResamples], confidence: float
 ) -> list[FrontierRow]:
-    """Every ``score_first`` arm at every measure of cost, in the order of ``arms``.
+    """Return a row for every ``score_first`` arm and measure of cost, in the order of ``arms``.
 
     Args:
-        arms: of the whole table.
-        resamples: (corpus, number of streams) → the resamples that the table uses for it.
-        confidence: of the intervals.
+        arms: all arms of the table.
+        resamples: (corpus, number of streams) → the resamples of the table.
+        confidence: confidence level of the intervals.
     """
     rows = []
     arms = [arm for arm in arms if arm.key.protocol == "score_first"]
@@ -85,20 +87,17 @@ def frontier_rows(
         for name, measure in COST_MEASURES.items():
             front = pareto_front(mine, measure)
             for fast_weights in dict.fromkeys(arm.key.fast_weights for arm in mine):
-                of_label = [arm for arm in mine if arm.key.fast_weights == fast_weights]
-                rows += _rows_of_label(of_label, name, front, draws, confidence)
+                with_label = [arm for arm in mine if arm.key.fast_weights == fast_weights]
+                rows += _rows_of_label(with_label, name, front, draws, confidence)
     return rows
 
 
 def pareto_front(arms: Sequence[Arm], measure: str) -> set[ArmKey]:
-    """The arms that no other arm beats in loss without costing more; see :class:`~ponderttt.reporting.numbers.rows.FrontierRow`."""
+    """Return the arms that no other arm beats in loss without costing more; oracles and wrong lessons do not count."""
     places = sorted(
-        (
-            (float(arm.measures[measure].mean()), mean_loss(arm), arm.key)
-            for arm in arms
-            if _could_be_run(arm)
-        ),
-        key=lambda place: place[:2],
+        (arm.mean(measure), arm.mean_loss, arm.key)
+        for arm in arms
+        if not arm.name.is_oracle and arm.name.base not in CONTROL_METHODS
     )
     front, best = set(), np.inf
     for _, loss, key in places:
@@ -108,53 +107,49 @@ def pareto_front(arms: Sequence[Arm], measure: str) -> set[ArmKey]:
     return front
 
 
-def _could_be_run(arm: Arm) -> bool:
-    return split_method(arm.key.method)[0] not in (*ORACLES, *CONTROL_METHODS)
-
-
 def _rows_of_label(
     arms: Sequence[Arm], name: str, front: set[ArmKey], resamples: StreamResamples, confidence: float
 ) -> list[FrontierRow]:
     measure = COST_MEASURES[name]
     policies: dict[str, list[Arm]] = {}
     for arm in arms:
-        policies.setdefault(policy_of_method(arm.key.method), []).append(arm)
+        policies.setdefault(policy_of_method(arm.name), []).append(arm)
     spans = {policy: Span.of(points, measure) for policy, points in policies.items()}
-    areas = {
-        policy: _areas(policy, policies, spans, measure, resamples)
-        for policy in policies
-        if spans[policy].costs > 1
-    }
-    return [
-        FrontierRow(
-            model=arm.key.model,
-            fast_weights=arm.key.fast_weights,
-            policy=policy,
-            corpus=arm.key.corpus,
-            cost_measure=name,
-            method=arm.key.method,
-            budget=arm.budget.mean_cost if arm.budget else None,
-            cost=float(arm.measures[measure].mean()),
-            loss=mean_loss(arm),
-            on_front=arm.key in front,
-            n_costs=spans[policy].costs,
-            **cells,
-        )
-        for policy, points in policies.items()
-        for cells in (_area_cells(areas.get(policy), policy, confidence),)
-        for arm in points
-    ]
+    rows = []
+    for policy, points in policies.items():
+        areas = _areas(policy, policies, spans, measure, resamples, confidence)
+        rows += [
+            FrontierRow(
+                model=arm.key.model,
+                fast_weights=arm.key.fast_weights,
+                policy=policy,
+                corpus=arm.key.corpus,
+                cost_measure=name,
+                method=arm.key.method,
+                budget=arm.budget.mean_cost if arm.budget else None,
+                cost=arm.mean(measure),
+                loss=arm.mean_loss,
+                on_front=arm.key in front,
+                n_costs=spans[policy].costs,
+                range_low=areas.low,
+                range_high=areas.high,
+                area=areas.own,
+                area_vs_random=areas.vs_random,
+                area_vs_fixed=areas.vs_fixed,
+            )
+            for arm in points
+        ]
+    return rows
 
 
 def envelope_of(points: Sequence[Arm], measure: str, resamples: StreamResamples | None = None) -> Envelope:
-    """The lower envelope of arms; with resamples, that of each of them, at the costs of the whole."""
-    cost = np.array([arm.measures[measure].mean() for arm in points])
+    """Return the lower envelope of arms; with resamples, that of each resample, at the costs of all streams."""
+    cost = np.array([arm.mean(measure) for arm in points])
     if resamples is None:
-        return lower_envelope(cost, np.array([mean_loss(arm) for arm in points]))
-    tokens = points[0].chunks.per_stream(points[0].chunks.n_tokens.astype(np.float64))
+        return lower_envelope(cost, np.array([arm.mean_loss for arm in points]))
     losses = [
         resamples.ratio(
-            arm.chunks.per_stream(arm.measures["loss"].mean(axis=0) * arm.chunks.n_tokens), tokens
+            arm.chunks.per_stream(arm.measures["loss"].mean(axis=0) * arm.chunks.n_tokens), points[0].tokens
         )
         for arm in points
     ]
@@ -162,10 +157,10 @@ def envelope_of(points: Sequence[Arm], measure: str, resamples: StreamResamples 
 
 
 def common_range(own: Span, others: Sequence[Span]) -> tuple[float, float]:
-    """The costs that ``own`` and all ``others`` reach; where there are none, those of ``own``.
+    """Return the costs that ``own`` and all ``others`` reach; if there are none, those of ``own``.
 
-    A policy whose signal is dear may cost more at its smallest budget than another at its largest.  Then its own costs are
-    the range, at which the cheaper policy has its best loss.
+    A policy with an expensive signal may cost more at its smallest budget than others at their largest.  Then its own
+    costs are the range, over which the cheaper policies have their lowest loss.
     """
     every = [own, *others]
     low, high = max(span.low for span in every), min(span.high for span in every)
@@ -178,36 +173,25 @@ def _areas(
     spans: Mapping[str, Span],
     measure: str,
     resamples: StreamResamples,
+    confidence: float,
 ) -> PolicyAreas:
+    if spans[policy].costs < 2:
+        return PolicyAreas()
     others = [name for name in (RANDOM, FIXED) if name in spans and name != policy and spans[name].costs > 1]
     low, high = common_range(spans[policy], [spans[name] for name in others])
-    reached = [name for name in (policy, *others) if spans[name].low <= low]
-    return PolicyAreas(
-        low, high, {name: area_of(policies[name], measure, low, high, resamples) for name in reached}
-    )
+    own = area_of(policies[policy], measure, low, high, resamples)
+
+    def versus(reference: str) -> Estimate | None:
+        if reference not in others or spans[reference].low > low:
+            return None
+        return own.minus(area_of(policies[reference], measure, low, high, resamples)).estimate(confidence)
+
+    return PolicyAreas(low, high, own.estimate(confidence), versus(RANDOM), versus(FIXED))
 
 
 def area_of(points: Sequence[Arm], measure: str, low: float, high: float, resamples: StreamResamples) -> Area:
-    """Mean loss under the envelope of ``points`` from cost ``low`` to ``high``; one stream has no resample."""
+    """Return the mean loss under the envelope of ``points`` from cost ``low`` to ``high``; a single stream has no resample."""
     value = envelope_of(points, measure).mean_between(low, high)
     if resamples.counts.shape[1] < 2:
         return Area(float(value), np.zeros(0))
     return Area(float(value), envelope_of(points, measure, resamples).mean_between(low, high))
-
-
-def _area_cells(found: PolicyAreas | None, policy: str, confidence: float) -> dict[str, float | None]:
-    cells: dict[str, float | None] = {
-        "range_low": found.low if found else None,
-        "range_high": found.high if found else None,
-    }
-    for name, other in (("area", None), ("area_vs_random", RANDOM), ("area_vs_fixed", FIXED)):
-        area = found.area[policy] if found else None
-        if area and found and other:
-            area = area.minus(found.area[other]) if other in found.area and other != policy else None
-        interval = percentile_interval(area.samples, confidence) if area else None
-        cells |= {
-            name: area.value if area else None,
-            f"{name}_ci_low": interval.low if interval else None,
-            f"{name}_ci_high": interval.high if interval else None,
-        }
-    return cells

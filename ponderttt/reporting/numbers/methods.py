@@ -1,4 +1,4 @@
-"""The order in which methods, protocols and fast weights are read, and the families that this needs."""
+"""The order in which methods, protocols and fast weights are listed, and the families that figures and tables share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from ponderttt.names import (
     KINDS,
     ORACLE_METHODS,
     OTHER_PROTOCOLS,
-    split_method,
-    stated_budget,
+    MethodName,
 )
 
-#: Fixed in advance, whatever is seen: what a rule has to beat at equal cost.
+#: Schedules that look at no signal: what a policy must beat at equal cost.
 FIXED_SCHEDULES = (*FIXED_METHODS, "schedule")
 #: Best first: only the exhaustive search is an upper bound.
 ORACLES = tuple(reversed(ORACLE_METHODS))
@@ -33,28 +32,27 @@ _PROTOCOL_ORDER = ("score_first", *OTHER_PROTOCOLS)
 
 
 def kind_of(fast_weights: str) -> str:
-    """The kind of fast weights of a label: ``memory`` of ``memory+context_1``, ``lora`` of ``lora-rank_64``."""
+    """Return the kind in a label of the table: ``none``, ``memory`` for ``memory+context_1``, ``lora`` for ``lora-rank_64``."""
     return fast_weights.partition("+")[0].partition("-")[0]
 
 
-def rank_of_method(method: str) -> tuple[int, float, int, str]:
-    """Sort key: what is fixed, then each budget with random decisions, rules and oracles, then the controls.
+def rank_of_method(method: MethodName) -> tuple[int, float, int, str]:
+    """Sort key: fixed schedules; each budget with random decisions, rules and oracles; controls and other protocols.
 
-    The budget without a suffix is the study's own and comes first.
+    The budget of the grid comes first.
     """
-    base, _ = split_method(method)
-    place = _place(_METHOD_ORDER, "context" if base.startswith("context_") else base)
-    block = 1 if base in BUDGETED_METHODS else 0 if place < _METHOD_ORDER.index(BUDGETED_METHODS[0]) else 2
-    return block, stated_budget(method) or 0.0, place, method
+    place = _place(_METHOD_ORDER, "context" if method.context else method.base)
+    block = 1 if method.is_budgeted else 0 if place < _METHOD_ORDER.index(BUDGETED_METHODS[0]) else 2
+    return block, method.budget or 0.0, place, str(method)
 
 
 def rank_of_protocol(protocol: str) -> int:
-    """Sort key: results first, leaks last."""
+    """Sort key: ``score_first``, then protocols that are no result."""
     return _place(_PROTOCOL_ORDER, protocol)
 
 
 def rank_of_fast_weights(fast_weights: str) -> tuple[int, str]:
-    """Sort key: none, then each kind with its contexts beside it."""
+    """Sort key: none, then each kind followed by its variants and contexts."""
     return _place(("none", *KINDS), kind_of(fast_weights)), fast_weights
 
 

@@ -1,4 +1,4 @@
-"""What an arm is compared with: its control, random decisions and oracle of its budget, fixed schedules at its cost."""
+"""References of an arm: its baseline, random decisions and oracle of its budget, fixed schedules at its cost."""
 
 from __future__ import annotations
 
@@ -7,142 +7,134 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ponderttt.names import (
-    BUDGETED_METHODS,
-    CALIBRATED_METHODS,
-    CONTROL_METHODS,
-    LEARNED_METHODS,
-    split_method,
-)
-from ponderttt.reporting.numbers.arms import Arm, mean_loss
-from ponderttt.reporting.numbers.comparisons import COST_TOLERANCE, Recovery, find, mean_cost, recovery
+from ponderttt.names import CALIBRATED_METHODS, CONTROL_METHODS, MethodName
+from ponderttt.reporting.numbers.arms import Arm
+from ponderttt.reporting.numbers.comparisons import COST_TOLERANCE, Recovery, find, recovery
 from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES, ORACLES
 
-#: Costs within this share are the same cost: FLOPs are counted, but a clock that reads the same work twice is off by as
-#: much, so that an arm would be compared with a cheaper one by chance.
+#: Costs within this share are equal.  FLOPs are counted.  A clock measures the same work with about 1 % difference, which
+#: must not decide what an arm is compared with.
 RESOLUTION = {"flops": 0.0, "seconds": 0.01}
 
 
 @dataclass(frozen=True)
 class References:
-    """``None`` where the grid has no such arm, or the comparison makes no sense."""
+    """The arms that an arm is compared with; None if the grid has no such arm, or the comparison makes no sense."""
 
-    #: The trained adapter with 0 updates; of the backbone alone, the plain backbone.
-    control: Arm | None
+    #: The trained adapter with 0 updates; for the backbone alone, the plain backbone.
+    baseline: Arm | None
     plain: Arm | None
     context_1: Arm | None
-    #: Random decisions of the same budget, or of the same cost where the arm has no budget.
+    #: Random decisions of the same budget, or of the nearest cost if the arm has no budget.
     random: Arm | None
-    #: The best oracle of the same budget, or of the nearest cost where the arm has no budget.
+    #: The best oracle of the same budget, or of the nearest cost if the arm has no budget.
     oracle: Arm | None
-    #: UPDATE_1 that learns from the right thing, for one that learns from the wrong one.
+    #: UPDATE_1, for a control with a wrong lesson.
     update_1: Arm | None
     #: Fixed schedules at the arm's own counted FLOPs and measured seconds.
     fixed_flops: Arm | None
     fixed_seconds: Arm | None
-    #: For a learned policy the rule of lowest loss at the same budget; chosen on these very streams, so hard to beat.
+    #: The rule with the lowest loss at the same budget, for a learned policy; chosen on these streams, so hard to beat.
     rule: Arm | None
 
 
-def control_of(fast_weights: str) -> tuple[str, str]:
-    """Fast weights and method of the control: equal training, no update."""
+def baseline_of(fast_weights: str) -> tuple[str, str]:
+    """Return fast weights and method of the baseline: equal training, no update."""
     return ("none", "plain") if fast_weights == "none" else (fast_weights, "skip")
 
 
 def references_of(arm: Arm, arms: Sequence[Arm]) -> References:
-    """Every reference of ``arm`` among ``arms``; only arms of one model, corpus and protocol share a comparison."""
-    base, _ = split_method(arm.key.method)
+    """Return every reference of ``arm`` among ``arms``; arms of one model, corpus and protocol are comparable."""
+    base, fast_weights = arm.name.base, arm.key.fast_weights
     allocates = (
-        arm.key.fast_weights != "none"
+        fast_weights != "none"
         and arm.key.protocol == "score_first"
         and base not in ("skip", *CONTROL_METHODS)
     )
     decides = allocates and base not in FIXED_SCHEDULES
     return References(
-        control=find(arms, arm, *control_of(arm.key.fast_weights)),
+        baseline=find(arms, arm, *baseline_of(fast_weights)),
         plain=find(arms, arm, "none", "plain"),
         context_1=find(arms, arm, "none", "context_1"),
         random=_of_same_budget(arm, arms, ("random",)) if allocates and base != "random" else None,
-        oracle=_of_same_budget(arm, arms, ORACLES) if allocates and base not in ORACLES else None,
-        update_1=find(arms, arm, arm.key.fast_weights, "update_1") if base in CONTROL_METHODS else None,
+        oracle=_of_same_budget(arm, arms, ORACLES) if allocates and not arm.name.is_oracle else None,
+        update_1=find(arms, arm, fast_weights, "update_1") if base in CONTROL_METHODS else None,
         fixed_flops=fixed_at_cost_of(arm, arms, "flops") if decides else None,
         fixed_seconds=fixed_at_cost_of(arm, arms, "seconds") if decides else None,
-        rule=_best_rule(arm, arms) if base in LEARNED_METHODS else None,
+        rule=_best_rule(arm, arms) if arm.name.is_learned else None,
     )
 
 
+def _at_budget_of(arm: Arm, arms: Sequence[Arm], base: str) -> Arm | None:
+    return find(arms, arm, arm.key.fast_weights, str(MethodName(base, budget=arm.name.budget)))
+
+
 def _best_rule(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    """The rule that follows a signal with the lowest loss among those held to the budget of a learned policy."""
-    base, suffix = split_method(arm.key.method)
-    if base not in BUDGETED_METHODS:
+    """Return the signal rule with the lowest loss at the budget of a learned policy."""
+    if not arm.name.is_budgeted:
         return None
-    found = [find(arms, arm, arm.key.fast_weights, rule + suffix) for rule in CALIBRATED_METHODS]
-    return min((rule for rule in found if rule is not None), key=mean_loss, default=None)
+    found = [_at_budget_of(arm, arms, rule) for rule in CALIBRATED_METHODS]
+    return min((rule for rule in found if rule), key=lambda rule: rule.mean_loss, default=None)
 
 
 def _of_same_budget(arm: Arm, arms: Sequence[Arm], bases: Sequence[str]) -> Arm | None:
-    """The first of ``bases`` that there is at the arm's budget; without a budget, that of the nearest nominal cost."""
-    base, suffix = split_method(arm.key.method)
+    """Return the first of ``bases`` at the arm's budget or, if it has none, at the nearest nominal cost."""
     for wanted in bases:
-        if base in BUDGETED_METHODS:
-            found = find(arms, arm, arm.key.fast_weights, wanted + suffix)
+        if arm.name.is_budgeted:
+            found = _at_budget_of(arm, arms, wanted)
         else:
             same = [
                 other
                 for other in arms
-                if split_method(other.key.method)[0] == wanted
-                and other.key._replace(method=arm.key.method) == arm.key
+                if other.name.base == wanted and other.key._replace(method=arm.key.method) == arm.key
             ]
-            found = min(same, key=lambda other: abs(mean_cost(other) - mean_cost(arm)), default=None)
+            found = min(same, key=lambda other: abs(other.mean_cost - arm.mean_cost), default=None)
         if found:
             return found
     return None
 
 
 def costs_the_same(arm: Arm, other: Arm) -> bool:
-    """Whether the mean nominal costs are within :data:`~ponderttt.reporting.numbers.comparisons.COST_TOLERANCE`."""
-    return abs(mean_cost(other) - mean_cost(arm)) <= COST_TOLERANCE * mean_cost(arm)
+    """Whether mean nominal costs differ by at most :data:`~ponderttt.reporting.numbers.comparisons.COST_TOLERANCE`."""
+    return abs(other.mean_cost - arm.mean_cost) <= COST_TOLERANCE * arm.mean_cost
 
 
 def fixed_at_cost_of(arm: Arm, arms: Sequence[Arm], measure: str) -> Arm | None:
-    """The fixed schedules of the same fast weights at the arm's mean cost, as an arm of their own.
+    """Return the fixed schedules of the same fast weights at the arm's mean cost, as one arm.
 
-    Some streams given one fixed schedule and others another have, on average, a cost and a loss on the line between
-    the two: so fixed schedules reach every cost between theirs.  Of all pairs around the arm's cost, and all single
-    ones that cost no more, the lowest loss is taken.  What can not be told from the arm's cost is no more.
+    One schedule on some streams and another on the rest have, on average, a cost and a loss on the line between the two.
+    So fixed schedules reach every cost between theirs.  Of all pairs around the arm's cost, and all single schedules that
+    cost no more, this is the one with the lowest loss.  Costs within :data:`RESOLUTION` count as equal.
 
     Args:
-        arm: whose cost is to be met.
-        arms: where fixed schedules are looked for.
+        arm: the arm whose cost is to be met.
+        arms: where to look for fixed schedules.
         measure: ``flops`` or ``seconds``.
 
     Returns:
-        The mixture, named in its key; ``None`` without fixed schedules, or if the cheapest is dearer than the arm by
-        more than the tolerance.
+        The mixture, named in its key; None without fixed schedules, or if the cheapest costs more than the arm by more
+        than the tolerance.
     """
-    cost = float(arm.measures[measure].mean())
+    cost = arm.mean(measure)
     fixed = [
         other
         for method in FIXED_SCHEDULES
         if (other := find(arms, arm, arm.key.fast_weights, method)) and set(arm.seeds) <= set(other.seeds)
     ]
-    costs = [float(other.measures[measure].mean()) for other in fixed]
+    costs = [other.mean(measure) for other in fixed]
     candidates = []
     for first, low in zip(fixed, costs, strict=True):
         if low <= cost * (1 + RESOLUTION[measure]):
-            candidates.append(_mix(first, first, 1.0, arm))
+            candidates.append(first)
         for second, high in zip(fixed, costs, strict=True):
             if low < cost < high:
                 candidates.append(_mix(first, second, (high - cost) / (high - low), arm))
     if not candidates and costs and min(costs) <= cost * (1 + COST_TOLERANCE):
-        cheapest = fixed[int(np.argmin(costs))]
-        candidates.append(_mix(cheapest, cheapest, 1.0, arm))
-    return min(candidates, key=mean_loss, default=None)
+        candidates.append(fixed[int(np.argmin(costs))])
+    return min(candidates, key=lambda candidate: candidate.mean_loss, default=None)
 
 
 def _mix(first: Arm, second: Arm, share: float, like: Arm) -> Arm:
-    if first is second:
-        return first
     rows = [[other.seeds.index(seed) for seed in like.seeds] for other in (first, second)]
     name = f"{share:.0%} {first.key.method}, {1 - share:.0%} {second.key.method}"
     return replace(
@@ -158,16 +150,16 @@ def _mix(first: Arm, second: Arm, share: float, like: Arm) -> Arm:
 
 
 def recoveries(arm: Arm, references: References) -> tuple[Recovery, Recovery]:
-    """Recovery over the control and over random decisions; controls and oracles have none, by definition."""
+    """Return the recovery over the baseline and over random decisions; SKIP, oracles and wrong lessons have none."""
     nothing = Recovery(None, None)
-    base, _ = split_method(arm.key.method)
+    base = arm.name.base
     if (
         arm.key.fast_weights == "none"
         or arm.key.protocol != "score_first"
         or base in ("skip", *ORACLES, *CONTROL_METHODS)
     ):
         return nothing, nothing
-    from_control = recovery(arm, references.control, references.oracle, matched=False)
+    over_baseline = recovery(arm, references.baseline, references.oracle, matched=False)
     if base == "random":
-        return from_control, nothing
-    return from_control, recovery(arm, references.random, references.oracle, matched=True)
+        return over_baseline, nothing
+    return over_baseline, recovery(arm, references.random, references.oracle, matched=True)

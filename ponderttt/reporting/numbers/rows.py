@@ -1,125 +1,177 @@
-"""The columns of the files of numbers in the results folder, and how they are written and read."""
+"""The rows of the result files: what each column is called and means.
+
+Losses and differences are in nats per token, costs per chunk.  None is an empty cell.  A difference is the arm minus its
+reference: below zero, the arm is better.
+"""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated
 
-from ponderttt.errors import CorruptFileError
-from ponderttt.files.atomic import atomic_path
-from ponderttt.files.commands import rebuild
-from ponderttt.files.manifest import MANIFEST, read_manifest, write_manifest
-
-KIND = "table"
-
-#: Names of the files beside the table.
-FRONTIER, SIGNALS = "frontier.csv", "signals.csv"
-
-R = TypeVar("R")
+from ponderttt.names import MethodName
+from ponderttt.reporting.numbers.columns import Column, Estimate
+from ponderttt.reporting.numbers.statistics import Interval
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One arm on one corpus; losses and differences in nats per token, costs per chunk; ``None`` is an empty cell.
+    """One arm on one corpus, a row of ``paper_table.csv``."""
 
-    A difference is the arm minus its reference, so below zero the arm is better; ``gain_slope`` is the growth of
-    the gain (reference minus arm) from one chunk of a stream to the next.  ``budget`` is what the arm is held to, a mean
-    cost per chunk in multiples of SKIP's; ``budget_error`` is what it spent, divided by that, minus one.
-    """
-
-    model: str
+    model: Annotated[
+        str,
+        Column(
+            "the arm: backbone; fast weights (`+context_1`: the backbone sees the previous chunk); policy, control or protocol; "
+            "order of scoring and learning; held-out corpus"
+        ),
+    ]
     fast_weights: str
     method: str
     protocol: str
     corpus: str
     language: str
-    budget: float | None
-    deterministic: bool
-    n_seeds: int
+    budget: Annotated[
+        float | None, Column("mean cost per chunk that the arm may spend, in multiples of SKIP's")
+    ]
+    deterministic: Annotated[
+        bool,
+        Column(
+            "whether nothing depends on a seed; such an arm has one run, which is never counted as several"
+        ),
+    ]
+    n_seeds: Annotated[
+        int,
+        Column("runs, and what each of them scored: streams, chunks, tokens with a next token to predict"),
+    ]
     n_streams: int
     n_chunks: int
     n_tokens: int
-    loss: float
-    ci_low: float | None
-    ci_high: float | None
-    seed_ci_low: float | None
-    seed_ci_high: float | None
-    perplexity: float
-    bits_per_byte: float
-    delta_vs_skip: float | None
-    delta_ci_low: float | None
-    delta_ci_high: float | None
-    delta_seed_ci_low: float | None
-    delta_seed_ci_high: float | None
-    delta_iqm: float | None
-    p_improvement: float | None
-    gain_slope: float | None
-    gain_slope_ci_low: float | None
-    gain_slope_ci_high: float | None
-    delta_vs_plain: float | None
-    delta_vs_plain_ci_low: float | None
-    delta_vs_plain_ci_high: float | None
-    delta_vs_context_1: float | None
-    delta_vs_context_1_ci_low: float | None
-    delta_vs_context_1_ci_high: float | None
-    delta_vs_random: float | None
-    delta_vs_random_ci_low: float | None
-    delta_vs_random_ci_high: float | None
-    delta_vs_update_1: float | None
-    delta_vs_update_1_ci_low: float | None
-    delta_vs_update_1_ci_high: float | None
-    delta_vs_fixed_flops: float | None
-    delta_vs_fixed_flops_ci_low: float | None
-    delta_vs_fixed_flops_ci_high: float | None
-    delta_vs_fixed_seconds: float | None
-    delta_vs_fixed_seconds_ci_low: float | None
-    delta_vs_fixed_seconds_ci_high: float | None
-    delta_vs_rule: float | None
-    delta_vs_rule_ci_low: float | None
-    delta_vs_rule_ci_high: float | None
+    loss: Annotated[float, Column("nats per token; every token weighs the same")]
+    ci: Annotated[
+        Interval | None,
+        Column(
+            "{percent} bootstrap interval of the loss over streams, seeds averaged first; most of its width is the difference "
+            "in difficulty between streams"
+        ),
+    ]
+    seed_ci: Annotated[Interval | None, Column("t-interval of the mean loss over seeds, on these streams")]
+    perplexity: Annotated[float, Column("exp(loss)")]
+    bits_per_byte: Annotated[float, Column("the same information per byte of source code")]
+    delta_vs_skip: Annotated[
+        Estimate | None,
+        Column(
+            "loss minus that of the trained adapter with 0 updates (for `none`: the plain backbone), paired by stream; **below "
+            "zero is better**",
+            stem="delta_ci",
+        ),
+    ]
+    delta_seed_ci: Annotated[Interval | None, Column("t-interval of that difference over seeds")]
+    delta_iqm: Annotated[float | None, Column("interquartile mean of the streams' own differences")]
+    p_improvement: Annotated[
+        float | None,
+        Column("probability that a random run has the lower loss on a random stream; 0.5 is no difference"),
+    ]
+    gain_slope: Annotated[
+        Estimate | None,
+        Column(
+            "growth of the gain over `skip` from one chunk of a stream to the next, nats per token; above zero, adaptation "
+            "grows with the stream"
+        ),
+    ]
+    delta_vs_plain: Annotated[Estimate | None, Column("paired difference to the plain backbone")]
+    delta_vs_context_1: Annotated[
+        Estimate | None, Column("paired difference to the backbone that sees the previous chunk as context")
+    ]
+    delta_vs_random: Annotated[
+        Estimate | None,
+        Column(
+            "paired difference to random decisions with the same budget (fixed schedules: of the same cost within 5 %)"
+        ),
+    ]
+    delta_vs_update_1: Annotated[
+        Estimate | None, Column("controls with a wrong lesson: paired difference to UPDATE_1")
+    ]
+    delta_vs_fixed_flops: Annotated[
+        Estimate | None,
+        Column(
+            "paired difference to the best of SKIP, UPDATE_1, UPDATE_2, UPDATE_4 and the schedule at equal counted FLOPs, or at "
+            "equal measured seconds (within 1 %, the resolution of the clock); a cost between two of them is reached with one "
+            "on some streams and the other on the rest"
+        ),
+    ]
+    delta_vs_fixed_seconds: Estimate | None
+    delta_vs_rule: Annotated[
+        Estimate | None,
+        Column(
+            "learned policies: paired difference to the rule with the lowest loss at the same budget, and that rule; it is "
+            "chosen on these streams, which favours it"
+        ),
+    ]
     best_rule: str | None
-    update_rate: float
+    update_rate: Annotated[
+        float, Column("fraction of chunks followed by at least one update; fractions of the four actions")
+    ]
     share_skip: float
     share_update_1: float
     share_update_2: float
     share_update_4: float
-    rank_gap: float | None
-    cost_nominal: float
+    rank_gap: Annotated[
+        float | None,
+        Column(
+            "largest distance between the percentile ranks of the signal here and on training streams; 0: the percentiles hold"
+        ),
+    ]
+    cost_nominal: Annotated[
+        float,
+        Column(
+            "means per chunk: nominal cost (the unit of budgets, SKIP = 1), FLOPs counted from the programs that ran, measured "
+            "seconds"
+        ),
+    ]
     cost_flops: float
     cost_seconds: float
-    budget_error: float | None
-    recovery_vs_skip: float | None
+    budget_error: Annotated[
+        float | None, Column("mean cost divided by the budget, minus one, in the unit of the budget")
+    ]
+    recovery_vs_skip: Annotated[
+        float | None,
+        Column(
+            "fraction of the gain of an oracle with the same budget that the arm has, over `skip` and over random decisions; "
+            "empty where the costs do not allow the comparison"
+        ),
+    ]
     recovery_vs_random: float | None
-    note: str
-    run_digest: str
+    note: Annotated[str, Column("why a cell is empty, and other warnings")]
+    run_digest: Annotated[
+        str, Column("digest of the manifests of its records, and of the code that made them")
+    ]
     code_digest: str
 
     @property
+    def name(self) -> MethodName:
+        """The parsed name of the method."""
+        return MethodName.parse(self.method)
+
+    @property
     def label(self) -> str:
-        """How figures and sentences name the arm."""
+        """Name of the arm in figures and sentences."""
         return self.method if self.fast_weights == "none" else f"{self.fast_weights} {self.method}"
 
 
 @dataclass(frozen=True)
 class SeedRow:
-    """One seed of an arm, the raw values behind the seed intervals."""
+    """One seed of an arm, a row of ``seeds.csv``: the values that the intervals over seeds are made of."""
 
-    model: str
+    model: Annotated[str, Column("the arm, as in `paper_table.csv`")]
     fast_weights: str
     method: str
     protocol: str
     corpus: str
     language: str
-    seed: int
+    seed: Annotated[int, Column("seed of the run; a deterministic arm has a single run")]
     deterministic: bool
-    loss: float
+    loss: Annotated[float, Column("values of this seed, as in `paper_table.csv`")]
     delta_vs_skip: float | None
     delta_vs_plain: float | None
     update_rate: float
@@ -131,177 +183,80 @@ class SeedRow:
 
 @dataclass(frozen=True)
 class FrontierRow:
-    """One arm at one measure of cost, with what is known of its policy; losses in nats per token, costs per chunk.
+    """One ``score_first`` arm at one measure of cost, a row of ``frontier.csv``."""
 
-    ``on_front`` says that no arm of the model and corpus that a user could run costs less and loses less: oracles and
-    what learns from the wrong thing are no such arms.  Areas are mean losses over the costs from ``range_low`` to
-    ``range_high``, which the policy, random decisions and fixed schedules reach; ``None`` where a policy has a single
-    cost.
-    """
-
-    model: str
+    model: Annotated[str, Column("the arm's backbone and fast weights")]
     fast_weights: str
-    policy: str
-    corpus: str
-    cost_measure: str
-    method: str
+    policy: Annotated[
+        str,
+        Column(
+            "the line to which the arm belongs: a method at all its budgets; `fixed` for SKIP, UPDATE_1, UPDATE_2, UPDATE_4 and "
+            "the schedule; `context` for the backbone"
+        ),
+    ]
+    corpus: Annotated[str, Column("held-out corpus")]
+    cost_measure: Annotated[str, Column("`nominal`, `flops` (counted) or `seconds` (measured)")]
+    method: Annotated[str, Column("the arm's method and budget, its mean cost per chunk and its loss")]
     budget: float | None
     cost: float
     loss: float
-    on_front: bool
-    n_costs: int
-    range_low: float | None
+    on_front: Annotated[
+        bool,
+        Column(
+            "whether no other arm of the model and corpus costs less and loses less; oracles and wrong lessons do not count, "
+            "since they cannot be run for real"
+        ),
+    ]
+    n_costs: Annotated[int, Column("number of different costs of the policy; with one, it has no area")]
+    range_low: Annotated[
+        float | None,
+        Column("costs of the area: those that the policy, random decisions and fixed schedules all reach"),
+    ]
     range_high: float | None
-    area: float | None
-    area_ci_low: float | None
-    area_ci_high: float | None
-    area_vs_random: float | None
-    area_vs_random_ci_low: float | None
-    area_vs_random_ci_high: float | None
-    area_vs_fixed: float | None
-    area_vs_fixed_ci_low: float | None
-    area_vs_fixed_ci_high: float | None
+    area: Annotated[Estimate | None, Column("mean loss over these costs under the policy's lower envelope")]
+    area_vs_random: Annotated[
+        Estimate | None,
+        Column("paired difference of `area` to random decisions and to fixed schedules over the same costs"),
+    ]
+    area_vs_fixed: Estimate | None
 
 
 @dataclass(frozen=True)
 class SignalRow:
-    """How well one feature of chunk t predicts what an update there gains at chunk t+1, in the oracle's look-ahead.
+    """One feature and update of one arm, a row of ``signals.csv``, read along the path of the greedy oracle."""
 
-    ``rho`` is the rank correlation over all chunks, ``rho_within`` that of ranks taken within each stream; both are
-    means over seeds, with a bootstrap over streams.  ``None`` where the feature or the gain does not vary.
-    """
-
-    model: str
+    model: Annotated[str, Column("the arm whose records hold the look-ahead of the oracle")]
     fast_weights: str
     method: str
     corpus: str
-    feature: str
+    feature: Annotated[str, Column("feature of a chunk, and the group that it belongs to")]
     group: str
-    action: str
-    n_seeds: int
+    action: Annotated[str, Column("update after the chunk, whose gain shows at the next chunk")]
+    n_seeds: Annotated[int, Column("what the correlation is computed from")]
     n_streams: int
     n_chunks: int
-    rho: float | None
-    rho_ci_low: float | None
-    rho_ci_high: float | None
-    rho_within: float | None
-    rho_within_ci_low: float | None
-    rho_within_ci_high: float | None
-
-
-def write_rows(files: Mapping[Path, tuple[type, Sequence[Any]]], facts: Mapping[str, Any]) -> None:
-    """Write files of numbers and, last, the manifest beside them.
-
-    Args:
-        files: path → kind of its rows, and the rows; there may be none.
-        facts: of the manifest.
-
-    Raises:
-        ValueError: the files are not in one folder.
-        PonderTTTError: the disk is full.
-    """
-    folders = {path.parent for path in files}
-    if len(folders) != 1:
-        raise ValueError(f"{', '.join(map(str, files))} share a manifest, so they must lie in one folder")
-    folder = folders.pop()
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for path, (kind, rows) in files.items():
-        with atomic_path(path) as temporary:
-            temporary.write_text(_as_csv(kind, rows), encoding="utf-8")
-    write_manifest(folder, KIND, {path.name: len(rows) for path, (_, rows) in files.items()}, facts)
-
-
-def read_table(path: Path | str) -> list[TableRow]:
-    """Read and verify ``paper_table.csv``.
-
-    Raises:
-        CorruptFileError: missing, damaged, edited by hand, or of other columns.
-    """
-    return _read(Path(path), TableRow)
-
-
-def read_seeds(path: Path | str) -> list[SeedRow]:
-    """Read and verify ``seeds.csv``; raises as :func:`read_table` does."""
-    return _read(Path(path), SeedRow)
-
-
-def read_frontier(path: Path | str) -> list[FrontierRow]:
-    """Read and verify ``frontier.csv``; raises as :func:`read_table` does."""
-    return _read(Path(path), FrontierRow)
-
-
-def read_signals(path: Path | str) -> list[SignalRow]:
-    """Read and verify ``signals.csv``; raises as :func:`read_table` does."""
-    return _read(Path(path), SignalRow)
-
-
-def without_control_corpora(path: Path | str, rows: Sequence[R]) -> list[R]:
-    """``rows`` of the results folder of ``path`` but those of its control corpora, which no figure shows."""
-    controls = table_manifest(path)["facts"]["control_corpora"]
-    return [row for row in rows if typing.cast(Any, row).corpus not in controls]
-
-
-def groups_of(rows: Sequence[Any]) -> list[tuple[str, str]]:
-    """The (corpus, model) pairs of rows, in their order; arms are compared within one of them only."""
-    return list(dict.fromkeys((row.corpus, row.model) for row in rows))
-
-
-def of_group(rows: Sequence[R], group: tuple[str, str]) -> list[R]:
-    """The rows of one (corpus, model)."""
-    return [row for row in rows if (typing.cast(Any, row).corpus, typing.cast(Any, row).model) == group]
-
-
-def table_manifest(path: Path | str) -> dict[str, Any]:
-    """The verified manifest of the folder that holds ``path``."""
-    return read_manifest(Path(path).parent, KIND, rebuild(path))
-
-
-def _read(path: Path, kind: type[R]) -> list[R]:
-    if path.name not in table_manifest(path)["files"]:
-        raise CorruptFileError(f"{path}: its folder's manifest does not name it. Rebuild it: {rebuild(path)}")
-    types_of = typing.get_type_hints(kind)
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        if tuple(reader.fieldnames or ()) != tuple(types_of):
-            raise CorruptFileError(
-                f"{path}: its columns are not those of this version. Rebuild it: {rebuild(path)}"
-            )
-        return [kind(**{key: _parse(types_of[key], text) for key, text in line.items()}) for line in reader]
-
-
-def _parse(kind: Any, text: str) -> Any:
-    if isinstance(kind, types.UnionType):
-        inner = next(part for part in typing.get_args(kind) if part is not type(None))
-        return inner(text) if text else None
-    return text == "true" if kind is bool else kind(text)
-
-
-def _format(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    # Ten digits: more than any interval resolves, and a re-read number prints the same again.
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def _as_csv(kind: Any, rows: Sequence[Any]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in dataclasses.fields(kind))
-    for row in rows:
-        writer.writerow(_format(value) for value in dataclasses.astuple(row))
-    return text.getvalue()
+    rho: Annotated[
+        Estimate | None,
+        Column(
+            "Spearman's rank correlation of the feature with the gain over all chunks, and of ranks within each stream; means "
+            "over seeds, intervals over streams; empty where the feature or the gain is constant"
+        ),
+    ]
+    rho_within: Estimate | None
 
 
 def find_row(rows: Sequence[TableRow], fast_weights: str, method: str, protocol: str) -> TableRow | None:
-    """The row of this arm, within one (corpus, model)."""
+    """Return the row of an arm, within one corpus and model; None if there is none."""
     wanted = (fast_weights, method, protocol)
     return next((row for row in rows if (row.fast_weights, row.method, row.protocol) == wanted), None)
 
 
 def decomposition_steps(rows: Sequence[TableRow], fast_weights: str) -> list[tuple[str, TableRow]] | None:
-    """From the plain backbone to the transductive number: each step's name and the row that it leads to."""
+    """Return the steps from the plain backbone to the transductive number, each with the row that it leads to.
+
+    Returns:
+        None if one of the four arms is missing.
+    """
     chain = (
         ("plain backbone", find_row(rows, "none", "plain", "score_first")),
         ("(a) training the adapter", find_row(rows, fast_weights, "skip", "score_first")),

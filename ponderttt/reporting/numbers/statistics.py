@@ -1,8 +1,8 @@
-"""The statistics of the table: token-weighted means, a paired bootstrap over streams, and seed intervals.
+"""The statistics of the table: a paired bootstrap over streams, and intervals over seeds.
 
-Chunks of one stream are correlated, so the unit that is resampled is the *stream*.  Every quantity of an arm is a
-ratio of sums over streams (nats / tokens, bits / bytes, a slope), which makes one resampling serve them all: the
-same resampled streams are used for every arm, so differences between arms are paired.
+Chunks of one stream are correlated, so the bootstrap resamples *streams*.  Every quantity of an arm is a ratio of sums
+over streams (nats / tokens, bits / bytes, a slope).  All arms share the same resampled streams, so their differences
+are paired.
 """
 
 from __future__ import annotations
@@ -26,25 +26,13 @@ class Interval(NamedTuple):
 
 
 def named_generator(seed: int, *names: str) -> np.random.Generator:
-    """A generator of ``seed`` for this sequence of names; the same in every process, unlike Python's ``hash``."""
+    """Return a generator seeded by ``seed`` and names; the same in every process, unlike Python's ``hash``."""
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
-
-
-def token_weighted_mean(loss: ArrayLike, n_tokens: ArrayLike) -> float:
-    """Mean loss per token of chunks whose ``loss`` is a mean over ``n_tokens`` tokens.
-
-    Raises:
-        ValueError: there is no token.
-    """
-    weights = np.asarray(n_tokens, np.float64)
-    if weights.sum() <= 0:
-        raise ValueError("a mean over no token is not defined")
-    return float(np.asarray(loss, np.float64) @ weights / weights.sum())
 
 
 @dataclass(frozen=True)
 class StreamResamples:
-    """How often each of S streams was drawn in each of B bootstrap samples (S draws with replacement)."""
+    """Number of times that each of S streams is in each of B bootstrap samples (S draws with replacement)."""
 
     counts: Float[np.ndarray, "B S"]
 
@@ -57,7 +45,7 @@ class StreamResamples:
     def ratio(
         self, numerator: Float[np.ndarray, " S"], denominator: Float[np.ndarray, " S"]
     ) -> Float[np.ndarray, " B"]:
-        """Sum of ``numerator`` over sum of ``denominator`` in each sample; NaN where the latter is zero."""
+        """Return Σ ``numerator`` / Σ ``denominator`` in each sample; NaN where the denominator is zero."""
         below = self.counts @ denominator
         above = self.counts @ numerator
         return np.divide(above, below, out=np.full(len(below), np.nan), where=below != 0)
@@ -65,10 +53,10 @@ class StreamResamples:
     def interval(
         self, numerator: Float[np.ndarray, " S"], denominator: Float[np.ndarray, " S"], confidence: float
     ) -> Interval | None:
-        """Percentile interval of the ratio of sums; ``None`` for a single stream, which has nothing to resample.
+        """Return the percentile interval of the ratio of sums; None for a single stream.
 
         Efron & Tibshirani 1993, §13.3.  For a paired difference, ``numerator`` is the difference of the two arms'
-        sums: arms that are equal on every stream give an interval of width zero.
+        sums.  Arms with equal losses on every stream then have an interval of width zero.
         """
         if self.counts.shape[1] < 2:
             return None
@@ -76,7 +64,7 @@ class StreamResamples:
 
 
 def percentile_interval(samples: Float[np.ndarray, " B"], confidence: float) -> Interval | None:
-    """The central ``confidence`` of the finite samples; ``None`` if there are none."""
+    """Return the interval that holds the central ``confidence`` of the finite samples; None if there are none."""
     finite = samples[np.isfinite(samples)]
     if not len(finite):
         return None
@@ -85,49 +73,48 @@ def percentile_interval(samples: Float[np.ndarray, " B"], confidence: float) -> 
 
 
 def t_interval(values: ArrayLike, confidence: float) -> Interval | None:
-    """Student's t-interval of the mean of independent values, here seeds; ``None`` for fewer than two."""
+    """Return Student's t-interval of the mean of independent values, here seeds; None for fewer than two."""
     from scipy import stats
 
     array = np.asarray(values, np.float64)
     if len(array) < 2:
         return None
-    centre = array.mean()
-    half = stats.t.ppf((1 + confidence) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
-    return Interval(float(centre - half), float(centre + half))
+    # Standardised, since scipy has no interval for equal values, whose standard error is zero.
+    ends = array.mean() + stats.sem(array) * np.array(stats.t.interval(confidence, len(array) - 1))
+    return Interval(*ends.tolist())
 
 
 def interquartile_mean(values: ArrayLike) -> float:
-    """Mean of what is left when the lowest and the highest quarter are cut (Agarwal et al. 2021, arXiv:2108.13264).
-
-    Of n values, ⌊n/4⌋ are cut at each end.
+    """Return the mean without the lowest and the highest ⌊n/4⌋ of n values (Agarwal et al. 2021, arXiv:2108.13264).
 
     Raises:
-        PonderTTTError: fewer than 4 values, of which no quarter can be cut.
+        PonderTTTError: fewer than 4 values.
     """
-    array = np.sort(np.asarray(values, np.float64))
-    cut = len(array) // 4
-    if cut == 0:
+    from scipy import stats
+
+    array = np.asarray(values, np.float64)
+    if len(array) < 4:
         raise PonderTTTError(
-            f"an interquartile mean needs at least 4 values, found {len(array)}: report the mean instead"
+            f"an interquartile mean needs at least 4 values, got {len(array)}; report the mean instead"
         )
-    return float(array[cut : len(array) - cut].mean())
+    return float(stats.trim_mean(array, 0.25))
 
 
 def probability_of_improvement(ours: Float[np.ndarray, "N S"], theirs: Float[np.ndarray, "M S"]) -> float:
-    """P(ours < theirs): how likely a random run of ours has the *lower loss* on a random stream; a tie is a half.
+    """Return the probability that a random run of ours has the *lower* loss on a random stream; a tie counts a half.
 
-    The mean over streams of the Mann–Whitney statistic of the runs (Agarwal et al. 2021, arXiv:2108.13264, eq. 1).
+    Mean over streams of the Mann–Whitney statistic of the runs (Agarwal et al. 2021, arXiv:2108.13264, eq. 1).
 
     Args:
-        ours: loss per run (seed) and stream.
-        theirs: the same for the other arm, which may have another number of runs.
+        ours: loss of N runs (seeds) on S streams.
+        theirs: the same for M runs of the other arm.
     """
     difference = ours[:, None, :] - theirs[None, :, :]
     return float(np.mean((difference < 0) + 0.5 * (difference == 0)))
 
 
 class SlopeTerms(NamedTuple):
-    """Per stream; the sum of ``numerator`` over the sum of ``denominator`` is the pooled within-stream slope."""
+    """Terms of each stream; Σ ``numerator`` / Σ ``denominator`` is the pooled within-stream slope."""
 
     numerator: Float[np.ndarray, " S"]
     denominator: Float[np.ndarray, " S"]
@@ -140,10 +127,10 @@ def within_stream_slope(
     stream: Int[np.ndarray, " C"],
     n_streams: int,
 ) -> SlopeTerms:
-    """Weighted least-squares slope of ``value`` on ``position`` with an intercept of its own for every stream.
+    """Return the terms of the weighted least-squares slope of ``value`` on ``position``, one intercept per stream.
 
-    Streams differ in length and difficulty; comparing each chunk with its own stream's mean only keeps long streams
-    from posing as growth.
+    Streams differ in length and difficulty.  Comparing each chunk with the mean of its own stream keeps that
+    difference out of the slope.
     """
 
     def per_stream(terms: Float[np.ndarray, " C"]) -> Float[np.ndarray, " S"]:
@@ -156,115 +143,15 @@ def within_stream_slope(
 
 
 def uniform_gap(ranks: Float[np.ndarray, " N"]) -> float:
-    """Largest distance between the distribution of ``ranks`` in 0..1 and the uniform one (Kolmogorov–Smirnov)."""
-    ordered = np.sort(ranks)
-    below = np.arange(len(ordered)) / len(ordered)
-    return float(max(np.max(ordered - below), np.max(below + 1 / len(ordered) - ordered)))
+    """Return the Kolmogorov–Smirnov distance between the distribution of ``ranks`` in 0..1 and the uniform one."""
+    from scipy import stats
 
-
-def middle_ranks(
-    values: Float[np.ndarray, " C"], repeats: Float[np.ndarray, "B C"]
-) -> Float[np.ndarray, "B C"]:
-    """Ranks of ``values`` in each of B samples, from whose mean they are counted; equal values share a rank.
-
-    A sample has value c ``repeats[b, c]`` times; what it has not has the rank that it would have.
-    """
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    # Equal values share the middle of the places that they take up.
-    count = np.add.reduceat(repeats[:, order], starts, axis=1)
-    total = np.cumsum(count, axis=1)
-    # The mean of all middles is half the number of values, whatever the ties.
-    middle = total - count / 2 - total[:, -1:] / 2
-    group = np.empty(len(values), np.int64)
-    group[order] = np.repeat(np.arange(len(starts)), np.diff([*starts, len(values)]))
-    return middle[:, group]
-
-
-def standard_ranks(
-    values: Float[np.ndarray, " C"], repeats: Float[np.ndarray, "B C"]
-) -> Float[np.ndarray, "B C"]:
-    """Ranks in each of B samples, scaled so that Spearman's rho of x and y is the row sum of their product.
-
-    The rho is that of the sample written out in full, value c ``repeats[b, c]`` times; NaN in a sample that does not
-    vary.
-    """
-    ranks = np.sqrt(repeats) * middle_ranks(values, repeats)
-    norm = np.sqrt((ranks**2).sum(axis=1, keepdims=True))
-    return np.divide(ranks, norm, out=np.full_like(ranks, np.nan), where=norm > 0)
-
-
-def ranks_within_streams(
-    values: Float[np.ndarray, " C"], stream: Int[np.ndarray, " C"], n_streams: int
-) -> Float[np.ndarray, " C"]:
-    """Rank of each chunk among those of its own stream, from the stream's mean, over the stream's length.
-
-    Correlated, they say whether a signal tells the chunks of *one* stream apart; a long stream's chunks weigh no more.
-    """
-    belongs = (stream == np.arange(n_streams)[:, None]).astype(np.float64)
-    ranks = middle_ranks(values, belongs)[stream, np.arange(len(stream))]
-    return ranks / belongs.sum(axis=1)[stream]
-
-
-def resampled_correlation(
-    x: Float[np.ndarray, " C"],
-    y: Float[np.ndarray, " C"],
-    stream: Int[np.ndarray, " C"],
-    counts: Float[np.ndarray, "B S"],
-) -> Float[np.ndarray, " B"]:
-    """Σxy / √(Σx² Σy²) of centred x and y in each of B samples of streams; NaN where nothing varies."""
-
-    def sums(terms: Float[np.ndarray, " C"]) -> Float[np.ndarray, " B"]:
-        return counts @ np.bincount(stream, terms, minlength=counts.shape[1])
-
-    below = np.sqrt(sums(x**2) * sums(y**2))
-    return np.divide(sums(x * y), below, out=np.full(len(counts), np.nan), where=below > 0)
-
-
-class Envelope(NamedTuple):
-    """The least loss that a policy reaches at each cost: linear between the costs, level after the last."""
-
-    cost: Float[np.ndarray, " P"]
-    loss: Float[np.ndarray, "... P"]
-
-    def mean_between(self, low: float, high: float) -> Float[np.ndarray, ...]:
-        """Area under the envelope from ``low`` to ``high``, by trapezoids, over its width: nats per token.
-
-        Raises:
-            ValueError: the range is empty, or begins before the cheapest point.
-        """
-        if not self.cost[0] <= low < high:
-            raise ValueError(f"no area from {low} to {high}: the cheapest point costs {self.cost[0]}")
-        at = np.unique([low, *self.cost[(self.cost > low) & (self.cost < high)], high])
-        # Share of each point in the loss at each place.
-        share = np.stack([np.interp(at, self.cost, unit) for unit in np.eye(len(self.cost))], axis=-1)
-        width = np.diff(at)
-        weight = (width @ (share[1:] + share[:-1])) / 2 / (high - low)
-        return self.loss @ weight
-
-
-def lower_envelope(cost: Float[np.ndarray, " Q"], loss: Float[np.ndarray, "... Q"]) -> Envelope:
-    """The lower convex envelope of (cost, loss) points, not rising with cost, for one or many sets of losses.
-
-    Some streams at one point and some at another have a cost and a loss between the two, so whatever lies on a line
-    between points is reached too; and what a cheaper point has, a dearer one need not be worse than.
-    """
-    costs, place = np.unique(cost, return_inverse=True)
-    least = np.stack([loss[..., place == p].min(axis=-1) for p in range(len(costs))], axis=-1)
-    least = np.minimum.accumulate(least, axis=-1)
-    reached = least.copy()
-    for i in range(len(costs)):
-        for k in range(i + 2, len(costs)):
-            for j in range(i + 1, k):
-                share = (costs[j] - costs[i]) / (costs[k] - costs[i])
-                between = (1 - share) * least[..., i] + share * least[..., k]
-                reached[..., j] = np.minimum(reached[..., j], between)
-    return Envelope(costs, reached)
+    # Only the p-value, which nothing reads, depends on the method; the asymptotic one is cheap.
+    return float(stats.kstest(ranks, "uniform", method="asymp").statistic)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Unbiased estimate of pass@k from ``n`` samples of which ``correct`` passed (Chen et al. 2021, arXiv:2107.03374).
+    """Return the unbiased estimate of pass@k from ``n`` samples, ``correct`` of which passed (Chen et al. 2021, arXiv:2107.03374).
 
     1 − C(n−c, k)/C(n, k), as a product that cannot overflow.
 

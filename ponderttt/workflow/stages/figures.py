@@ -16,7 +16,7 @@ from ponderttt.reporting.figures.stream_gain import gain_along_stream
 from ponderttt.reporting.figures.table_figures import decomposition, seed_dots
 from ponderttt.reporting.figures.training_curves import training_curves
 from ponderttt.reporting.numbers.arms import load_arms
-from ponderttt.reporting.numbers.rows import FRONTIER, SIGNALS, table_manifest
+from ponderttt.reporting.numbers.results import read_results
 from ponderttt.settings.mapping import settings
 from ponderttt.settings.statistics import StatisticsConfig
 from ponderttt.workflow.jobs import Job
@@ -42,15 +42,13 @@ class Inputs:
     """What figures show.
 
     Attributes:
-        table: ``paper_table.csv``, with ``frontier.csv`` and ``signals.csv`` in the same folder.
-        seeds: ``seeds.csv``.
+        table: ``paper_table.csv``, with the other result files in the same folder.
         manifests: every run of the grid.
         logs: ``log.jsonl`` of every trained adapter.
         policies: ``log.jsonl`` of every policy that PPO trained.
     """
 
     table: Path
-    seeds: Path
     manifests: tuple[Folder, ...]
     logs: tuple[Path, ...]
     policies: tuple[Path, ...]
@@ -60,7 +58,6 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
     """Write the files of every figure in the settings."""
     make_figures(
         inputs.table,
-        inputs.seeds,
         inputs.manifests,
         inputs.logs,
         inputs.policies,
@@ -72,7 +69,6 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
 
 def make_figures(
     table: Path | str,
-    seeds: Path | str,
     run_folders: Sequence[Path | str],
     training_logs: Sequence[Path | str],
     policy_logs: Sequence[Path | str],
@@ -83,8 +79,7 @@ def make_figures(
     """Draw figures; control corpora are in the table and its guide only.
 
     Args:
-        table: ``paper_table.csv``, with ``frontier.csv`` and ``signals.csv`` in the same folder.
-        seeds: ``seeds.csv``.
+        table: ``paper_table.csv``, with the other result files in the same folder.
         run_folders: every run of the grid.
         training_logs: ``log.jsonl`` of every trained adapter.
         policy_logs: ``log.jsonl`` of every policy that PPO trained.
@@ -92,21 +87,18 @@ def make_figures(
         statistics: bootstrap samples, confidence and seed of the bands along the stream.
         outputs: figure → its files, one per format.
     """
-    facts = table_manifest(table)["facts"]
-    arms, _, _ = load_arms(
-        [Path(f) for f in run_folders], records_code, allow_missing=statistics.allow_missing
-    )
-    arms = [arm for arm in arms if arm.key.corpus not in facts["control_corpora"]]
-    beside = Path(table).parent
+    results = read_results(table)
+    arms, _ = load_arms(run_folders, records_code, allow_missing=statistics.allow_missing)
+    arms = [arm for arm in arms if arm.key.corpus not in results.facts["control_corpora"]]
     draw: dict[str, Callable[[Sequence[Path | str]], None]] = {
-        "pareto": lambda files: pareto(table, files),
-        "frontier": lambda files: frontier(table, beside / FRONTIER, files),
+        "pareto": lambda files: pareto(results, files),
+        "frontier": lambda files: frontier(results, files),
         "gain_along_stream": lambda files: gain_along_stream(arms, statistics, files),
         "allocation": lambda files: allocation(arms, files),
         "calibration": lambda files: calibration(arms, files),
-        "signals": lambda files: signals(table, beside / SIGNALS, files),
-        "seed_dots": lambda files: seed_dots(table, seeds, files),
-        "decomposition": lambda files: decomposition(table, files),
+        "signals": lambda files: signals(results, files),
+        "seed_dots": lambda files: seed_dots(results, files),
+        "decomposition": lambda files: decomposition(results, files),
         "training_curves": lambda files: training_curves(training_logs, files),
         "policy_curves": lambda files: policy_curves(policy_logs, files),
     }

@@ -46,9 +46,8 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
         inputs.manifests,
         settings.records_code,
         settings.statistics,
-        table,
-        job.file("seeds"),
-        command=workflow_command(table),
+        Path(table).parent,
+        workflow_command(table),
         control_corpora=settings.control_corpora,
         vocabularies={model.path.name: _vocabulary(model) for model in inputs.models},
     )
