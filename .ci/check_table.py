@@ -32,7 +32,9 @@ def problems(config_path: str) -> list[str]:
             found.append(f"{key}: a loss of {row.loss} nats per token is not credible")
         if not (row.cost_flops > 0 and row.cost_seconds > 0 and row.n_tokens > 0):
             found.append(f"{key}: no cost or no tokens")
-        if row.method in ("update_1", "random") and (row.delta_vs_skip is None or row.delta_vs_skip.low is None):
+        if row.method in ("update_1", "random") and (
+            row.delta_vs_skip is None or row.delta_vs_skip.low is None
+        ):
             found.append(f"{key}: no paired interval against skip")
     report = results / "report.html"
     if not report.is_file() or report.stat().st_size < 10_000:

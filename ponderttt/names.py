@@ -191,20 +191,3 @@ class FastWeightsName:
     def runs(self, method: MethodName) -> bool:
         """Whether a method makes sense for it: only TTT can be read inside a chunk."""
         return method.base != "in_chunk" or self.kind == "ttt"
-
-
-def split_method(method: str) -> tuple[str, str]:
-    """Return the method alone, and the suffix that states its budget: ("entropy", "@1.5"), or ("ppo", "") for ``ppo-myopic``."""
-    name, at, budget = method.partition("@")
-    return name.partition("-")[0], at + budget
-
-
-def without_budget(method: str) -> str:
-    """Return the method with its variant, at any budget: ``ppo-myopic`` for ``ppo-myopic@2``."""
-    return method.partition("@")[0]
-
-
-def stated_budget(method: str) -> float | None:
-    """Return the budget in the name of a method; None if it has none."""
-    _, suffix = split_method(method)
-    return float(suffix[1:]) if suffix else None

@@ -87,7 +87,7 @@ def test_statistics_do_not_depend_on_models():
     for light in (
         "ponderttt.records.record",
         "ponderttt.settings.experiment",
-        "ponderttt.reporting.numbers.rows",
+        "ponderttt.reporting.numbers.results",
     ):
         assert not heavy & {".".join(name.split(".")[:2]) for name in stage_modules(light)}
 
