@@ -1,4 +1,4 @@
-"""A disk of a few kilobytes, to be full on."""
+"""A disk of a few kilobytes, for tests of a full disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
-    """A tmpfs of that size on ``folder``; False where this user may not mount one."""
+    """Mount a tmpfs of that size on ``folder``; provide False if this user may not."""
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     mounted = False

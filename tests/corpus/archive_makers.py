@@ -1,4 +1,4 @@
-"""Archives made by the tests, with exactly the files that a test needs."""
+"""Make archives with exactly the files that a test needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tar_bytes(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
 
 
 def deb_bytes(data: bytes, data_name: str, control: bytes | None = None) -> bytes:
-    """A Debian package around a tar file, written member by member as ar(5) says."""
+    """Wrap a tar file as a Debian package, in the format of ar(5)."""
     members = {"debian-binary": b"2.0\n", "control.tar.gz": control or tar_bytes({}), data_name: data}
     parts = [b"!<arch>\n"]
     for name, content in members.items():

@@ -1,4 +1,4 @@
-"""Small real things that the tests of this room share: real code and a tokenizer trained on it."""
+"""Fixtures of this room: real code, a tokenizer trained on it, and a dataset with its contents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class ByteLevelTokenizer:
-    """The tokenizer interface over a tiny byte-level BPE."""
+    """A tiny byte-level BPE with the interface of a model's tokenizer."""
 
     core: Any
     vocab_size: int
@@ -38,7 +38,7 @@ class ByteLevelTokenizer:
 
 
 def standard_library_files(count: int) -> list[Path]:
-    """Real Python files, the same on every run of one Python: modules of the standard library by name."""
+    """Return modules of the standard library by name: the same on every run of one Python."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     return [path for path in sorted(folder.glob("*.py")) if 4_000 < path.stat().st_size < 60_000][:count]
 
@@ -71,13 +71,13 @@ def tokenizer(code_files: list[Path]) -> ByteLevelTokenizer:
 
 @pytest.fixture(scope="session")
 def planted() -> Planted:
-    """Files of made-up repositories, as a dataset describes them."""
+    """Files of invented repositories, as a dataset describes them."""
     return planted_files(count=90, copies=4)
 
 
 @pytest.fixture(scope="session")
 def endpoint(planted: Planted) -> Iterator[str]:
-    """An S3 server that has their contents."""
+    """An S3 server with the contents of these files."""
     with s3_server() as url:
         put_contents(url, "softwareheritage", planted.contents)
         yield url
@@ -85,5 +85,5 @@ def endpoint(planted: Planted) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def snapshot(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset that describes them."""
+    """A dataset that describes these files."""
     return write_stack_v2(tmp_path_factory.mktemp("v2"), planted.files, ["Python"], parts=3)

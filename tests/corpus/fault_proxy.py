@@ -1,6 +1,6 @@
-"""A reverse proxy in front of an S3 server that injects, on purpose, the faults of a real network and store.
+"""A reverse proxy for an S3 server that injects the faults of a real network and store.
 
-A rule decides by object key and attempt, so a test knows exactly what was done to which request.
+A rule decides by object key and attempt, so a test knows the fault of every request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from loopback import Handler, Server
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to fail. `seconds` is the pause of a slow answer."""
+    """A kind of fault. `seconds` is the pause of a slow answer."""
 
     name: str
     seconds: float = 0.0
@@ -31,8 +31,8 @@ class Fault:
 
 SLOW_DOWN = Fault("SLOW_DOWN")  # 503 SlowDown
 RESET = Fault("RESET")  # half of the body, then a TCP reset
-TRUNCATED = Fault("TRUNCATED")  # half of the gzip member under a Content-Length that agrees with it
-WRONG_BYTES = Fault("WRONG_BYTES")  # a sound gzip member of as many bytes, one of which differs
+TRUNCATED = Fault("TRUNCATED")  # half of the gzip member with a matching Content-Length
+WRONG_BYTES = Fault("WRONG_BYTES")  # a valid gzip member of as many bytes, one of them changed
 NOT_GZIP = Fault("NOT_GZIP")  # 200 and a page of HTML
 NOT_FOUND = Fault("NOT_FOUND")  # 404 NoSuchKey
 DENIED = Fault("DENIED")  # 403 AccessDenied
@@ -58,12 +58,12 @@ _HOP_BY_HOP = {
 
 
 def slow(seconds: float) -> Fault:
-    """The true body with a pause of so many seconds half-way."""
+    """Send the true body with a pause half-way."""
     return Fault(SLOW.name, seconds)
 
 
 def first(count: int, fault: Fault, keys: Iterable[str] | None = None) -> Rule:
-    """The fault at the first attempts of each of these keys, or of all."""
+    """Inject the fault at the first attempts of these keys, or of all."""
     wanted = None if keys is None else frozenset(keys)
 
     def rule(key: str, attempt: int) -> Fault | None:
@@ -73,7 +73,7 @@ def first(count: int, fault: Fault, keys: Iterable[str] | None = None) -> Rule:
 
 
 def always(fault: Fault, keys: Iterable[str] | None = None) -> Rule:
-    """The fault at every attempt of these keys, or of all."""
+    """Inject the fault at every attempt of these keys, or of all."""
     wanted = None if keys is None else frozenset(keys)
 
     def rule(key: str, attempt: int) -> Fault | None:
@@ -83,7 +83,7 @@ def always(fault: Fault, keys: Iterable[str] | None = None) -> Rule:
 
 
 def randomly(share: float, seed: int, faults: Sequence[Fault]) -> Rule:
-    """One of the faults at a share of all attempts. A hash decides, so every run draws the same."""
+    """Inject one of the faults at a share of all attempts. A hash decides, so every run is the same."""
 
     def rule(key: str, attempt: int) -> Fault | None:
         digest = hashlib.sha256(f"{seed}:{key}:{attempt}".encode()).digest()
@@ -95,7 +95,7 @@ def randomly(share: float, seed: int, faults: Sequence[Fault]) -> Rule:
 
 
 def any_of(*rules: Rule) -> Rule:
-    """The fault of the first rule that has one."""
+    """Inject the fault of the first rule that has one."""
 
     def rule(key: str, attempt: int) -> Fault | None:
         return next((fault for one in rules if (fault := one(key, attempt)) is not None), None)
@@ -110,7 +110,7 @@ class _Answer:
     body: bytes
 
     def length(self, method: str) -> int:
-        """Of the body; the answer to a HEAD has none and tells how long it would have been."""
+        """Return the length of the body; the answer to a HEAD states it without a body."""
         told = next((value for name, value in self.headers if name.lower() == "content-length"), "0")
         return int(told) if method == "HEAD" else len(self.body)
 
@@ -118,7 +118,7 @@ class _Answer:
         return [(name, value) for name, value in self.headers if name.lower() != "content-length"]
 
     def damaged_headers(self) -> list[tuple[str, str]]:
-        """Without what would let the client library notice by itself that the body was damaged."""
+        """Remove the headers that would let the client library notice a damaged body."""
         return [
             (name, value)
             for name, value in self.undamaged_headers()
@@ -155,7 +155,7 @@ class FaultProxy:
         self._server.stop()
 
     def decide(self, method: str, target: str) -> Fault | None:
-        """Counts a request and asks the rule about it."""
+        """Count a request and return the fault of the rule."""
         _, _, key = unquote(urlsplit(target).path).lstrip("/").partition("/")
         with self._lock:
             self.requests += 1
@@ -202,7 +202,7 @@ class _Handler(Handler):
 
     def fetch(self) -> _Answer | None:
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
-        for _ in range(2):  # a kept connection may have been closed by the other side since
+        for _ in range(2):  # the other side may have closed a kept connection
             try:
                 self.link.request(self.command, self.path, headers=headers)
                 response = self.link.getresponse()
@@ -220,7 +220,7 @@ class _Handler(Handler):
             self.start(200, answer.undamaged_headers(), len(body))
             self.wfile.write(body[:half])
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            os.close(self.connection.detach())  # at once: the server would first end the stream in good order
+            os.close(self.connection.detach())  # at once: the server would first end the stream properly
             self.close_connection = True
         elif fault.name == SLOW.name:
             self.start(200, answer.undamaged_headers(), len(body))
@@ -259,6 +259,6 @@ class _Handler(Handler):
 
 
 def other_gzip(body: bytes) -> bytes:
-    """A sound gzip member of as many bytes as the true one holds, the first of which differs."""
+    """Return a valid gzip member with as many bytes as the true content, the first of them changed."""
     content = gzip.decompress(body)
     return gzip.compress(bytes([content[0] ^ 1]) + content[1:] if content else b"\n", mtime=0)

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback that serves data set repositories from a folder.
+"""A Hugging Face hub on loopback that serves dataset repositories from a folder.
 
 It speaks the part of the hub's protocol that `huggingface_hub` and `datasets` use to read: repository info,
 tree, paths-info, access check and file resolution with ranges. As on the hub, a repository's info, tree and
@@ -34,7 +34,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
 def commit_of(repo: str) -> str:
-    """The one commit of a repository, by its name."""
+    """Return the only commit of a repository."""
     return hashlib.sha1(f"commit of {repo}".encode()).hexdigest()
 
 
@@ -44,7 +44,7 @@ def _git_id(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class _File:
-    """A file as the hub describes it: large ones are held by a pointer of Git LFS."""
+    """A file as the hub describes it: large ones have a Git LFS pointer."""
 
     path: str
     where: Path
@@ -64,7 +64,7 @@ class _File:
         return entry
 
     def sibling(self, *, blobs: bool) -> dict[str, Any]:
-        """How a repository's info lists the file."""
+        """Return the file's entry in a repository's info."""
         sibling: dict[str, Any] = {"rfilename": self.path}
         if blobs:
             sibling |= {"size": self.size, "blobId": self.git_id}
@@ -86,7 +86,7 @@ def _described(where: Path, path: str, _modified: int) -> _File:
 
 
 class HubError(Exception):
-    """An answer of the hub other than what was asked for."""
+    """An error answer of the hub."""
 
     def __init__(self, status: int, code: str | None, message: str) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ class HubError(Exception):
 
 
 class HubServer:
-    """Serves `root/{org}/{name}` as data set repositories. `requests` counts what was asked, by kind.
+    """Serves `root/{org}/{name}` as dataset repositories. `requests` counts requests by kind.
 
     Files of a repository in `gated` are read with one of the `accepted` tokens; `others` are tokens of
     accounts that exist but were not granted access; every other token is invalid. `leaked` counts the tokens
@@ -130,7 +130,7 @@ class HubServer:
             server.stop()
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
-        """Of a process that reads from this hub. Clients read these variables when they are imported."""
+        """Return the environment of a process that uses this hub; clients read it when imported."""
         kept = {name: os.environ[name] for name in os.environ if not name.startswith(("HF_", "HUGGING"))}
         quiet = (
             "HF_HUB_DISABLE_TELEMETRY",
@@ -145,17 +145,17 @@ class HubServer:
             self.requests[kind] += 1
 
     def signature(self, sha256: str) -> str:
-        """What makes an address of the store good without a token."""
+        """Return the signature that makes an address of the store valid without a token."""
         return hmac.new(self._secret, sha256.encode(), hashlib.sha256).hexdigest()
 
     def files(self, repo: str) -> list[_File]:
-        """All files of a repository by path."""
+        """Return all files of a repository by path."""
         folder = self.root / repo
         found = ((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
         return [_described(path, name, path.stat().st_mtime_ns) for name, path in sorted(found)]
 
     def token(self, header: str | None) -> str | None:
-        """The token of a request, refused when no account has it."""
+        """Return the token of a request; refuse one that no account has."""
         if header is None:
             return None
         token = header.removeprefix("Bearer ").strip()
@@ -166,7 +166,7 @@ class HubServer:
     def check_repository(self, repo: str, token: str | None) -> None:
         if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) and ".." not in repo and (self.root / repo).is_dir():
             return
-        if token is None:  # an anonymous client is not told whether a private repository exists
+        if token is None:  # the hub hides from anonymous clients whether a private repository exists
             raise HubError(401, "RepoNotFound", "Invalid username or password.")
         raise HubError(404, "RepoNotFound", "Repository not found")
 
@@ -211,7 +211,7 @@ class _Handler(Handler, ABC):
             self.wfile.write(body)
 
     def answer_file(self, file: _File, headers: dict[str, str]) -> None:
-        """A file or the range of it that was asked for."""
+        """Send a file, or the requested range."""
         start, end, status = 0, file.size, 200
         headers = {"ETag": f'"{file.etag}"', "Accept-Ranges": "bytes", **headers}
         if (asked := _RANGE.match(self.headers.get("Range", ""))) and asked.group() != "bytes=-":
@@ -227,7 +227,7 @@ class _Handler(Handler, ABC):
 
 
 class _StoreHandler(_Handler):
-    """The store of large files, which knows signed addresses and nothing of tokens."""
+    """The store of large files, which accepts signed addresses and no tokens."""
 
     def do_GET(self) -> None:
         hub, parts = self.server.hub, urlsplit(self.path)
@@ -242,7 +242,7 @@ class _StoreHandler(_Handler):
 
 
 class _HubHandler(_Handler):
-    """Every request: the token first, then the repository, the gate, the revision and the entry."""
+    """Checks of a request: token, repository, gate, revision, entry."""
 
     def do_GET(self) -> None:
         try:
@@ -264,7 +264,7 @@ class _HubHandler(_Handler):
         parts = urlsplit(self.path)
         self.query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         self.caller = self.hub.token(self.headers.get("Authorization"))
-        # A quoted slash in a revision belongs to it, so segments are told apart before they are unquoted.
+        # A quoted slash is part of a revision, so split into segments before unquoting.
         segments = [unquote(segment) for segment in parts.path.strip("/").split("/")]
         api = segments[0] == "api"
         if segments[api] != "datasets" or len(segments) < 3 + api:
@@ -304,7 +304,7 @@ class _HubHandler(_Handler):
         self.answer_json(info)
 
     def entries(self, repo: str) -> dict[str, dict[str, Any]]:
-        """Files and the folders that hold them, by path."""
+        """Return files and their folders by path."""
         found = {file.path: file.entry() for file in self.hub.files(repo)}
         folders = {parent.as_posix() for path in found for parent in Path(path).parents} - {"."}
         for path in folders:

@@ -1,4 +1,4 @@
-"""What the servers of the tests have in common: on loopback, with a thread for each connection, and silent."""
+"""The base of the test servers: on loopback, one thread per connection, silent."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """Waits for nobody when it ends."""
+    """A server that ends without waiting for its connections."""
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 256
 
     def start(self) -> None:
-        """Serve in a thread of its own."""
+        """Serve in a new thread."""
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self.shutdown()
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away, as one that timed out does, is no error of the server."""
+        """Ignore clients that go away, for example after a timeout."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Keeps connections, and sends what it has at once."""
+    """A handler that keeps connections and sends without delay."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True

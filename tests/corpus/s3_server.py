@@ -1,7 +1,7 @@
-"""An S3 server on loopback that holds contents as the Software Heritage bucket does.
+"""An S3 server on loopback with contents stored as in the Software Heritage bucket.
 
-It is moto's server in a process of its own, so that clients go through real sockets, real HTTP and the whole
-of boto3. Nothing is replaced inside the process under test.
+It is moto's server in another process, so that clients use real sockets, real HTTP and all of boto3. Nothing is
+replaced in the process under test.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 REGION = "us-east-1"
 START_SECONDS = 60.0
 
-# The port is the kernel's choice and is told on stdout, so two servers never race for one. The server ends
-# when its stdin closes, hence also when its parent is killed.
+# The kernel chooses the port and the server prints it, so servers never compete for one. The server ends when its
+# stdin closes, so also when its parent is killed.
 _SERVER = """
 import logging
 import sys
@@ -34,13 +34,13 @@ sys.stdin.read()
 
 
 def content_key(blob_id: str) -> str:
-    """The S3 key of a blob's content."""
+    """Return the S3 key of a blob's content."""
     return f"content/{blob_id}"
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """The URL of an empty S3 server, which ends with the context."""
+    """Run an empty S3 server during the context and provide its URL."""
     process = subprocess.Popen(
         [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -64,14 +64,14 @@ def s3_server() -> Iterator[str]:
 
 @cache
 def _session() -> Any:
-    """One for all clients, which then read the description of the service once."""
+    """Return one session for all clients, so that they read the service description once."""
     import boto3
 
     return boto3.session.Session()
 
 
 def s3_client(endpoint: str, *, connections: int = 16, signed: bool = True, **config: Any) -> Any:
-    """A boto3 client of a local server: keys that grant nothing, or no signature as for a public bucket."""
+    """Return a boto3 client of a local server, with keys that grant nothing or without a signature."""
     from botocore import UNSIGNED
     from botocore.config import Config
 
@@ -88,7 +88,7 @@ def s3_client(endpoint: str, *, connections: int = 16, signed: bool = True, **co
 
 
 def put_contents(endpoint: str, bucket: str, contents: Mapping[str, bytes], threads: int = 8) -> None:
-    """Puts each blob at `content/{blob_id}` as one gzip member; anyone may read it, signed or not."""
+    """Put each blob at `content/{blob_id}` as one gzip member, readable with and without a signature."""
     client = s3_client(endpoint, connections=threads)
     held = {entry["Name"] for entry in client.list_buckets()["Buckets"]}
     if bucket not in held:

@@ -1,6 +1,6 @@
-"""A store that takes its time: its answers come byte by byte, or never.
+"""A slow store: its answers arrive byte by byte, or never.
 
-It serves gzip objects as an S3 bucket does, and remembers who asked and how.
+It serves gzip objects as an S3 bucket does, and records requests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from loopback import Handler, Server
 
 
 class Pace(Enum):
-    """How an answer arrives."""
+    """The pace of an answer."""
 
     AT_ONCE = "at once"
     BODY_BY_BYTE = "a body byte by byte"
@@ -31,7 +31,7 @@ Paces = Callable[[str, int], Pace]
 
 
 class SlowServer:
-    """Serves ``contents`` by blob; ``pause`` is between two bytes.
+    """A server of ``contents`` by blob with a ``pause`` between two bytes.
 
     ``attempts`` counts requests by blob, ``signatures`` holds their Authorization headers.
     """

@@ -1,4 +1,4 @@
-"""Corpora of datasets, built by the jobs of the workflow one after the other."""
+"""Build corpora from datasets with the jobs of the workflow, one after the other."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ponderttt.workflow.stages.contents import fetch
 from ponderttt.workflow.stages.merge import merge_buckets
 from ponderttt.workflow.stages.select import select
 
-#: Short pauses: what is tested is not how long anybody waits.
+#: Short pauses, since these tests are not about waiting.
 PATIENT = ContentsConfig(connections=8, attempts=8, longest_pause=0.05, timeout=5.0, segment_files=10)
 
 
 def stack_corpus(snapshot: Path, endpoint: str | None = None, **changes: Any) -> CorpusConfig:
-    """A corpus of kind ``stack_v2`` out of a snapshot; ``changes`` are of ``hub``, or of the corpus where it has such a key."""
+    """Return a ``stack_v2`` corpus of a snapshot; ``changes`` set keys of the corpus or of its ``hub``."""
     own = {key: changes.pop(key) for key in list(changes) if key in CorpusConfig.__dataclass_fields__}
     hub = HubConfig(
         path=str(snapshot),
@@ -36,7 +36,7 @@ def stack_corpus(snapshot: Path, endpoint: str | None = None, **changes: Any) ->
 def build(
     corpus: CorpusConfig, folder: Path, name: str = "stack", train: Path | None = None, code: str = "code"
 ) -> Path:
-    """The folder of its shards; ``code`` stands for the digest of code and settings that contents depend on."""
+    """Build a corpus and return the folder of its shards; ``code`` replaces the digest that contents depend on."""
     assert corpus.hub is not None
     parts = range(corpus.hub.parts)
     selected = [folder / "selected" / f"part-{part}" for part in parts]
@@ -50,24 +50,24 @@ def build(
 
 
 def quiet(folder: Path) -> Progress:
-    """A job's progress, in a file that nobody reads."""
+    """Return a job's progress that no test reads."""
     folder.mkdir(parents=True, exist_ok=True)
     return Progress(folder / "progress")
 
 
 def files_of(shards: Path) -> list[SourceFile]:
-    """The files of a corpus."""
+    """Return the files of a corpus."""
     return read_shards(shards, "again")
 
 
 def facts_of(shards: Path) -> dict[str, Any]:
-    """What its manifest says."""
+    """Return the facts of its manifest."""
     facts: dict[str, Any] = read_manifest(shards, "shards", "again")["facts"]
     return facts
 
 
 def bytes_of(shards: Path) -> dict[str, str]:
-    """sha256 of every Parquet file of a corpus."""
+    """Return the sha256 of every Parquet file of a corpus."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(shards.glob("*.parquet"))
     }

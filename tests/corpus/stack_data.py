@@ -1,7 +1,6 @@
-"""Snapshots laid out as The Stack v2 and v3 are published, made from real code of the standard library.
+"""Write snapshots in the layout of The Stack v2 and v3 from real code of the standard library.
 
-The columns and their types are those of the published data sets. The repositories are made up, the files
-are not.
+Columns and types are those of the published datasets. Repositories are invented, files are real.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ V3_SCHEMA = pa.schema([*_of(_STRING, "repo_name"), *_of(pa.list_(pa.struct(_V3_L
 
 @dataclass(frozen=True)
 class StackFile:
-    """One file of one repository, as the data sets describe it."""
+    """One file of a repository, as the datasets describe it."""
 
     repo_name: str
     path: str
@@ -100,7 +99,7 @@ class StackFile:
 
     @property
     def content_id(self) -> str:
-        """Git's identity of the same bytes."""
+        """Git's id of the same bytes."""
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
 
     @property
@@ -108,7 +107,7 @@ class StackFile:
         return self.content.decode(self.src_encoding)
 
     def columns(self) -> dict[str, Any]:
-        """What both editions of v2 tell about a file."""
+        """Return the columns of a file in both editions of v2."""
         name = PurePosixPath(self.path)
         told = "blob_id content_id license_type src_encoding language is_vendor is_generated"
         return {column: getattr(self, column) for column in told.split()} | {
@@ -130,7 +129,7 @@ def _number(bound: int, *parts: object) -> int:
 
 
 def _repository(file: StackFile) -> dict[str, Any]:
-    """What v2 tells about a file's repository. One in four is unknown to GitHub's archive: null, not zero."""
+    """Return the columns of a file's repository in v2. One in four is unknown to GitHub's archive: null, not zero."""
     repo = file.repo_name
     visited = datetime(2023, 9, 1) + timedelta(seconds=_number(86_400 * 30, "visit", repo))
     committed = visited - timedelta(seconds=_number(86_400 * 2_000, "commit", repo))
@@ -152,9 +151,9 @@ def _repository(file: StackFile) -> dict[str, Any]:
 
 
 def _write_parts(folder: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, parts: int) -> None:
-    """Rows in order over so many parts, each of two row groups, as published parts have several.
+    """Write rows in order over some parts, each with two row groups, since published parts have several.
 
-    No part may be empty: a file of no row group is none that `datasets` can stream.
+    No part may be empty, since `datasets` cannot stream a file without row groups.
     """
     if len(rows) < parts:
         raise ValueError(f"{len(rows)} rows do not fill {parts} parts of {folder}")
@@ -168,7 +167,7 @@ def _write_parts(folder: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema
 
 
 def _write_card(folder: Path, configs: dict[str, str], title: str) -> None:
-    """A card that declares which files each configuration reads, the first of them by default."""
+    """Write a card that declares the files of each configuration; the first configuration is the default."""
     lines = ["---", "license: other", "configs:"]
     for number, (name, pattern) in enumerate(configs.items()):
         lines += [f'- config_name: "{name}"', *(["  default: true"] if number == 0 else [])]
@@ -185,9 +184,9 @@ def write_stack_v2(
     parts: int = 2,
     filename: bool = False,
 ) -> Path:
-    """Like `the-stack-v2-dedup`: one row per file without its content, one configuration per language.
+    """Write rows like `the-stack-v2-dedup`: one per file without content, one configuration per language.
 
-    Each language named has at least as many files as there are parts.
+    Each language needs at least as many files as there are parts.
     """
     schema = V2_SCHEMA.append(pa.field("filename", pa.string())) if filename else V2_SCHEMA
     rows = [_repository(file) | file.columns() for file in files]
@@ -218,7 +217,7 @@ def _statistics(text: str) -> dict[str, float]:
 
 
 def write_stack_v2_ids(folder: Path, files: Iterable[StackFile], *, parts: int = 2) -> Path:
-    """Like `the-stack-v2-train-smol-ids`: one row per repository, listing its files without content."""
+    """Write rows like `the-stack-v2-train-smol-ids`: one per repository with its files, without content."""
     rows = []
     for held in _by_repository(files).values():
         listed = [file.columns() | _statistics(file.text) for file in held]
@@ -231,9 +230,9 @@ def write_stack_v2_ids(folder: Path, files: Iterable[StackFile], *, parts: int =
 def write_stack_v3(
     folder: Path, files: Iterable[StackFile], *, parts: int = 2, without_content: Collection[str] = ()
 ) -> Path:
-    """Like `stack-v3-train`: one row per repository with its files' text, sorted by repository over parts.
+    """Write rows like `stack-v3-train`: one per repository with its files' text, sorted by repository over parts.
 
-    The files named by content id in `without_content` have a null for their text.
+    Files whose content id is in `without_content` have null as text.
     """
     rows = []
     for repo, held in sorted(_by_repository(files).items()):
@@ -255,7 +254,7 @@ def write_stack_v3(
 
 @dataclass(frozen=True)
 class Planted:
-    """Files of made-up repositories, and what was planted among them as pairs of original and copy."""
+    """Files of invented repositories, and the pairs of original and copy among them."""
 
     files: list[StackFile]
     exact: list[tuple[StackFile, StackFile]]
@@ -264,7 +263,7 @@ class Planted:
 
     @property
     def contents(self) -> dict[str, bytes]:
-        """Every content once, by blob id."""
+        """Every distinct content by blob id."""
         return {file.blob_id: file.content for file in self.files}
 
 
@@ -283,7 +282,7 @@ _REPOSITORIES = [  # name, license type, licenses, stars
 
 
 def _standard_library(count: int) -> list[tuple[str, bytes]]:
-    """Modules spread evenly over the standard library by name, so the same on every run of one Python."""
+    """Return modules spread evenly over the standard library by name: the same on every run of one Python."""
     library = Path(os.__file__).parent
     left_out = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings"}
     found: dict[bytes, str] = {}
@@ -297,7 +296,7 @@ def _standard_library(count: int) -> list[tuple[str, bytes]]:
 
 
 def _edited(content: bytes) -> bytes:
-    """The same program but for a remark after one line in thirty and another name of its maker at the top."""
+    """Return the program with a comment after one line in thirty and another author at the top."""
     lines = content.decode("utf-8").split("\n")
     for number in range(7, len(lines), 30):
         if lines[number] and not lines[number].endswith("\\"):
@@ -310,7 +309,7 @@ def _spread(values: Sequence[T], count: int) -> list[T]:
 
 
 def _as_latin1(file: StackFile) -> StackFile | None:
-    """The file in Latin-1, with a remark beyond ASCII; none if other letters have no place there."""
+    """Return the file in Latin-1 with a comment beyond ASCII; None if Latin-1 lacks a character."""
     try:
         content = f"# Écrit par François Müller, à relire.\n{file.text}".encode("latin-1")
     except UnicodeEncodeError:
@@ -319,13 +318,13 @@ def _as_latin1(file: StackFile) -> StackFile | None:
 
 
 def _is_plain(file: StackFile) -> bool:
-    """Whether no filter but that of copies should take the file away."""
+    """Return whether only the filter of copies may drop the file."""
     odd = file.is_vendor or file.is_generated or file.src_encoding != "UTF-8"
     return not odd and len(file.content) > 4_000
 
 
 def _copy(original: StackFile, files: list[StackFile], *, edit: bool) -> StackFile:
-    """The file as the repository half-way round the list holds it: under another path, license and stars."""
+    """Return the file as a copy in another repository: with another path, license and stars."""
     names = [name for name, *_ in _REPOSITORIES]
     target = names[(names.index(original.repo_name) + len(names) // 2) % len(names)]
     neighbour = next(file for file in files if file.repo_name == target and file.src_encoding == "UTF-8")
@@ -335,9 +334,9 @@ def _copy(original: StackFile, files: list[StackFile], *, edit: bool) -> StackFi
 
 
 def planted_files(count: int = 120, copies: int = 6) -> Planted:
-    """About so many real files in ten repositories, with copies across them, edited copies and Latin-1 files.
+    """Return about ``count`` real files in ten repositories, with copies across them, edited copies and Latin-1 files.
 
-    A fifth of the files count as vendored or generated. Neighbours in the library share a repository.
+    A fifth of the files are vendored or generated. Neighbours in the library share a repository.
     """
     modules = _standard_library(count)
     files: list[StackFile] = []

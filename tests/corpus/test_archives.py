@@ -1,4 +1,4 @@
-"""Archives are read in path order without unpacking them to disk, and a hostile one does no harm."""
+"""Archives are read in path order without unpacking, and a hostile one does no harm."""
 
 from __future__ import annotations
 

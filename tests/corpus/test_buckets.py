@@ -1,4 +1,4 @@
-"""Buckets hold what was put in, in one order, at a price that does not grow with their number or with the data."""
+"""Buckets keep their files in one order, at a cost that does not grow with their number or with the data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOISE = random.Random(0).randbytes(1 << 19).hex()
 
 
 def candidate(number: int, per_repository: int = 3, size: int = 1_000) -> Candidate:
-    """A file whose content repeats nothing that is near to it."""
+    """Return a file whose content does not compress well."""
     start = random.Random(number).randrange(len(_NOISE) - size)
     return Candidate(
         repo_name=f"o/r{number // per_repository}",
@@ -73,7 +73,7 @@ def test_files_without_contents_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_buckets_share_the_range_of_a_corpus_and_keep_the_order_of_hashes(tmp_path: Path) -> None:
-    """Cut over all hashes, a sample such as the last fiftieth would be one bucket."""
+    """Otherwise a sample such as the last fiftieth would be one bucket."""
     files = [f for f in map(candidate, range(0, 30_000, 3)) if stable_hash(f.repo_name) >= 0.98]
     with BucketWriter(tmp_path, 8, 0.98, 1.0) as writer:
         for file in files:
@@ -152,7 +152,7 @@ print(peak)
 
 
 def many(folder: Path, count: int) -> int:
-    """Bytes at the peak of a process that may open 100 files and spreads files of 50 kB over 300 buckets."""
+    """Return the peak memory of a process that may open 100 files and spreads files of 50 kB over 300 buckets."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),

@@ -1,4 +1,4 @@
-"""Whatever a row of a dataset lacks or has too much of, it is a file as it should be, a counted drop, or one line."""
+"""Every row of a dataset is a file, a counted drop, or an error of one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def found_in(table: pa.Table, corpus: CorpusConfig = V2) -> list[Candidate | Non
 
 
 def candidate(**changes: object) -> Candidate | None:
-    """What becomes of a row of version 2 that differs from a good one."""
+    """Return the candidate of a v2 row with some changes."""
     (found,) = found_in(pa.Table.from_pylist([{**FILE, **changes}], schema=V2_SCHEMA))
     return found
 
@@ -182,7 +182,7 @@ ODD = [
 
 
 def test_a_path_is_a_name_and_nothing_is_ever_written_where_it_points(tmp_path: Path) -> None:
-    """Nor are names changed: contents are asked for by their sha1, and shards have paths as a column."""
+    """Contents are fetched by sha1, and paths are only a column of shards."""
     files = [candidate(path=path) for path in ODD]
     part = tmp_path / "part"
     part.mkdir()

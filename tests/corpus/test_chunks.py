@@ -1,4 +1,4 @@
-"""Chunking: every token of a stream but its first is scored exactly once, and bytes add up."""
+"""Every token of a stream except the first is scored exactly once, and bytes add up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tokens_of(ids: list[int], n_bytes: list[int]) -> Tokens:
 def stream_of(
     documents: Sequence[Document], tokenizer: Any, chunk_size: int, name: str, max_chunks: int | None = None
 ) -> Stream:
-    # One token more than the chunks read: the successor of the last.
+    # One token more than the chunks read: the target of the last.
     most = None if max_chunks is None else max_chunks * chunk_size + 1
     return cut_chunks(
         tokenize_documents(documents, tokenizer, most), chunk_size, tokenizer.pad_id, name, "Python"
@@ -89,7 +89,7 @@ def test_bytes_of_a_stream_are_those_of_its_text_but_the_first_tokens(
     total = sum(len(text.encode()) for text in documents)
     assert tokens.n_bytes.sum() == total
     assert stream.n_bytes.sum() == total - tokens.n_bytes[0]
-    # Between documents, and nowhere else, stands the end-of-text token.
+    # The end-of-text token is between documents, and nowhere else.
     expected = [tokenizer.encode(text) for text in documents]
     whole: list[int] = []
     for encoded in expected:
@@ -138,7 +138,7 @@ def test_a_document_that_the_tokenizer_loses_bytes_of_is_left_out_and_named(toke
         Document("b.py", "stop = '<|endoftext|>'\n"),
         Document("c.py", "c = 3\n"),
     ]
-    # This tokenizer takes the words for the special token, which would end the document in its middle.
+    # This tokenizer reads these words as the special token, which would end the document too early.
     assert tokenizer.eot_id in tokenizer.encode(documents[1].text)
     tokens = tokenize_documents(documents, tokenizer)
     reason = "contains the model's end-of-text token, which the tokenizer recognises in a text"
@@ -155,7 +155,7 @@ def test_a_stream_too_short_to_score_has_no_chunk() -> None:
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory, code_files: list[Path]) -> Path:
-    """Three repositories: of several files, of one file, and of one tiny file."""
+    """Shards of three repositories: several files, one file, one tiny file."""
     top = tmp_path_factory.mktemp("corpus")
     for name, files in {"big": code_files[:4], "single": code_files[4:5], "tiny": []}.items():
         (top / "src" / name).mkdir(parents=True)

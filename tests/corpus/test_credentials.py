@@ -1,4 +1,4 @@
-"""Who may read a bucket: credentials sign what they should, and what is wrong with them or with an address is one line."""
+"""Credentials sign requests to a bucket, and an error in them or in an address is one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUCKET = "members"
 
 
 class Guarded(NamedTuple):
-    """A bucket for which credentials are checked, and those of who may read it and who may not."""
+    """A bucket that checks credentials, with valid and invalid ones."""
 
     url: str
     reader: tuple[str, str]
@@ -58,7 +58,7 @@ def guarded() -> Iterator[Guarded]:
             iam.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=policy)
             key = iam.create_access_key(UserName=name)["AccessKey"]
             keys.append((key["AccessKeyId"], key["SecretAccessKey"]))
-        # From now on every request is checked.
+        # From here on every request is checked.
         command = urllib.request.Request(
             f"{url}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}
         )
@@ -68,7 +68,7 @@ def guarded() -> Iterator[Guarded]:
 
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No credentials but those of a test."""
+    """Remove all credentials of the environment."""
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "DEFAULT_PROFILE"):
         monkeypatch.delenv(f"AWS_{name}", raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -233,8 +233,8 @@ def test_one_object_that_is_refused_among_others_is_a_failure_of_its_own(
         corpus = stack_corpus(snapshot, parts=1, contents=replace(PATIENT, endpoint=proxy.url, connections=4))
         with pytest.raises(PonderTTTError, match=r"1 contents could not be fetched \(forbidden 1\)"):
             build(corpus, tmp_path / "b")
-        assert proxy.injected["DENIED"] == 1  # asking again would not help
+        assert proxy.injected["DENIED"] == 1  # another attempt would not help
         allowed = replace(PATIENT, endpoint=proxy.url, connections=4, max_failures=0.5)
-        # Also where everything else is on disk by now, and nothing but the refused object is asked for.
+        # Also when everything else is on disk, and only the refused object is requested.
         shards = build(stack_corpus(snapshot, parts=1, contents=allowed), tmp_path / "b")
     assert facts_of(shards)["failures"] == {"forbidden": 1}

@@ -1,4 +1,4 @@
-"""Files of benchmark problems: a damaged one is one line, and what editors and exporters put into them is read."""
+"""Files of benchmark problems are read as editors and exporters write them; a damaged one is an error of one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROMPT = "def has_close_elements(numbers, threshold):  # as soon as two numbers 
 
 
 def packed() -> bytes:
-    """The problems of a benchmark as it is published."""
+    """Return the problems of a benchmark as it is published."""
     lines = (json.dumps({"task_id": f"X/{n}", "prompt": f"{PROMPT} number {n}"}) for n in range(200))
     return gzip.compress("\n".join(lines).encode())
 

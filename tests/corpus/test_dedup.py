@@ -1,4 +1,4 @@
-"""Planted duplicates are found, different files stay, and held-out code is not in the training code."""
+"""Planted duplicates are found, different files stay, and held-out code does not repeat training code."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def library(code_files: list[Path]) -> list[SourceFile]:
 
 
 def edited(file: SourceFile) -> str:
-    """The text with one word in fifty replaced: nearly the same file."""
+    """Return the text with one word in fifty replaced: a near duplicate."""
     words = iter(range(10**9))
     return re.sub(r"\w+", lambda m: f"new{m.start()}" if next(words) % 50 == 25 else m.group(), file.content)
 
 
 def jaccard(first: str, second: str) -> float:
-    """By the definition, without hashing."""
+    """Compute the similarity by its definition, without hashes."""
     sets = []
     for text in (first, second):
         words = re.findall(r"\w+", text)

@@ -1,4 +1,4 @@
-"""A file in any encoding is a text of the corpus; one that is no text is dropped, and sinks no job."""
+"""Files in any encoding become text; a file that is not text is dropped without failing the job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENCODINGS = ["UTF-16", "UTF-16LE", "UTF-16BE", "UTF-32", "UTF-32LE", "UTF-7", "I
 
 
 def source(number: int, more: str = "") -> str:
-    """Of one file; no two of them are near-duplicates."""
+    """Return the source of one file; no two are near duplicates."""
     words = [f"value_{number}_{line} = {number * line} + {line}" for line in range(40)]
     return "\n".join([SOURCE.format(number, number), *words, more])
 
@@ -44,7 +44,7 @@ def test_what_a_file_says_is_judged_and_not_how_its_bytes_look(encoding: str) ->
 
 
 def test_letters_count_as_letters_whatever_bytes_they_are() -> None:
-    text = "ab" + "+-" * 3  # a quarter of these are letters, of the bytes of UTF-32 far fewer
+    text = "ab" + "+-" * 3  # a quarter of the characters are letters, but far fewer of the bytes in UTF-32
     for encoding in ("UTF-8", "UTF-32LE"):
         assert content_reason(decoded(text.encode(encoding), encoding), FilterConfig()) is None
     assert content_reason("ab" + "+-" * 4, FilterConfig()) == "few_alphanumeric"

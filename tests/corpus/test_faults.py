@@ -1,4 +1,4 @@
-"""Whatever a server or a wire does to contents: a corpus has the true bytes of all of them, or the job fails with a list."""
+"""Whatever faults occur, a corpus has the true bytes of all contents, or the job fails with a list."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from s3_server import content_key
 from stack_builds import PATIENT, build, bytes_of, facts_of, stack_corpus
 from stack_data import Planted, planted_files
 
-#: With ``--junitxml`` the counts of a run stand in its file.
+#: ``--junitxml`` writes the counts of a run.
 Record = Callable[[str, object], None]
 
 
@@ -49,7 +49,7 @@ def true_bytes(snapshot: Path, endpoint: str, tmp_path_factory: pytest.TempPathF
 
 
 TRANSIENT: dict[str, Rule] = {
-    # Of a few, since boto3 slows down more with each.
+    # Only a few, since boto3 slows down more with each.
     "503 SlowDown": first(
         3, SLOW_DOWN, [content_key(blob) for blob in sorted(planted_files(90, 4).contents)[::13]]
     ),
@@ -65,9 +65,9 @@ TRANSIENT: dict[str, Rule] = {
 }
 
 
-#: Seconds after which an answer is not waited for any longer.
+#: Seconds to wait for an answer.
 TIMEOUTS = {"answers that hang": 0.3}
-#: boto3 slows down for good when it is refused, which takes its time.
+#: After refusals boto3 stays slow.
 PATIENCE = ("503 SlowDown",)
 
 
@@ -129,7 +129,7 @@ def test_a_content_that_never_comes_fails_the_job_with_its_name_and_healed_ends_
         asked = proxy.requests
         proxy.rule = always(fault, [])
         assert bytes_of(build(corpus, tmp_path)) == true_bytes
-        # Nothing that was there was asked for again, not even of its segment.
+        # Nothing on disk was fetched again, not even in the same segment.
         assert proxy.requests - asked == 1 < asked
     record_property("injected", dict(proxy.injected))
     record_property("requests", f"{asked}, healed {proxy.requests - asked}")
@@ -220,7 +220,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bytes(
             proxy.attempts.clear()
             begun = proxy.requests
             job = start("killed")
-            # Once it fetches, at a moment of its own.
+            # At a random moment after it starts to fetch.
             while proxy.requests == begun and job.poll() is None:
                 time.sleep(0.02)
             time.sleep(moments.uniform(0.05, 0.6))

@@ -1,4 +1,4 @@
-"""What was fetched once is asked of nobody again, whatever is filtered, left out or cut otherwise afterwards."""
+"""Contents are fetched once, whatever filters, opt-outs or cuts come later."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def test_another_corpus_of_the_same_files_asks_for_nothing_and_is_as_if_fetched_
 
 
 def cut(path: Path) -> int:
-    """Take the end of a file away; gives how many contents it had."""
+    """Truncate a file; return how many contents it had."""
     rows: int = pq.read_metadata(path).num_rows
     path.write_bytes(path.read_bytes()[:-100])
     return rows
 
 
 def change_one(path: Path) -> int:
-    """Give one content of a file other bytes."""
+    """Change the bytes of one content in a file."""
     table = pq.read_table(path)
     raws = table.column("raw").to_pylist()
     raws[1] = raws[1] + b"\n"
@@ -150,7 +150,7 @@ def test_speed_and_place_of_a_server_are_no_part_of_a_corpus(
 def test_a_segment_that_misses_more_than_is_allowed_by_now_asks_for_it_again(
     snapshot: Path, endpoint: str, tmp_path: Path
 ) -> None:
-    """After a job that was stopped, whose first segment was finished under a larger allowance."""
+    """The first segment of a stopped job was finished under a larger allowance."""
     part = tmp_path / "part"
     select(stack_corpus(snapshot), "stack", 0, part, quiet(tmp_path))
     blobs = [file.blob_id for file in read_bucket([part], 0, tmp_path / "scratch", inline=False)]

@@ -1,4 +1,4 @@
-"""Every filter has a file that fails it alone; every drop is counted under its reason."""
+"""Every filter drops a file that fails it alone, and counts it under its reason."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_licenses_that_a_file_states_are_recorded() -> None:
         ("# spdx-license-identifier : GPL-2.0+", "GPL-2.0+"),
         ("# SPDX-License-Identifier:", ""),
         ("# SPDX-License-Identifier: MIT or anything else", "MIT or anything else"),
-        # Code that only mentions the tag, where the files of other repositories have it.
+        # Code that only mentions the tag.
         ('PATTERN = "SPDX-License-Identifier: (.*)"', ""),
         ('HEADER = f"SPDX-License-Identifier: {name}"', "name"),
         ('if "SPDX-License-Identifier:" in line:', "in line"),

@@ -144,7 +144,7 @@ def test_links_do_not_lead_out_of_the_folder(tmp_path: Path, checkout: Path) -> 
         (folder / "linked").symlink_to(outside)
         (folder / "broken_link.py").symlink_to(outside / "nowhere")
         assert not [name for name in names(folder) if "link" in name]
-    # A tracked file whose folder was replaced by a link afterwards, also by one that leads nowhere, or by a file.
+    # A tracked file whose folder is now a link, a broken link, a loop, or a file.
     git(checkout, "add", "src")
     (checkout / "src").rename(outside / "src")
     for target in (outside / "src", outside / "nowhere", checkout / "src"):
@@ -207,7 +207,7 @@ def test_large_and_unwanted_files_are_not_read(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_an_error_that_names_it(
     tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root may read everything, so the errors are made up here."""
+    """Root may read everything, so the errors are simulated."""
     assert refusal(tmp_path / "nowhere").endswith("nowhere: no such file or folder")
     os.mkfifo(tmp_path / "pipe")
     assert refusal(tmp_path / "pipe").endswith("pipe: neither a file nor a folder")

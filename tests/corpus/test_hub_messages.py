@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, or with what was asked of it, is one line that says what to do; over the hub's own protocol."""
+"""Errors about a dataset on the hub are one line with a remedy, tested over the hub's protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stack_builds import quiet, stack_corpus
 from stack_data import planted_files, write_stack_v2
 
 REPOSITORY = "bigcode/the-stack-v2-dedup"
-#: In a process of its own, since clients of the hub read their environment when they are imported.
+#: In another process, since clients of the hub read their environment when imported.
 _SELECT = """
 import json, os, sys
 from pathlib import Path
@@ -76,7 +76,7 @@ CASES: list[tuple[str | None, dict[str, object], str]] = [
     ("hf_accepted", {"parts": 4}, "has 1 files, fewer than hub.parts 4; set hub.parts to 1 or less"),
     (None, {"kind": "text", "repository": "group/lines", "repository_column": "repo"}, ""),
 ]
-#: Of them those that are refused.
+#: Those of them that fail.
 REFUSED = [number for number, (_, _, says) in enumerate(CASES) if says]
 
 
@@ -128,7 +128,7 @@ def test_terms_that_are_not_accepted_are_shown(tmp_path: Path) -> None:
 
 
 def changed_snapshot(folder: Path, change: str) -> Path:
-    """Three files, of which the last that is read has drifted."""
+    """A snapshot of three files; the one read last has other columns."""
     snapshot = write_stack_v2(folder, planted_files(count=20, copies=1).files, ["Python"], parts=3)
     *_, path = in_stable_order(map(str, snapshot.glob("data/Python/*.parquet")))
     table = pq.read_table(path)
@@ -165,7 +165,7 @@ def test_an_opt_out_list_names_repositories_and_owners_and_nothing_else(tmp_path
     file = tmp_path / "out.txt"
     corpus = CorpusConfig("stack_v2", "Python", "train", hub=HubConfig(path="x", opt_out=str(file)))
     names = ["owner/name", "Other/", "  # and later", "name_company/some.js.", "a-b/.github", "a/b.gitignore"]
-    # As some editors save it, with a mark at its head.
+    # As some editors save it, with a byte-order mark.
     file.write_text("\n".join([*names, "# whoever asked", ""]), encoding="utf-8-sig")
     known = {"owner/name", "other/", "name_company/some.js.", "a-b/.github", "a/b.gitignore"}
     assert Selection.of(corpus).opted_out == known

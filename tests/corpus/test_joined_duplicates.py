@@ -1,4 +1,4 @@
-"""Duplicates joined on disk are those that are found in memory, whatever the order in which files come."""
+"""Duplicates found on disk equal those found in memory, whatever the order of files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TYPES = ("permissive", "no_license", "non_permissive")
 
 
 def texts(draw: random.Random) -> list[str]:
-    """Texts of random words; most of them are copies of others in which some words were replaced."""
+    """Return texts of random words; most are copies of others with some words replaced."""
     words = [f"w{n}" for n in range(400)]
     found = [" ".join(draw.choices(words, k=draw.randint(30, 120))) for _ in range(12)]
     for _ in range(40):
@@ -83,7 +83,7 @@ def copies(
 
 
 def order(row: dict[str, Any]) -> tuple[object, ...]:
-    """In which files are kept: by license, stars, forks, the newest, and name."""
+    """Return the rank of a file: by license, stars, forks, the newest, and name."""
     counts = (-int(str(row[name])) for name in ("stars", "forks", "changed"))
     return (TYPES.index(str(row["license_type"])), *counts, row["repo_name"], row["path"])
 
@@ -126,7 +126,7 @@ CROWDED = 7
 
 
 def crowd(draw: np.random.Generator, count: int) -> list[dict[str, Any]]:
-    """Signatures of files that have one band in common and are alike in nothing else."""
+    """Return signatures of files that share one band and nothing else."""
     values = draw.integers(0, 2**32, (count, PERMUTATIONS), dtype=np.uint32)
     return [
         {"blob_id": f"{n:040x}", "bands": [CROWDED, 2 * n + 100], "signature": row.tobytes()}
@@ -135,14 +135,14 @@ def crowd(draw: np.random.Generator, count: int) -> list[dict[str, Any]]:
 
 
 def nearly(file: dict[str, Any], blob: str) -> dict[str, Any]:
-    """The signature of a copy in which a tenth was changed, and that has only the common band still."""
+    """Return the signature of a copy with a tenth changed that keeps only the common band."""
     values = np.frombuffer(file["signature"], np.uint32).copy()
     values[::10] += 1
     return {"blob_id": blob, "bands": [CROWDED, 1], "signature": values.tobytes()}
 
 
 def with_signatures(folder: Path, signed: list[dict[str, Any]], name: str) -> tuple[Path, Path]:
-    """A segment of files of which nothing is known but their signatures, in the order of their names, and these."""
+    """Write a segment of files, by name, and their signatures."""
     blank: dict[pa.DataType, Any] = {pa.string(): "", pa.int64(): 0, pa.float64(): 0.0}
     rows = [
         {field.name: blank.get(field.type, []) for field in segment_schema()}
@@ -168,7 +168,7 @@ def test_a_held_out_copy_of_any_training_file_of_a_crowded_band_is_found(tmp_pat
 
 
 def test_a_band_that_more_files_share_than_are_compared_is_counted(tmp_path: Path) -> None:
-    """Within a corpus a copy of a file behind them may stay; what the first ones drop counts for nothing."""
+    """A copy of a later file may then stay; files that the first ones drop do not count."""
     files = crowd(np.random.default_rng(0), COMPARED)
     for name, more, dropped, truncated in (
         ("first", nearly(files[3], "a" * 40), {COMPARED: "near_duplicate"}, 0),
@@ -194,7 +194,7 @@ def problems(tmp_path: Path) -> Decontamination:
 
 def test_a_problem_is_found_inside_a_file_and_a_few_common_words_are_not(problems: Decontamination) -> None:
     assert problems.is_contaminated(f"import os\n\n\n{PROBLEM}\n\nprint(os.name)\n")
-    # Reformatted it is the same tokens; three shingles are one too few.
+    # A reformatted text has the same tokens; three shingles are one too few.
     assert problems.is_contaminated(PROBLEM.replace("    ", "\t"))
     tokens = PROBLEM.split()
     assert not problems.is_contaminated(" ".join(tokens[:6]))

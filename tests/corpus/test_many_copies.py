@@ -1,4 +1,4 @@
-"""Looking for duplicates takes no more memory where nearly all files are copies of each other."""
+"""Finding duplicates takes no more memory if nearly all files are copies of each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: More copies than are compared with each other.
+#: More copies than the search compares with each other.
 GROUPS, COPIES = 100, 96
 
 _JOIN = f"""
@@ -48,7 +48,7 @@ def test_four_hundred_thousand_pairs_of_copies_are_compared_in_little_memory(tmp
         text=True,
     ).stdout
     dropped, truncated, grown = map(int, out.split())
-    # One of each group stays. With the signatures of its two files every pair would be 800 MB in all.
+    # One of each group stays. All pairs with their signatures would take 800 MB.
     assert dropped == GROUPS * (COPIES - 1)
     assert truncated == 0
     assert grown < 400e6

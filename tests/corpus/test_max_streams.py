@@ -1,4 +1,4 @@
-"""A corpus of a few repositories has the first ones that keep a file, and loses no file to one that it has not."""
+"""A limited corpus has the first repositories that keep a file, and loses no file to one outside it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIRST, SECOND, THIRD, FOURTH = sorted((f"owner/{letter}" for letter in "abcd"), 
 
 
 class Source(NamedTuple):
-    """A file of which all that matters is which others it is equal to."""
+    """A file; equal texts make equal files."""
 
     repo_name: str
     path: str
@@ -52,7 +52,7 @@ class Source(NamedTuple):
 
 
 def merged(folder: Path, sources: list[Source], most: int | None) -> tuple[set[str], dict[str, int]]:
-    """What stays as ``repository/path``, and how many files were dropped for which reason."""
+    """Return what stays as ``repository/path``, and the number of drops by reason."""
     rows, near = [source.row for source in sources], NearDuplicates(0.7, 250)
     signed = [signature_row(near, row["blob_id"], row["content"]) for row in rows]
     segment, signatures = folder / "segment.parquet", folder / "signatures.parquet"
@@ -80,7 +80,7 @@ def test_the_next_repository_takes_the_place_of_one_that_copies_leave_empty(tmp_
         Source(FIRST, "f", "f", 1),
         Source(SECOND, "f", "f", 9),
         Source(SECOND, "g", "g", 9),
-        # It comes into the corpus when the first one leaves, and is then preferred for what it has.
+        # It enters the corpus when the first one leaves, and then ranks first.
         Source(THIRD, "g", "g", 20),
         Source(THIRD, "h", "h", 20),
         Source(FOURTH, "f", "f", 99),
@@ -91,7 +91,7 @@ def test_the_next_repository_takes_the_place_of_one_that_copies_leave_empty(tmp_
 
 
 class Letters:
-    """Files that are equal where their letters are; of equal ones the one with the lowest rank stays."""
+    """Files that are equal if their letters are; of equal ones the one with the lowest rank stays."""
 
     def __init__(self, letters: list[int], ranks: list[int]) -> None:
         self._letters, self._ranks = letters, ranks
@@ -118,7 +118,7 @@ def test_every_file_that_is_dropped_is_equal_to_one_that_stays(seed: int) -> Non
     stays = [n for n in range(files) if where[n] in choice.repositories and n not in choice.reasons]
     assert {where[n] for n in stays} == choice.repositories
     assert {letters[n] for n in choice.reasons} <= {letters[n] for n in stays}
-    # Before the last that was chosen there is none that could have been; with all tried there may be fewer.
+    # No repository before the last chosen one was skipped; if all were tried there may be fewer.
     tried = choice.repositories | {where[n] for n in choice.reasons}
     assert len(choice.repositories) == most or len(tried) == len(starts)
     assert set(range(max(choice.repositories) + 1)) <= tried

@@ -1,4 +1,4 @@
-"""The pinned list of packages: what the project ships, and what a user's list is checked for."""
+"""The project's list of pinned packages is right, and errors in a list are named."""
 
 from __future__ import annotations
 

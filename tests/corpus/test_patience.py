@@ -1,4 +1,4 @@
-"""All waiting for contents has an end: of an answer, of an object, and of a job, however a store keeps them waiting."""
+"""All waits for contents are limited: of an answer, of an object, and of a job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stack_builds import PATIENT, build, bytes_of, stack_corpus
 from stack_data import Planted
 
 RAW = b"print('hello')\n"
-#: The rest of what a job takes, on a machine that does other things too.
+#: Seconds of a job besides waiting, on a busy machine.
 SLACK = 6.0
 
 
@@ -47,14 +47,14 @@ def test_an_answer_that_does_not_end_takes_its_timeout_and_an_object_its_attempt
         begin = time.monotonic()
         assert client.content(one_file()).failure == "network"
         taken = time.monotonic() - begin
-    # Byte by byte one answer alone would take more than ten seconds.
+    # Byte by byte, one answer would take more than ten seconds.
     assert 3 * 0.5 <= taken < 3 * 0.5 + SLACK
     assert server.attempts == {blob_id(RAW): 3}
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 127.0.0.1; its key lies beside it."""
+    """A certificate of 127.0.0.1 with its key in the same folder."""
     path = tmp_path_factory.mktemp("tls") / "server.pem"
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
     subprocess.run(
@@ -92,7 +92,7 @@ def test_after_an_answer_that_was_given_up_the_object_is_asked_for_again() -> No
     with SlowServer({blob_id(RAW): RAW}, lambda blob, attempt: paces[attempt - 1]) as server:
         client = ContentClient(asking(server.url, timeout=0.3))
         assert client.content(one_file()).raw == RAW
-        # The connection is good for more.
+        # The connection stays usable.
         server.paces = lambda blob, attempt: Pace.AT_ONCE
         assert client.content(one_file()).raw == RAW
     assert server.attempts == {blob_id(RAW): 5}
@@ -118,12 +118,12 @@ def test_a_store_that_gives_nothing_ends_the_job_with_a_list_and_healed_it_ends_
             build(corpus, tmp_path / "out")
         assert time.monotonic() - begin < 10 * 0.3 + SLACK
         asked = server.attempts.total()
-        # A first attempt by each of eight connections, ten retries, and what went on while the last of them failed.
+        # Eight connections with a first attempt each, ten retries, and requests in flight when the last of them failed.
         assert 10 < asked <= 8 + 10 + 8
         message = str(error.value)
         assert "\n" not in message and "corpora.stack.hub.contents.retries" in message
         listed = json.loads((tmp_path / "out" / "contents" / "bucket-0" / "failures.json").read_text())
-        # The first segment: all that was asked for, and what was not.
+        # The first segment: all files, requested or not.
         assert len(listed) == 10
         assert {failure["reason"] for failure in listed} == {"network", "not_asked"}
         assert f"{len(listed)} contents could not be fetched" in message
@@ -141,14 +141,14 @@ def test_a_store_that_always_says_slow_down_ends_the_job_too(
         contents = replace(PATIENT, endpoint=proxy.url, connections=4, retries=6)
         with pytest.raises(PonderTTTError, match=r"throttled \d+.*contents\.retries"):
             build(stack_corpus(snapshot, parts=1, contents=contents), tmp_path)
-    # boto3 sends one in two seconds when it is refused all the time.
+    # boto3 sends one request in two seconds if all are refused.
     assert proxy.requests <= 4 + 6 + 4
 
 
 def test_missing_files_that_are_allowed_do_not_hide_that_a_job_gave_up(
     snapshot: Path, endpoint: str, tmp_path: Path, planted: Planted
 ) -> None:
-    # Half of them come, so fewer are missing than may be.
+    # Half of them arrive, so fewer are missing than allowed.
     broken = [content_key(blob) for blob in sorted(planted.contents)[::2]]
     with FaultProxy(endpoint, always(RESET, broken)) as proxy:
         contents = replace(PATIENT, endpoint=proxy.url, retries=5, max_failures=0.99, segment_files=1_000)

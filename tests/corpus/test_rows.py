@@ -1,4 +1,4 @@
-"""Rows of a dataset are checked wherever they are in a file, and no file is in memory as a whole."""
+"""All rows of a file are checked, and no file is in memory as a whole."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_lines(file: Path, rows: Sequence[Mapping[str, object]]) -> Path:
 
 
 def refusal(corpus: CorpusConfig, folder: Path) -> str:
-    """What a job says that cannot read its part; it leaves nothing of it."""
+    """Return the error of a job that cannot read its part and leaves no output."""
     with pytest.raises(PonderTTTError) as error:
         select(corpus, "stack", 0, folder / "part-0", quiet(folder))
     assert not (folder / "part-0").exists()
@@ -147,7 +147,7 @@ def test_lines_of_a_text_keep_their_ends_wherever_a_block_ends(
 
 
 def write_groups(file: Path, rows: int, size: int, more: Mapping[str, pa.Array] | None = None) -> Path:
-    """One row group of rows that have a text of that many letters, which repeats nothing that is near to it."""
+    """Write row groups of texts of that length that do not compress well."""
     noise, draw = random.Random(0).randbytes(size).hex(), random.Random(1)
     texts = [noise[(start := draw.randrange(size)) : start + size] for _ in range(rows)]
     table = pa.table({"text": pa.array(texts), **(more or {})})
@@ -168,12 +168,12 @@ def test_a_row_group_of_large_rows_is_never_in_memory_as_a_whole(tmp_path: Path)
     finally:
         pa.set_memory_pool(before)
     assert found == rows
-    # A few tables of 2 MB, and what is fetched together.
+    # A few tables of 2 MB, and the bytes fetched together.
     assert 0 < pool.max_memory() < 20e6
 
 
 def overwritten(file: Path, column: str) -> None:
-    """Make the values of a column unreadable."""
+    """Damage the values of a column."""
     group = pq.ParquetFile(file).metadata.row_group(0)
     place = next(
         group.column(n) for n in range(group.num_columns) if group.column(n).path_in_schema == column
@@ -206,7 +206,7 @@ def test_a_file_of_parquet_that_lacks_a_column_is_refused_by_its_schema(kind: st
 
 
 def text_of(*raw: bytes) -> pa.Array:
-    """A column of text that holds these bytes, whether or not they are text."""
+    """Return a column of text with these bytes, valid or not."""
     offsets = [0]
     for value in raw:
         offsets.append(offsets[-1] + len(value))

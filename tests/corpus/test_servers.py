@@ -1,4 +1,4 @@
-"""The local servers do what they promise, as the real client libraries see it."""
+"""The local servers work with the real client libraries."""
 
 from __future__ import annotations
 

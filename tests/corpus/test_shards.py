@@ -1,4 +1,4 @@
-"""From a folder, checkout or list of packages to shards: reproducible, verified, all or nothing."""
+"""Shards of folders, checkouts and packages are reproducible, verified, and complete or absent."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import csv
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from archive_makers import make_wheel
 from ponderttt.corpus.drops import write_drop_report
-from ponderttt.corpus.files import COLUMNS
+from ponderttt.corpus.files import COLUMNS, SourceFile
 from ponderttt.corpus.shard_files import read_shards, shards_digest, write_shards
 from ponderttt.corpus.shards import build_shards
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.manifest import write_manifest
 from ponderttt.settings.corpus import CorpusConfig, FilterConfig
+from small_disk import small_disk
 
 REBUILD = "snakemake shards"
 
@@ -36,7 +37,7 @@ def make_checkout(folder: Path, files: dict[str, str]) -> Path:
 
 @pytest.fixture
 def checkout(tmp_path: Path, code_files: list[Path]) -> Path:
-    """A real checkout with six good files, a copy of one, a vendored one and an empty one."""
+    """A checkout with six good files, a copy of one, a vendored one and an empty one."""
     files = {f"src/{path.name}": path.read_text() for path in code_files[:6]}
     files["src/zz_copy.py"] = code_files[0].read_text()
     files["vendor/other.py"] = code_files[7].read_text()
@@ -200,7 +201,7 @@ def test_shards_are_cut_by_size_and_read_in_order(tmp_path: Path, checkout: Path
     write_shards(files, tmp_path / "small", facts, shard_bytes=limit)
     assert len(list((tmp_path / "small").glob("*.parquet"))) > 1
     assert read_shards(tmp_path / "small", REBUILD) == files
-    # A smaller build later leaves no shard of the larger one behind.
+    # A later, smaller build removes all shards of the larger one.
     write_shards(files[:1], tmp_path / "small", facts)
     assert sorted(path.name for path in (tmp_path / "small").iterdir()) == [
         "manifest.json",
@@ -217,7 +218,7 @@ def test_a_corrupt_shard_is_an_error_that_names_it_and_the_remedy(tmp_path: Path
     shard.write_bytes(good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :])
     with pytest.raises(CorruptFileError, match=f"shard-00000.*Rebuild it: {REBUILD}"):
         read_shards(folder, REBUILD)
-    # Damage that happened before the manifest was written: Parquet itself must notice.
+    # Damage before the manifest was written: Parquet must notice.
     for damaged in (b"not parquet at all", good[:middle]):
         shard.write_bytes(damaged)
         write_manifest(folder, "shards", {shard.name: 6}, facts)
@@ -239,44 +240,26 @@ def test_shards_of_another_version_are_refused(tmp_path: Path) -> None:
         read_shards(tmp_path, REBUILD)
 
 
-FILL_THE_DISK = """
-import os, sys
-from ponderttt.corpus.files import COLUMNS, SourceFile
-from ponderttt.corpus.shard_files import read_shards, write_shards
-from ponderttt.errors import PonderTTTError
-
-def files(count, length):
-    texts = [os.urandom(length).hex() for _ in range(count)]
-    return [SourceFile(*["x"] * 6, ("MIT",), "UTF-8", len(text), text, "x", "x") for text in texts]
-
-folder = sys.argv[1]
-before = files(2, 1_000)
-write_shards(before, folder, {})
-try:
-    write_shards(files(40, 50_000), folder, {}, shard_bytes=500_000)
-except PonderTTTError as error:
-    print(error)
-print(sorted(os.listdir(folder)), read_shards(folder, "x") == before)
-"""
-
-
 def test_a_full_disk_is_one_line_and_leaves_the_old_shards_whole(tmp_path: Path) -> None:
-    script = tmp_path / "fill.py"
-    script.write_text(FILL_THE_DISK)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    run = f"exec {sys.executable} {script} {disk}"
-    mount = f"mount -t tmpfs -o size=1m tmpfs {disk} && {run}"
-    # A tmpfs in a mount namespace of its own, which goes away with the process; where that is not allowed, a limit
-    # on the size of files.
-    namespaces = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
-    allowed = shutil.which("unshare") and not subprocess.run([*namespaces, "true"]).returncode
-    command = [*namespaces, "sh", "-c", mount] if allowed else ["sh", "-c", f"ulimit -f 600; {run}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2, done.stderr
-    assert lines[0].startswith(f"{disk}: the disk is full; nothing was written.")
-    assert lines[1] == "['manifest.json', 'shard-00000.parquet'] True"
+    def files(count: int, length: int) -> list[SourceFile]:
+        texts = [os.urandom(length).hex() for _ in range(count)]
+        return [SourceFile(*["x"] * 6, ("MIT",), "UTF-8", len(text), text, "x", "x") for text in texts]
+
+    folder, before = tmp_path / "disk", files(2, 1_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with small_disk(folder, kilobytes=1_024) as real:
+        write_shards(before, folder, {})
+        if not real:  # a limit on the size of files has the same effect
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+        try:
+            with pytest.raises(PonderTTTError) as caught:
+                write_shards(files(40, 50_000), folder, {}, shard_bytes=500_000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        message = str(caught.value)
+        assert message.startswith(f"{folder}: the disk is full; nothing was written.") and "\n" not in message
+        assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "shard-00000.parquet"]
+        assert read_shards(folder, REBUILD) == before
 
 
 def test_the_drop_report_covers_several_corpora(tmp_path: Path, checkout: Path) -> None:

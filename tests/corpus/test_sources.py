@@ -1,4 +1,4 @@
-"""Fetching with the real clients: only the pinned bytes are kept, and every failure is one line with a remedy."""
+"""The real clients fetch: only pinned bytes are kept, and every failure is one line with a remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ponderttt.corpus.packages import Package
 from ponderttt.corpus.sources import fetch_package, fetch_packages
 from ponderttt.errors import PonderTTTError
 
-# Nothing listens here: a connection is refused at once.
+# A closed port: a connection is refused at once.
 NOWHERE = "http://127.0.0.1:9"
 METADATA = b"Metadata-Version: 2.1\nName: tiny-pond\nVersion: 1.0\nRequires-Python: >=3.99\n"
 
@@ -32,7 +32,7 @@ def visible(folder: Path) -> list[str]:
 
 @pytest.fixture
 def wheel_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of wheels that pip uses in place of an index; the pure wheel is pinned, the other is preferred."""
+    """A folder of wheels that replaces pip's index; the pure wheel is pinned, pip prefers the other."""
     folder = tmp_path / "wheels"
     folder.mkdir()
     for tag in ("py3-none-any", "py3-none-manylinux2014_x86_64"):
@@ -133,7 +133,7 @@ def test_a_missing_client_is_named_with_the_way_around_it(
 
 @pytest.fixture
 def debian_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Debian mirror in a folder, with one binary and one source package, that apt is told to use."""
+    """A Debian mirror in a folder that apt uses, with one binary and one source package."""
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     control = b"Package: tiny-pond\nVersion: 1.0-2\nArchitecture: all\nMaintainer: T <t@example.org>\nDescription: t\n"
@@ -157,7 +157,7 @@ def debian_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sources = tmp_path / "tiny.list"
     sources.write_text(f"deb [trusted=yes] file:{mirror} ./\n")
     settings = tmp_path / "apt.conf"
-    # The folders of a test are closed to the user that apt would otherwise read them as.
+    # apt would otherwise read as a user without access to a test's folders.
     settings.write_text(
         f'Dir::Etc::SourceList "{sources}";\nDir::Etc::SourceParts "/dev/null";\nAPT::Sandbox::User "root";\n'
     )

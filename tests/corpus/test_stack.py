@@ -1,4 +1,4 @@
-"""A dataset becomes a corpus: the right files, in an order of their own, whatever edition and however many jobs."""
+"""A dataset becomes a corpus with the right files in a fixed order, for each edition and any number of jobs."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def places(files: list[SourceFile]) -> set[tuple[str, str]]:
 
 
 def wanted(planted: Planted) -> list[SourceFile]:
-    """What a corpus is by its definition: files under permissive licenses, neither vendored nor generated, without copies."""
+    """Return the files of a corpus by definition: permissive, neither vendored nor generated, without copies."""
     filters = CorpusConfig.__dataclass_fields__["filters"].default
     kept = [
         f
         for f in planted.files
         if f.license_type == "permissive"
         and not (f.is_vendor or f.is_generated)
-        # What paths and heads of files say of themselves: the filters that every corpus has.
+        # Paths and heads of files: the filters of every corpus.
         and path_reason(f.path) is None
         and isinstance(licenses_stated_in(f.text, filters), tuple)
     ]
@@ -128,7 +128,7 @@ def test_contents_that_come_along_need_no_server(planted: Planted, shards: Path,
     snapshot = write_stack_v3(tmp_path / "v3", planted.files, parts=2, without_content=[missing.content_id])
     corpus = stack_corpus(snapshot, kind="stack_v3", parts=2)
     found = build(corpus, tmp_path / "out")
-    # The third edition says nothing of generated files.
+    # The third edition does not mark generated files.
     unsaid = {(f.repo_name, f.path) for f in planted.files if f.is_generated}
     assert facts_of(found)["drops"]["no_content"]["files"] >= 1
     differing = places(files_of(found)) ^ places(files_of(shards))
@@ -201,7 +201,7 @@ def test_held_out_files_repeat_none_of_the_training_corpus(
         for pair in (*planted.exact, *planted.near)
         if {file.license_type for file in pair} == {"permissive"}
     ]
-    # Between the repositories of a file and of its copy.
+    # A hash between the repositories of a file and of its copy.
     cut = sum(pairs[0]) / 2
     train = build(stack_corpus(snapshot, endpoint, hash_to=cut), tmp_path / "train", "train")
     corpus = stack_corpus(snapshot, endpoint, hash_from=cut, split="heldout")
@@ -217,7 +217,7 @@ def test_held_out_files_repeat_none_of_the_training_corpus(
 
 
 def test_a_sample_of_a_sorted_dataset_comes_from_all_of_its_files(planted: Planted, tmp_path: Path) -> None:
-    """Files of The Stack v3 are sorted by repository; the first rows of the first file would be one end of the alphabet."""
+    """Files of The Stack v3 are sorted by repository; the first rows would be one end of the alphabet."""
     snapshot = write_stack_v3(tmp_path / "v3", planted.files, parts=6)
     hub = HubConfig(path=str(snapshot), parts=2, rows_per_part=3)
     corpus = CorpusConfig("stack_v3", "Python", "train", hub=hub)
@@ -231,7 +231,7 @@ def test_a_sample_of_a_sorted_dataset_comes_from_all_of_its_files(planted: Plant
 
 
 def with_cell(table: pa.Table, column: str, row: int, value: object) -> pa.Table:
-    """A table of which one cell is another."""
+    """Return a table with one cell changed."""
     values = table.column(column).to_pylist()
     values[row] = value
     field = table.schema.field(column)

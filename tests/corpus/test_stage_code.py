@@ -1,4 +1,4 @@
-"""An edited module runs those stages of a dataset again that compute with it, and no others."""
+"""An edited module reruns the stages of a dataset that compute with it, and no others."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_a_stage_of_a_dataset_depends_on_what_it_computes_with(stage: str) -> No
     own = {name.removeprefix("ponderttt.corpus.hub.") for name in modules if ".hub." in name}
     assert STAGES[stage] <= own
     others = set.union(*STAGES.values()) - STAGES[stage]
-    # Buckets are written and read by the same module, and say what a candidate is.
+    # One module writes and reads buckets, and defines their columns.
     shared = {"selection", "candidates", "buckets"} if stage == "contents" else set()
     assert not own & (others - shared)
-    # Nor on models, policies and their settings, nor on registries of packages.
+    # Nor on models, policies, their settings, or registries of packages.
     rest = {name.removeprefix("ponderttt.") for name in modules}
     assert not rest & {
         "settings.experiment",

@@ -43,7 +43,7 @@ def test_lines_of_a_text_become_documents_of_one_stream(tmp_path: Path) -> None:
 
 
 def test_sentences_without_the_ends_of_their_lines_get_them(tmp_path: Path) -> None:
-    """As the Penn Treebank has them, some twice: it is a text, and not files of which one copy is enough."""
+    """As in the Penn Treebank, some twice: repeats in a text stay."""
     sentences = ["no it was n't black monday", "but while the market fell", "no it was n't black monday"]
     rows = write_rows(tmp_path / "ptb", [{"sentence": sentence} for sentence in sentences])
     whole = text_corpus(rows, text_column="sentence", document_start="(?!)")
@@ -68,7 +68,7 @@ def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_that_are_files_have_their_licenses(tmp_path: Path) -> None:
-    """As codeparrot-clean has them: licenses by GitHub's names, and what a program wrote."""
+    """As in codeparrot-clean: GitHub's names of licenses, and a column for generated files."""
     code = "def area(width, height):\n    return width * height  # of number {}\n"
     licenses = ["mit", "gpl-3.0", "apache-2.0", None, "mit"]
     rows = [
@@ -114,10 +114,10 @@ def test_documents_of_the_training_text_are_not_in_the_held_out_text(tmp_path: P
         return text_corpus(write_lines(tmp_path / folder, text), document_start=ARTICLES)
 
     train = build(corpus("train", "Tower", "Valkyria"), tmp_path / "learned", "train")
-    # Signatures are there for files that are compared nearly, which is nobody here.
+    # No file is compared nearly here, so there are no signatures.
     (train / SIGNATURES).unlink()
     held_out = build(corpus("test", "War", "Tower", "Peace", "War"), tmp_path / "held-out", "test", train)
-    # What the text says twice it still says twice.
+    # Repeats stay.
     assert [file.content for file in files_of(held_out)] == [
         article(name) for name in ("War", "Peace", "War")
     ]
@@ -130,7 +130,7 @@ def test_documents_of_the_training_text_are_not_in_the_held_out_text(tmp_path: P
 
 
 def test_lines_that_are_no_documents_stay_in_the_held_out_text(tmp_path: Path) -> None:
-    """A heading that both texts have is part of either."""
+    """A heading that both texts have stays in both."""
     train = build(
         text_corpus(write_lines(tmp_path / "train", article("Tower"))), tmp_path / "learned", "train"
     )

@@ -1,4 +1,4 @@
-"""A held-out corpus is cleared of the training corpus by signatures that lie beside its shards, or by new ones."""
+"""A held-out corpus loses copies of training files, found with the training corpus' signatures or with new ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Split(NamedTuple):
 def split(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Split:
     folder = tmp_path_factory.mktemp("split")
     snapshot = write_stack_v3(folder / "v3", planted.files, parts=2)
-    # Between the repositories of a file and of its copy, of each kind of copy.
+    # A hash between the repositories of a file and of its copy, for each kind of copy.
     types = ("permissive", "no_license", "non_permissive")
     pairs = [sorted(stable_hash(f.repo_name) for f in pair) for pair in (*planted.exact, *planted.near)]
     cut = max(
@@ -65,7 +65,7 @@ def test_signatures_that_lie_there_and_computed_ones_find_the_same_copies(
     split: Split, tmp_path: Path
 ) -> None:
     beside = build(split.held_out, tmp_path / "beside", "heldout", split.train)
-    # As a training corpus of another kind is: without signatures.
+    # Like a training corpus of another kind: without signatures.
     write_shards(files_of(split.train), tmp_path / "other", {})
     computed = build(split.held_out, tmp_path / "computed", "heldout", tmp_path / "other")
     assert set(copies(beside)) == {"exact_copy_of_training", "near_copy_of_training"}

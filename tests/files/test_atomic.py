@@ -54,7 +54,7 @@ def write_parquet(path: Path) -> None:
 
 @pytest.mark.parametrize("write", [write_bytes, write_parquet])
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, write):
-    """The kernel's own full device stands in for the disk: every write to it ends in ENOSPC, in any library."""
+    """The kernel's full device replaces the disk: every write ends in ENOSPC, in any library."""
     target = tmp_path / "out.bin"
     target.write_text("old")
     with pytest.raises(PonderTTTError) as caught, atomic_path(target) as temporary:
@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, write):
 
 
 def test_a_full_disk_is_one_line_from_a_library_with_errors_of_its_own(tmp_path):
-    """safetensors replaces whatever it writes to, so it needs a real small disk, where one may be mounted."""
+    """safetensors replaces the file that it writes, so it needs a real small disk, if one may be mounted."""
     with small_disk(tmp_path / "disk", kilobytes=64) as real:
         target = tmp_path / "disk" / "out.safetensors"
         target.write_text("old")

@@ -1,4 +1,4 @@
-"""A long job goes on where it stopped, bit for bit, or starts anew; two jobs never write one result."""
+"""A long job resumes bit for bit, or starts from the beginning; two jobs never write one result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.checkpoints import Checkpoints
 from small_disk import small_disk
 
-# Of a read that failed, the storage library drops coroutines unfinished, which pytest reports in whichever test is next.
+# After a failed read, orbax drops unfinished coroutines, which pytest would report in a later test.
 pytestmark = [
     pytest.mark.optimised,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -27,7 +27,7 @@ SETTINGS = {"rate": 0.1, "code": "abc"}
 
 
 class State(NamedTuple):
-    """The kinds of leaves that training has."""
+    """A state with the kinds of leaves that training has."""
 
     weights: dict[str, jax.Array]
     step: jax.Array
@@ -58,7 +58,7 @@ def assert_equal_bits(a: Any, b: Any) -> None:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
-    """A folder with the checkpoints of steps 3 and 7; tests read it and change nothing."""
+    """A folder with the checkpoints of steps 3 and 7, which tests only read."""
     root = tmp_path_factory.mktemp("checkpoints")
     with opened(root) as checkpoints:
         checkpoints.save(3, state(3), LOG[:1])
@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
 
 
 def test_a_step_that_would_not_be_kept_is_an_error(saved):
-    """The storage library ignores a step that is not after its newest."""
+    """Orbax ignores a step that is not after its newest."""
     with opened(saved) as checkpoints, pytest.raises(ValueError, match="step 5 is not after the newest"):
         checkpoints.save(5, state(5), LOG)
 

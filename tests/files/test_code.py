@@ -28,7 +28,7 @@ SOURCES = {
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of a few lines in place of this one; call it with (file, text) to edit and get the digest."""
+    """Replace the package with one of a few lines; call the fixture with (file, text) to edit and get the digest."""
     root = tmp_path / "fake"
     for name, text in SOURCES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def test_a_stage_is_its_module_and_all_that_it_imports(package):
 
 @pytest.mark.parametrize("name", ["entry.py", "late.py", "far.py", "sub/near.py", "sub/__init__.py"])
 def test_code_that_a_stage_can_run_changes_its_digest(package, name):
-    """Also what is imported inside a function, two imports away, or as the parent of a module."""
+    """Also code imported in a function, two imports away, or as the parent of a module."""
     before = package()
     assert package(name, SOURCES[name] + "NEW = 2\n") != before
     assert package(name, SOURCES[name]) == before
@@ -78,7 +78,7 @@ def test_a_stage_that_does_not_exist_is_refused(package):
 
 
 def test_statistics_do_not_depend_on_models():
-    """So an edited model does not recompute the table from the same records."""
+    """So an edited model does not recompute the table."""
     assert stage_modules("ponderttt.reporting.numbers.statistics") == (
         "ponderttt.errors",
         "ponderttt.reporting.numbers.statistics",
@@ -99,7 +99,7 @@ def test_the_loop_depends_on_the_fast_weights_it_runs():
 
 
 def test_the_package_imports_in_ways_that_a_digest_follows():
-    """Relative imports and imports by a computed name would escape it; the one that there is names an entry module."""
+    """Relative imports and imports by a computed name would escape the digest; the only one is of an entry module."""
     by_name = code.PACKAGE_ROOT / "workflow" / "run.py"
     assert {"ponderttt.workflow.run", "ponderttt.workflow.stages.train"} <= set(entry_modules("train"))
     for path in set(code.PACKAGE_ROOT.rglob("*.py")) - {by_name}:
@@ -133,6 +133,6 @@ def test_an_installed_copy_does_not_claim_the_commit_of_the_repository_around_it
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "ours"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
-    # Set in a hook of another repository.
+    # As in a hook of another repository.
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     assert subprocess.run(ask, cwd=installed.parent, capture_output=True, text=True).stdout == head

