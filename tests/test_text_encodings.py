@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_OPENERS = ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "TextIOWrapper")
+_OPENERS = ("open", "fdopen", "TextIOWrapper")
 _OF_BYTES = ("tarfile", "lzma", "archive")
 _PROCESSES = ("run", "Popen", "check_output")
 
