@@ -1,8 +1,8 @@
-"""What every fast-weight module offers, and what it is given.
+"""The interface of fast-weight modules, and their inputs.
 
 *Slow* weights are the parameters of the NNX module, trained across streams.  *Fast* weights are an explicit
-pytree that the caller holds: made by :meth:`FastWeights.reset` at the start of a stream, changed by nothing but
-:meth:`FastWeights.adapt`.  All of it is written for one chunk of one stream; callers batch with ``vmap``.
+pytree that the caller holds: :meth:`FastWeights.reset` creates it at the start of a stream, and only
+:meth:`FastWeights.adapt` changes it.  All functions take one chunk of one stream; callers batch with ``vmap``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Fast = Any
 
 
 class Chunk(NamedTuple):
-    """What the frozen pass knows of one chunk of T tokens; nothing in it depends on fast weights."""
+    """One chunk of T tokens after the frozen pass, independent of fast weights."""
 
     hidden: Float[Array, "T D"]
     #: Token that follows each position.
@@ -35,13 +35,13 @@ class Chunk(NamedTuple):
     entropy: Float[Array, " T"]
     #: Frozen negative log-likelihood of each target, nats, 0 where masked.
     nll_frozen: Float[Array, " T"]
-    #: Residual stream at the split layer, for modules that adapt the blocks after it; states in front of the last T are
+    #: Residual stream at the split layer, for modules that adapt the blocks after it; states before the last T are
     #: context (a beginning-of-sequence token).
     split: Float[Array, "S D"] | None = None
 
 
 def as_chunk(fields: Mapping[str, np.ndarray]) -> Chunk:
-    """A chunk (or a batch of them) on the device, in the dtypes that the modules expect; ``split`` may be missing."""
+    """Put a chunk, or a batch of chunks, on the device in the dtypes of the modules; ``split`` is optional."""
     dtypes = {"targets": jnp.int32, "mask": bool}
     return Chunk(
         **{name: jnp.asarray(value, dtypes.get(name, jnp.float32)) for name, value in fields.items()}
@@ -51,18 +51,18 @@ def as_chunk(fields: Mapping[str, np.ndarray]) -> Chunk:
 class Readout(NamedTuple):
     """The frozen vocabulary projection, and its product with one chunk."""
 
-    #: [V, D], as the model keeps it.
+    #: [V, D], as the model stores it.
     unembedding: Any
-    #: ``hidden @ unembedding.T``; computed once per chunk and shared by every arm that reads the chunk.  ``None``
-    #: where few positions are needed (training samples them), which are then projected on demand.
+    #: ``hidden @ unembedding.T``; computed once per chunk and shared by every arm that reads the chunk.  If
+    #: ``None``, positions are projected on demand (training samples a few).
     logits: Float[Array, "T V"] | None = None
-    #: ``E·P`` of a module whose P is slow, if the caller has it already.
+    #: ``E·P`` of a module whose P is slow, if the caller has computed it.
     basis: Float[Array, "V R"] | None = None
     #: Frozen weights of the blocks after the split layer (:class:`ponderttt.models.suffix.SuffixWeights`).
     suffix: Any = None
 
     def rows(self, chunk: Chunk, positions: Int[Array, " S"] | None) -> Float[Array, "S V"]:
-        """Frozen logits of some positions of the chunk, or of all: then nothing is copied."""
+        """Return frozen logits of some positions of the chunk, or of all without a copy."""
         if self.logits is None:
             return frozen_logits(
                 chunk.hidden if positions is None else chunk.hidden[positions], self.unembedding
@@ -71,39 +71,39 @@ class Readout(NamedTuple):
 
 
 class Adaptation(NamedTuple):
-    """The outcome of learning from a chunk."""
+    """Result of learning from a chunk."""
 
     fast: Fast
-    #: Inner loss at the first step, before anything changed; what a reconstruction gate may look at next time.
+    #: Inner loss before the first update; the reconstruction signal of the next chunk.
     inner_loss: Float[Array, ""]
-    #: Number of updates that were made.
+    #: Number of updates made.
     steps: Int[Array, ""]
 
 
 class FastWeights(nnx.Module, abc.ABC):
-    """What the loop needs of a module: fresh fast weights, a score that changes nothing, and learning from a chunk."""
+    """A module with fast weights: it resets them, scores a chunk without changing them, and learns from a chunk."""
 
-    #: What of the frozen pass a read builds on: the chunk's logits (shared by all arms), only their losses, or the
-    #: residual stream at the split layer, from which it makes hidden states and logits of its own.
+    #: Part of the frozen pass that a read uses: the chunk's logits (shared by all arms), only their losses, or the
+    #: residual stream at the split layer, from which it computes its own hidden states and logits.
     reads: ClassVar[Literal["logits", "losses", "split"]]
-    #: Whether a causal in-chunk read exists (protocol ``in_chunk``).
+    #: True if the module has a causal in-chunk read (protocol ``in_chunk``).
     reads_in_chunk: ClassVar[bool] = False
-    #: Whether two updates are one update twice on the same chunk, to rounding.
+    #: True if two updates are one update twice on the same chunk, up to rounding.
     steps_compose: ClassVar[bool] = False
 
     @abc.abstractmethod
     def reset(self) -> Fast:
-        """Fresh fast weights, as they stand at the start of every stream."""
+        """Return the fast weights at the start of every stream."""
 
     @abc.abstractmethod
     def score(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
-        """Negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
+        """Return the negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
 
     @abc.abstractmethod
     def score_positions(
         self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
     ) -> Float[Array, " S"]:
-        """:meth:`score` of some positions of the chunk; the others are read, since they are context."""
+        """Return :meth:`score` of some positions of the chunk; the others are read as context."""
 
     @abc.abstractmethod
     def adapt(self, fast: Fast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
@@ -113,37 +113,37 @@ class FastWeights(nnx.Module, abc.ABC):
     def next_token(
         self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
     ) -> Float[Array, "S V"]:
-        """Log-probabilities of the next token at some positions (all by default), for decoding.
+        """Return log-probabilities of the next token at some positions (all by default), for decoding.
 
-        Nothing that comes after a position is looked at, nor are targets.
+        Later positions and targets are not read.
         """
 
     def reconstruction(self, fast: Fast, chunk: Chunk) -> Float[Array, ""] | None:
-        """How badly the fast weights reconstruct the chunk's hidden states, per real token; ``None``: they do not.
+        """Return the reconstruction error of the chunk's hidden states per real token; ``None`` if there is none.
 
-        Labels are not looked at, so it can be known before a chunk is scored.
+        It needs no targets, so it is known before a chunk is scored.
         """
         return None
 
     def prepare(self, hidden: Float[np.ndarray, "N D"]) -> None:
-        """Set whatever slow weights are statistics of training states (N real tokens) before training; none here."""
+        """Set slow weights that are statistics of training states (N real tokens) before training; none by default."""
         return
 
     def flipped(self, before: Fast, after: Fast) -> Fast:
-        """``before − (after − before)``: the control whose update goes the other way; whole numbers stay as in ``after``."""
+        """Return ``before − (after − before)``, for the control sign_flipped; integers stay as in ``after``."""
         return jax.tree.map(
             lambda b, a: 2 * b - a if jnp.issubdtype(b.dtype, jnp.floating) else a, before, after
         )
 
     def blended(self, before: Fast, after: Fast, share: Float[Array, ""]) -> Fast:
-        """Fast weights that keep ``share`` (0..1) of an update: exactly ``before`` at 0 and ``after`` at 1.
+        """Return fast weights that keep a ``share`` (0..1) of an update: exactly ``before`` at 0 and ``after`` at 1.
 
-        Whole numbers cannot be shared: they are those of ``after`` wherever anything of the update is kept.
+        Integers are those of ``after`` for every share greater than 0.
         """
 
         def leaf(b: Array, a: Array) -> Array:
             if jnp.issubdtype(b.dtype, jnp.floating):
-                # b + share·(a − b), in the form whose ends carry no rounding.
+                # b + share·(a − b), in the form that is exact at both ends.
                 return (1 - share) * b + share * a
             return jnp.where(share > 0, a, b)
 
@@ -152,10 +152,10 @@ class FastWeights(nnx.Module, abc.ABC):
     def score_and_adapt_in_chunk(
         self, fast: Fast, chunk: Chunk, readout: Readout
     ) -> tuple[Float[Array, " T"], Adaptation]:
-        """Protocol ``in_chunk``: read each token with weights updated by the tokens up to it.
+        """Read each token with weights updated by the tokens up to it (protocol ``in_chunk``).
 
         Raises:
-            NotImplementedError: the inner loss of this module needs next-token labels, so no causal read exists.
+            NotImplementedError: the inner loss needs next-token labels, so a causal read is impossible.
         """
         raise NotImplementedError(f"{type(self).__name__} has no causal in-chunk read")
 
@@ -164,38 +164,38 @@ class HiddenCorrection(FastWeights):
     """A module whose read adds a low-rank correction to the final hidden state.
 
     ``read(h) = h + z·Pᵀ`` with z [T, R] and P [D, R], so that the corrected logits are the frozen logits
-    plus ``z·(E·P)ᵀ``.  The D-wide product with the vocabulary, the dearest part of scoring, is thus the same for
-    all arms; an arm pays R columns of it.
+    plus ``z·(E·P)ᵀ``.  All arms share the D-wide product with the vocabulary, the most expensive part of scoring; an
+    arm computes only R columns.
     """
 
     reads = "logits"
-    #: Whether ``basis`` changes with the fast weights; if not, its product with the vocabulary is made once.
+    #: True if ``basis`` changes with the fast weights; if not, its product with the vocabulary is computed once.
     basis_is_fast: ClassVar[bool] = True
 
     @abc.abstractmethod
     def correction(self, fast: Fast, hidden: Float[Array, "T D"]) -> Float[Array, "T R"]:
-        """The coordinates z of the correction; position t depends on positions ≤ t only."""
+        """Return the coordinates z of the correction; position t depends on positions ≤ t only."""
 
     @abc.abstractmethod
     def basis(self, fast: Fast) -> Float[Array, "D R"]:
-        """The directions P of the correction."""
+        """Return the directions P of the correction."""
 
     def read(self, fast: Fast, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
-        """The hidden state as the vocabulary projection would see it."""
+        """Return the corrected hidden state, the input of the vocabulary projection."""
         return hidden + jnp.einsum("TR,DR->TD", self.correction(fast, hidden), self.basis(fast))
 
     def vocabulary_basis(self, fast: Fast, unembedding: Any) -> Float[Array, "V R"]:
-        """``E·P``: what one unit of each coordinate adds to the logits."""
+        """Return ``E·P``: what one unit of each coordinate adds to the logits."""
         return vocabulary_product(unembedding, self.basis(fast))
 
     def score(self, fast: Fast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
-        """Negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
+        """Return the negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
         return self._nll(self.correction(fast, chunk.hidden), fast, chunk, readout)
 
     def score_positions(
         self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
     ) -> Float[Array, " S"]:
-        """:meth:`score` of some positions of the chunk; the others are read, since they are context."""
+        """Return :meth:`score` of some positions of the chunk; the others are read as context."""
         return self._nll(self.correction(fast, chunk.hidden), fast, chunk, readout, positions)
 
     def _nll(
@@ -206,7 +206,7 @@ class HiddenCorrection(FastWeights):
         readout: Readout,
         positions: Int[Array, " S"] | None = None,
     ) -> Float[Array, " S"]:
-        """Masked loss of a correction that was made already, at some positions or at all."""
+        """Return the masked loss of a correction, at some positions or at all."""
         targets, mask = chunk.targets, chunk.mask
         if positions is not None:
             correction, targets, mask = correction[positions], targets[positions], mask[positions]
@@ -232,5 +232,5 @@ def clip_by_norm(gradients: Fast, limit: float) -> Fast:
 
 
 def masked_mean(values: Float[Array, " T"], mask: Bool[Array, " T"]) -> Float[Array, ""]:
-    """Mean over real tokens; 0 if there is none."""
+    """Return the mean over real tokens; 0 if there is none."""
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

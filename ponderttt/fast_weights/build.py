@@ -1,4 +1,4 @@
-"""Make a fast-weight module from its configuration; save and load its slow weights, strictly."""
+"""Build a fast-weight module from its configuration; save and load its slow weights, strictly."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def build(
     kind: str, width: int, config: FastWeightsConfig, seed: int, shape: Shape | None = None
 ) -> FastWeights:
-    """A freshly initialised module of ``kind`` for hidden states of width D; equal seeds give equal modules.
+    """Return a freshly initialised module; equal seeds give equal modules.
 
     Args:
-        kind: of :data:`ponderttt.names.KINDS`.
-        width: D.
+        kind: one of :data:`ponderttt.names.KINDS`.
+        width: size of the hidden state, D.
         config: settings of every kind.
-        seed: of the initialisation.
-        shape: of the backbone, for ``suffix``.
+        seed: seed of the initialisation.
+        shape: shape of the backbone, for ``suffix``.
     """
     rngs = nnx.Rngs(params=named_key(seed, "slow weights", kind))
     if kind == "ttt":
@@ -62,10 +62,10 @@ def save_slow_weights(module: FastWeights, path: Path | str) -> None:
 
 
 def load_slow_weights(module: FastWeights, path: Path | str, rebuild: str) -> FastWeights:
-    """``module`` with the parameters of a file of :func:`save_slow_weights`.
+    """Return ``module`` with the parameters in a file that :func:`save_slow_weights` wrote.
 
     Raises:
-        CorruptFileError: no such file, a damaged one, or a parameter is missing, unknown or of another shape.
+        CorruptFileError: a missing or damaged file, or a parameter is missing, unknown or has another shape.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

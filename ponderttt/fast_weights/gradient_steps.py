@@ -1,7 +1,7 @@
-"""An update by gradient: optimiser steps on a chunk's loss, whose rates are slow weights.
+"""Updates by gradient: optimiser steps on a chunk's loss, whose rates are slow weights.
 
-Gradients are first order: when slow weights are trained through an update, the direction of the update counts as a
-constant and its start and rate do not (Finn et al. 2017, arXiv:1703.03400, §5.2).
+Gradients are first order: when slow weights are trained through an update, its direction is a constant, but not its
+start and its rates (Finn et al. 2017, arXiv:1703.03400, §5.2).
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from jaxtyping import Array, Float, Int
 
 from ponderttt.fast_weights.base import clip_by_norm
 
-#: A pytree of the matrices that move.
+#: A pytree of the matrices that change.
 Matrices = Any
 
 
 class Descent(NamedTuple):
-    """Matrices and the state of their optimiser, both carried from chunk to chunk."""
+    """Matrices and their optimiser's state, both carried from chunk to chunk."""
 
     matrices: Matrices
     optimiser: optax.OptState
 
 
 def adam() -> optax.GradientTransformation:
-    """Adam's direction of descent; rates are applied outside, where they are slow weights."""
+    """Return Adam without a rate: rates are slow weights and are applied outside."""
     return optax.chain(optax.scale_by_adam(), optax.scale(-1.0))
 
 
 def begin(matrices: Matrices) -> Descent:
-    """A start with a fresh optimiser state."""
+    """Return matrices with a fresh optimiser state."""
     return Descent(matrices, adam().init(matrices))
 
 
 def gradient_steps(
     start: Descent, loss: Callable[[Matrices], Array], rates: Matrices, clip_norm: float, steps: int
 ) -> tuple[Descent, Float[Array, ""], Int[Array, ""]]:
-    """Exactly ``steps`` Adam steps.
+    """Make exactly ``steps`` Adam steps.
 
     Args:
-        start: where they begin.
-        loss: of the matrices, a scalar.
-        rates: of each matrix, of the structure of the matrices.
+        start: matrices and optimiser state before the first step.
+        loss: function of the matrices that returns a scalar.
+        rates: rate of each matrix, in the structure of the matrices.
         clip_norm: largest global norm of a gradient.
-        steps: static, at least 1.
+        steps: number of steps, static, at least 1.
 
     Returns:
-        Where they end, the loss before the first of them, and how many were made.
+        Matrices and state after the last step, the loss before the first step, and the number of steps.
     """
     optimiser = adam()
 
@@ -68,5 +68,5 @@ def gradient_steps(
 
 
 def opposite(before: Descent, after: Descent) -> Descent:
-    """The matrices go the other way; the moments of the optimiser are no direction and stay."""
+    """Move the matrices in the opposite direction; the moments of the optimiser stay as in ``after``."""
     return after._replace(matrices=jax.tree.map(lambda b, a: 2 * b - a, before.matrices, after.matrices))

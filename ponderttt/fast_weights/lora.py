@@ -1,11 +1,10 @@
-"""LoRA on the final hidden state, adapted by next-token gradient steps on chunks that were already scored.
+"""LoRA on the final hidden state, adapted by next-token gradient steps on scored chunks.
 
 Hu et al. 2021, arXiv:2106.09685: ``read(h) = h + (h·Aᵀ)·Bᵀ`` with A [R, D] and B [D, R].  The logits of such a
 read are the frozen logits plus ``(h·Aᵀ)·(E·B)ᵀ``, so that loss and gradient cost R columns of the vocabulary
 projection instead of D; the frozen logits are shared with scoring.
 
-An update may look at a ``token_share`` of the chunk only: less compute really spent, not a mask over compute that was
-spent anyway.
+An update can be limited to a ``token_share`` of the chunk. The other tokens are then not computed, instead of masked.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from ponderttt.settings.fast_weights import LoRAConfig
 
 
 class LoRAMatrices(NamedTuple):
-    """The low-rank product."""
+    """The factors of the low-rank product."""
 
     down: Float[Array, "R D"]
     up: Float[Array, "D R"]
@@ -43,28 +42,28 @@ class LoRA(HiddenCorrection):
     steps_compose = True
 
     def __init__(self, width: int, config: LoRAConfig, *, rngs: nnx.Rngs) -> None:
-        """``width`` is D of the hidden state."""
+        """Initialise for hidden states of ``width`` D."""
         self.config = config
         scale = width**-0.5
         self.down = nnx.Param(scale * jax.random.normal(rngs.params(), (config.rank, width)))
         self.up = nnx.Param(jnp.zeros((width, config.rank)))
-        # Trained in the log, so that a rate stays positive; one for each matrix.
+        # Trained in log space, so that rates stay positive; one for each matrix.
         self.log_rate = nnx.Param(jnp.full(2, math.log(config.inner_rate)))
 
     def reset(self) -> Descent:
-        """The learned start, with a fresh optimiser state."""
+        """Return the learned start, with a fresh optimiser state."""
         return begin(LoRAMatrices(self.down[...], self.up[...]))
 
     def correction(self, fast: Descent, hidden: Float[Array, "T D"]) -> Float[Array, "T R"]:
-        """``h·Aᵀ``."""
+        """Return ``h·Aᵀ``."""
         return jnp.einsum("TD,RD->TR", hidden, fast.matrices.down)
 
     def basis(self, fast: Descent) -> Float[Array, "D R"]:
-        """B."""
+        """Return B."""
         return fast.matrices.up
 
     def adapt(self, fast: Descent, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
-        """``steps`` Adam steps on the mean next-token loss of the chosen tokens."""
+        """Make ``steps`` Adam steps on the mean next-token loss of the chosen tokens."""
         chosen = self.chosen_tokens(chunk)
         hidden, targets, mask = chunk.hidden, chunk.targets, chunk.mask
         if chosen is not None:
@@ -84,10 +83,10 @@ class LoRA(HiddenCorrection):
         return opposite(before, after)
 
     def chosen_tokens(self, chunk: Chunk) -> Int[Array, " S"] | None:
-        """Positions of the tokens that an update sees, in order; ``None`` is all of them.
+        """Return the positions of the tokens that an update uses, in order; ``None`` is all of them.
 
-        ``entropy`` takes the positions at which the frozen model was least certain, masked ones last.  It looks at the
-        tokens that an update can gain most on, and teaches the adapter to be uncertain everywhere else; ``even`` is an
+        ``entropy`` selects the positions at which the frozen model is least certain, masked ones last: the tokens on
+        which an update can gain most.  It also teaches the adapter to be uncertain everywhere else; ``even`` is an
         unbiased sample.
         """
         length = chunk.hidden.shape[0]

@@ -1,8 +1,8 @@
-"""Memory: adapting stores (hidden state, next token) pairs, reading mixes them into the model's distribution.
+"""Memory: adapting stores (hidden state, next token) pairs, and reading mixes them into the model's distribution.
 
-The non-parametric limit of test-time training: a Nadaraya-Watson estimate over what was seen takes the place of a model that
-gradient steps fit to it (Sun et al. 2024, arXiv:2407.04620, §2.7).  The mixture is that of the continuous cache
-(Grave et al. 2017, arXiv:1612.04426), with a weight that depends on how near the memory is.
+This is the non-parametric limit of test-time training: a Nadaraya-Watson estimate from stored pairs replaces a model that
+gradient steps fit to them (Sun et al. 2024, arXiv:2407.04620, §2.7).  The mixture is that of the continuous cache
+(Grave et al. 2017, arXiv:1612.04426), with a mixture weight that depends on the similarity of the nearest pair.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from jaxtyping import Array, Float, Int
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
 from ponderttt.settings.fast_weights import MemoryConfig
 
-#: Scaled similarity of what is not there, and probability of what was not found; finite, so that gradients stay so.
+#: Scaled similarity of an empty slot, and probability of a token that no pair holds; finite, so that gradients are.
 _ABSENT, _NOTHING = -1e30, 1e-37
-#: Around typical values of what it depends on, the offset and the slopes of a weight are fitted apart from each other.
+#: Inputs of the mixture weight are centred at typical values, which decouples its offset from its slopes in training.
 _TYPICAL_SIMILARITY, _TYPICAL_ENTROPY = 0.6, 2.0
-#: All slow weights are fitted at one rate; a similarity moves by a tenth where the others move by one.
+#: Scale of similarities, which vary by a tenth of the other inputs: all slow weights are trained at one rate.
 _SIMILARITY_SLOPE_UNIT = 10.0
 
 
 class MemoryFast(NamedTuple):
     """A ring of M pairs; the oldest is overwritten first."""
 
-    #: Standardised hidden states, scaled to length one; zeros where nothing was stored yet.
+    #: Standardised hidden states, scaled to length 1; zeros in empty slots.
     keys: Float[Array, "M D"]
-    #: The token that followed each.
+    #: The token after each hidden state.
     values: Int[Array, " M"]
-    #: How many pairs were ever stored; the next one goes to this slot, modulo M.
+    #: Number of pairs stored so far; the next one goes to this slot, modulo M.
     written: Int[Array, ""]
 
 
 class _Reading(NamedTuple):
-    """What T queries find."""
+    """Result of T queries."""
 
     #: Softmax over the pairs, 0 in empty slots.
     weights: Float[Array, "T M"]
@@ -48,15 +48,15 @@ class _Reading(NamedTuple):
 
 
 class Memory(FastWeights):
-    """Stored pairs as fast weights; slow are the standardisation, the temperature and what sets the mixing weight."""
+    """Stored pairs as fast weights; slow weights are the standardisation, the temperature and the mixture weight."""
 
     reads = "losses"
 
     def __init__(self, width: int, config: MemoryConfig, *, rngs: nnx.Rngs) -> None:
-        """``width`` is D of the hidden state; nothing is drawn from ``rngs``."""
+        """Initialise for hidden states of ``width`` D; nothing is drawn from ``rngs``."""
         self.config = config
         self.centre = nnx.Param(jnp.zeros(width))
-        # In the log, so that they stay positive.
+        # In log space, so that they stay positive.
         self.log_scale = nnx.Param(jnp.zeros(width))
         self.log_inverse_temperature = nnx.Param(jnp.asarray(math.log(config.inverse_temperature)))
         weight = config.mixing_weight
@@ -65,16 +65,16 @@ class Memory(FastWeights):
         self.mixing_entropy = nnx.Param(jnp.asarray(config.mixing_entropy))
 
     def prepare(self, hidden: Float[np.ndarray, "N D"]) -> None:
-        """Standardise by mean and standard deviation of training states; training moves both on from there.
+        """Set the standardisation to mean and standard deviation of training states; training starts from there.
 
-        Without it, the few dimensions in which a language model's states are largest decide what is near.
+        Without it, the few dimensions in which a language model's states are largest determine similarity.
         """
         self.centre[...] = jnp.asarray(hidden.mean(axis=0, dtype=np.float64), jnp.float32)
         deviation = hidden.std(axis=0, dtype=np.float64)
         self.log_scale[...] = jnp.asarray(-np.log(np.maximum(deviation, 1e-6)), jnp.float32)
 
     def reset(self) -> MemoryFast:
-        """An empty ring."""
+        """Return an empty ring."""
         capacity = self.config.capacity
         return MemoryFast(
             jnp.zeros((capacity, *self.centre[...].shape)),
@@ -83,20 +83,20 @@ class Memory(FastWeights):
         )
 
     def score(self, fast: MemoryFast, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
-        """See :meth:`FastWeights.score`; an empty memory gives ``chunk.nll_frozen`` bit for bit."""
+        """See :meth:`FastWeights.score`; an empty memory returns exactly ``chunk.nll_frozen``."""
         return self._nll(fast, chunk)
 
     def score_positions(
         self, fast: MemoryFast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
     ) -> Float[Array, " S"]:
-        """:meth:`score` of some positions; the others are not looked at."""
+        """Return :meth:`score` of some positions; the others are not read."""
         return self._nll(fast, jax.tree.map(lambda field: field[positions], chunk))
 
     def adapt(self, fast: MemoryFast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
         """Store ``steps`` quarters of the chunk's real tokens (rounded up), the most surprising first.
 
-        Surprise is the frozen loss.  Pairs enter in the order of the chunk; of more than the capacity, the most
-        surprising stay.
+        Surprise is the frozen loss.  Pairs are stored in the order of the chunk.  If there are more than the capacity,
+        the most surprising are stored.
         """
         length = chunk.hidden.shape[0]
         limit = min(-(-length * steps // 4), length, self.config.capacity)
@@ -104,7 +104,7 @@ class Memory(FastWeights):
         _, order = jax.lax.top_k(surprise, limit)
         real = jnp.sum(chunk.mask)
         stored = jnp.minimum(-(-real * steps // 4), limit)
-        # In the order of the chunk, those beyond the share last.
+        # In the order of the chunk; tokens that are not stored come last.
         chosen = jnp.sort(jnp.where(jnp.arange(limit) < stored, order, length))
         inside = jnp.arange(limit) < stored
         slots = jnp.where(
@@ -130,13 +130,13 @@ class Memory(FastWeights):
         return jnp.where(fast.written > 0, mixed, frozen)
 
     def reconstruction(self, fast: MemoryFast, chunk: Chunk) -> Float[Array, ""]:
-        """Squared distance of each real token's key from the memory's estimate of it, on average; 1 if it is empty."""
+        """Return the mean squared distance of real tokens' keys from the memory's estimates; 1 if it is empty."""
         reading = self._read(fast, chunk.hidden)
         estimate = jnp.einsum("TM,MD->TD", reading.weights, fast.keys)
         return masked_mean(jnp.sum(jnp.square(self._unit(chunk.hidden) - estimate), axis=-1), chunk.mask)
 
     def flipped(self, before: MemoryFast, after: MemoryFast) -> MemoryFast:
-        """What was stored is found by contexts that are unlike it: its keys are negated."""
+        """Negate the new keys, so that dissimilar contexts find them."""
         capacity = self.config.capacity
         age = (after.written - 1 - jnp.arange(capacity)) % capacity
         new = age < after.written - before.written
@@ -149,8 +149,8 @@ class Memory(FastWeights):
     def _read(self, fast: MemoryFast, hidden: Float[Array, "T D"]) -> _Reading:
         similarity = jnp.einsum("TD,MD->TM", self._unit(hidden), fast.keys)
         present = jnp.arange(self.config.capacity) < fast.written
-        # What is absent comes in behind the product: a compiler that fuses product and difference, as the softmax has it,
-        # would be left with the rounding of so large a number, whose exponential is infinite.
+        # Empty slots are set after the product: a compiler that fuses it with the softmax's difference would leave the
+        # rounding error of so large a number, whose exponential is infinite.
         scaled = jnp.where(present, jnp.exp(self.log_inverse_temperature[...]) * similarity, _ABSENT)
         nearest = jnp.max(jnp.where(present, similarity, -1.0), axis=-1)
         return _Reading(jax.nn.softmax(scaled, axis=-1), nearest)
@@ -162,7 +162,7 @@ class Memory(FastWeights):
         reading: _Reading,
         entropy: Float[Array, " T"],
     ) -> Float[Array, "*V T"]:
-        """Log-probability of the mixture of frozen log-probabilities and the memory's probabilities."""
+        """Return log-probabilities of the mixture of frozen log-probabilities and the memory's probabilities."""
         nearness = _SIMILARITY_SLOPE_UNIT * (reading.nearest - _TYPICAL_SIMILARITY)
         logit = (
             self.mixing_logit[...]

@@ -1,13 +1,12 @@
-"""Adapting the last blocks of the backbone: their MLP down-projections W [D, F], by next-token gradient steps.
+"""Suffix adaptation: next-token gradient steps on the MLP down-projections W [D, F] of the backbone's last blocks.
 
 Two targets: ``lora``, ``W + B·A`` with A [R, F] and B [D, R] (Hu et al. 2021, arXiv:2106.09685); or ``down``, a full
-change of W.  Frozen weights are an argument that no one changes.  A read starts from the residual stream at the split
+change of W.  Frozen weights are an argument and never change.  A read starts from the residual stream at the split
 layer, runs the blocks after it and projects to the vocabulary; an update goes back through those blocks, and ends at
 the first down-projection that is adapted.
 
-What is not needed is not calculated: everything before that first down-projection is the same whatever the fast
-weights, hence is run once for all steps of an update; behind the attention of the last block only the positions whose
-loss is asked for go on.
+Everything before the first adapted down-projection is independent of the fast weights, so it runs once for all steps of
+an update. After the attention of the last block, only the positions whose loss is needed are computed.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class LowRank(NamedTuple):
     def project(
         self, index: int, frozen: Float[Array, "D F"], inner: Float[Array, "S F"]
     ) -> Float[Array, "S D"]:
-        """The down-projection of one block."""
+        """Apply the down-projection of one block."""
         low = jnp.einsum("SF,RF->SR", inner, self.down[index])
         return jnp.einsum("SF,DF->SD", inner, frozen) + jnp.einsum("SR,DR->SD", low, self.up[index])
 
@@ -47,23 +46,23 @@ class LowRank(NamedTuple):
 class Full(NamedTuple):
     """Target ``down``, for the L adapted blocks: the change of W is F^-½ times this, the scale of A in ``lora``."""
 
-    # So that one inner rate, and one learning rate of the start, means about the same for either target.
+    # So that inner rates and learning rates have about the same effect for both targets.
     delta: Float[Array, "L D F"]
 
     def project(
         self, index: int, frozen: Float[Array, "D F"], inner: Float[Array, "S F"]
     ) -> Float[Array, "S D"]:
-        """The down-projection of one block."""
+        """Apply the down-projection of one block."""
         return jnp.einsum("SF,DF->SD", inner, frozen + frozen.shape[1] ** -0.5 * self.delta[index])
 
 
 class _Entered(NamedTuple):
-    """A chunk up to the first adapted down-projection, which no fast weight has touched."""
+    """A chunk up to the first adapted down-projection, independent of fast weights."""
 
     residual: Float[Array, "S D"]
     inner: Float[Array, "S F"]
     places: list[Place]
-    #: Of the states that the chunk is read with, those that are asked for; ``None`` is all of them.
+    #: Indices of the states that are needed; ``None`` is all of them.
     kept: Int[Array, " S"] | None
 
 
@@ -74,7 +73,7 @@ class SuffixAdapter(FastWeights):
     steps_compose = True
 
     def __init__(self, width: int, config: SuffixConfig, shape: Shape, *, rngs: nnx.Rngs) -> None:
-        """``width`` is D of the hidden state, ``shape`` that of the backbone."""
+        """Initialise for hidden states of ``width`` D of a backbone of this ``shape``."""
         self.config, self.shape = config, shape
         layers, inner = config.blocks, shape.mlp_width
         rates = [config.inner_rate]
@@ -82,15 +81,15 @@ class SuffixAdapter(FastWeights):
             noise = jax.random.normal(rngs.params(), (layers, config.rank, inner))
             self.down = nnx.Param(inner**-0.5 * noise)
             self.up = nnx.Param(jnp.zeros((layers, width, config.rank)))
-            # A step of A is a share of its start; at the rate of B it would be another matrix after a few steps.
+            # A's rate is relative to its initial scale; at the rate of B, a few steps would replace it.
             rates = [inner**-0.5 * config.inner_rate, config.inner_rate]
         else:
             self.delta = nnx.Param(jnp.zeros((layers, width, inner)))
-        # Trained in the log, so that a rate stays positive; one for each kind of matrix.
+        # Trained in log space, so that rates stay positive; one for each kind of matrix.
         self.log_rate = nnx.Param(jnp.log(jnp.asarray(rates)))
 
     def reset(self) -> Descent:
-        """The learned start, with a fresh optimiser state."""
+        """Return the learned start, with a fresh optimiser state."""
         matrices: LowRank | Full
         if self.config.target == "lora":
             matrices = LowRank(self.down[...], self.up[...])
@@ -99,14 +98,14 @@ class SuffixAdapter(FastWeights):
         return begin(matrices)
 
     def score(self, fast: Descent, chunk: Chunk, readout: Readout) -> Float[Array, " T"]:
-        """Negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
+        """Return the negative log-likelihood of each target in nats, 0 where masked; changes nothing."""
         nll = linear_cross_entropy(self.hidden(fast, chunk, readout), readout.unembedding, chunk.targets)
         return jnp.where(chunk.mask, nll, 0.0)
 
     def score_positions(
         self, fast: Descent, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
     ) -> Float[Array, " S"]:
-        """:meth:`score` of some positions of the chunk; the others are read, since they are context."""
+        """Return :meth:`score` of some positions of the chunk; the others are read as context."""
         hidden = self.hidden(fast, chunk, readout, positions)
         nll = linear_cross_entropy(hidden, readout.unembedding, chunk.targets[positions])
         return jnp.where(chunk.mask[positions], nll, 0.0)
@@ -121,12 +120,12 @@ class SuffixAdapter(FastWeights):
     def hidden(
         self, fast: Descent, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
     ) -> Float[Array, "S D"]:
-        """Final normed hidden states under the fast weights, at some positions or at all."""
+        """Return final normed hidden states under the fast weights, at some positions or at all."""
         entered = self._enter(chunk, readout.suffix, positions)
         return self._finish(fast.matrices, entered, readout.suffix)
 
     def adapt(self, fast: Descent, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
-        """``steps`` Adam steps on the mean next-token loss of the chosen tokens."""
+        """Make ``steps`` Adam steps on the mean next-token loss of the chosen tokens."""
         chosen = self.chosen_tokens(len(chunk.targets))
         targets, mask = chunk.targets, chunk.mask
         if chosen is not None:
@@ -145,7 +144,7 @@ class SuffixAdapter(FastWeights):
         return opposite(before, after)
 
     def chosen_tokens(self, length: int) -> Int[Array, " S"] | None:
-        """Positions of the tokens whose loss an update sees, spread evenly; ``None`` is all of them."""
+        """Return evenly spaced positions whose loss an update uses; ``None`` is all of them."""
         count = max(1, round(self.config.token_share * length))
         return None if count == length else jnp.arange(count) * length // count
 
@@ -153,9 +152,7 @@ class SuffixAdapter(FastWeights):
         self, chunk: Chunk, suffix: SuffixWeights | None, positions: Int[Array, " S"] | None
     ) -> _Entered:
         if chunk.split is None or suffix is None:
-            raise ValueError(
-                "suffix adaptation reads chunk.split and readout.suffix; one of them was not given"
-            )
+            raise ValueError("suffix adaptation needs chunk.split and readout.suffix; one of them is missing")
         plain_blocks = suffix.layers - self.config.blocks
         if plain_blocks < 0:
             raise PonderTTTError(
@@ -166,15 +163,15 @@ class SuffixAdapter(FastWeights):
         places = suffix_places(self.shape, suffix, len(hidden))
         for index in range(plain_blocks):
             hidden = run_block(self.shape, suffix.block(index), hidden, places[index], _all_real(hidden))
-        # What stands in front of the chunk (a beginning-of-sequence token) is context, and is not asked for.
+        # A beginning-of-sequence token before the chunk is context only.
         before = len(hidden) - len(chunk.targets)
         kept = positions
         if before:
             kept = before + (jnp.arange(len(chunk.targets)) if positions is None else positions)
         block, place = suffix.block(plain_blocks), places[plain_blocks]
         asked = kept if self.config.blocks == 1 else None
-        behind = before_down_projection(self.shape, block, hidden, place, _all_real(hidden), asked)
-        return _Entered(*behind, places, kept)
+        up_to_here = before_down_projection(self.shape, block, hidden, place, _all_real(hidden), asked)
+        return _Entered(*up_to_here, places, kept)
 
     def _finish(
         self,
@@ -202,6 +199,6 @@ class SuffixAdapter(FastWeights):
 
 
 def _all_real(hidden: Float[Array, "T D"]) -> Bool[Array, " T"]:
-    # The mask of a chunk is of its targets, and says nothing of inputs when there are no targets yet (decoding).  Padded
-    # inputs come after all real ones, where causal attention keeps them from every position that counts.
+    # A chunk's mask is that of its targets, which do not exist yet in decoding.  Padded inputs come after all real ones,
+    # so causal attention hides them from every position that counts.
     return jnp.ones(len(hidden), dtype=bool)

@@ -1,15 +1,15 @@
 """TTT-Linear on the final hidden state: an inner linear model per head, trained by reconstruction.
 
 Sun et al. 2024, "Learning to (Learn at Test Time)", arXiv:2407.04620.  Each head holds W [K, K] and b [K]; the
-inner model is ``f(x) = x + LN(x·W + b)`` and token s asks it to reconstruct its value from its key:
+inner model ``f(x) = x + LN(x·W + b)`` learns to reconstruct the value of token s from its key:
 
     ℓ_s(W, b) = ½ ‖LN(k_s·W + b) − (v_s − k_s)‖²
 
-A mini-batch of n tokens takes its gradients at the weights that it starts from, so that after token t of it
+All n tokens of a mini-batch take their gradients at the weights before it, so that after token t
 
     W_t = W₀ − Σ_{s≤t} η_s · k_sᵀ g_s,      b_t = b₀ − Σ_{s≤t} η_s · g_s,      g_s = ∂ℓ_s/∂(k_s·W₀ + b₀)
 
-which is read without forming any W_t (the dual form).  The inner loss has no next-token label in it.
+The dual form reads with W_t without forming it.  The inner loss has no next-token label.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ponderttt.fast_weights.base import Adaptation, Chunk, HiddenCorrection, Rea
 from ponderttt.settings.fast_weights import TTTConfig
 
 NORM_EPSILON = 1e-6
-#: Largest norm of one token's gradient [k_s; 1]ᵀ g_s, in units of the head width, with which it grows.  Typical
+#: Largest norm of one token's gradient [k_s; 1]ᵀ g_s, divided by the head width, to which it is proportional.  Typical
 #: gradients are below half of it (tested).  Clipping token by token keeps the in-chunk read causal.
 TOKEN_GRADIENT_LIMIT = 4.0
 
@@ -38,7 +38,7 @@ class TTTFast(NamedTuple):
 
 
 class InnerInputs(NamedTuple):
-    """What the inner model is read and trained with."""
+    """Inputs of the inner model."""
 
     query: Float[Array, "T H K"]
     key: Float[Array, "T H K"]
@@ -48,7 +48,7 @@ class InnerInputs(NamedTuple):
 
 
 def normalise(x: Float[Array, "... K"]) -> Float[Array, "... K"]:
-    """Zero mean and unit variance over the last axis."""
+    """Scale to zero mean and unit variance over the last axis."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + NORM_EPSILON)
 
@@ -56,20 +56,20 @@ def normalise(x: Float[Array, "... K"]) -> Float[Array, "... K"]:
 def causal_depthwise_conv(
     x: Float[Array, "T C"], kernel: Float[Array, "W C"], bias: Float[Array, " C"]
 ) -> Float[Array, "T C"]:
-    """Each channel's weighted sum of the last W positions *including the current one*; starts from zeros."""
+    """Return each channel's weighted sum of the last W positions, *including the current one*; zeros before the start."""
     width = kernel.shape[0]
     padded = jnp.pad(x, ((width - 1, 0), (0, 0)))
     return sum((padded[i : i + x.shape[0]] * kernel[i] for i in range(width)), bias)
 
 
 class TTTLayer(HiddenCorrection):
-    """TTT-Linear with H heads of width K; its output is gated and projected with the one zero matrix."""
+    """TTT-Linear with H heads of width K; its output is gated, then projected by a matrix that starts at zero."""
 
     reads_in_chunk = True
     basis_is_fast = False
 
     def __init__(self, width: int, config: TTTConfig, *, rngs: nnx.Rngs) -> None:
-        """``width`` is D of the hidden state."""
+        """Initialise for hidden states of ``width`` D."""
         heads, head_dim = config.heads, config.head_dim
         inner = heads * head_dim
         self.config = config
@@ -85,7 +85,7 @@ class TTTLayer(HiddenCorrection):
         self.rate = normal((width, heads), width**-0.5)
         self.rate_bias = nnx.Param(jnp.zeros(heads))
         # The current token's tap is the last.  Queries start at the current token and keys at the one before it, so that
-        # the inner model starts as a memory of what followed what: value of token s under the key of token s−1.
+        # the inner model starts as a memory of successors: value of token s under the key of token s−1.
         taps = jnp.zeros((config.conv_width, inner))
         noise = [0.02 * jax.random.normal(rngs.params(), taps.shape) for _ in range(2)]
         self.query_kernel = nnx.Param(taps.at[-1].set(1.0) + noise[0])
@@ -94,22 +94,22 @@ class TTTLayer(HiddenCorrection):
         self.key_bias = nnx.Param(jnp.zeros(inner))
         self.norm_scale = nnx.Param(jnp.ones((heads, head_dim)))
         self.norm_bias = nnx.Param(jnp.zeros((heads, head_dim)))
-        # Wide enough that its output has about unit variance: a narrow one makes the gradient of the layer norm huge.
+        # Scaled for outputs of about unit variance: a smaller scale makes the gradient of the layer norm huge.
         self.weight = normal((heads, head_dim, head_dim), head_dim**-0.5)
         self.bias = nnx.Param(jnp.zeros((heads, head_dim)))
         self.output_scale = nnx.Param(jnp.ones(inner))
         self.output = nnx.Param(jnp.zeros((width, inner)))
 
     def reset(self) -> TTTFast:
-        """The learned initial inner model."""
+        """Return the learned initial inner model."""
         return TTTFast(self.weight[...], self.bias[...])
 
     def basis(self, fast: TTTFast) -> Float[Array, "D R"]:
-        """The output projection: slow, so it stays the same while fast weights move."""
+        """Return the output projection, a slow weight."""
         return self.output[...]
 
     def inner_inputs(self, hidden: Float[Array, "T D"], mask: Bool[Array, " T"]) -> InnerInputs:
-        """Queries, keys, values and rates of each token; the convolution starts anew in each chunk."""
+        """Return queries, keys, values and rates of each token; the convolution restarts in each chunk."""
         split = (hidden.shape[0], self.config.heads, self.config.head_dim)
         x = self._normalised(hidden)
         shared = x @ self.query_key[...]
@@ -132,7 +132,7 @@ class TTTLayer(HiddenCorrection):
         return self._gated(query + self._head_norm(linear), hidden)
 
     def adapt(self, fast: TTTFast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:
-        """``steps`` passes of mini-batch inner steps over the chunk; labels and readout are not looked at."""
+        """Make ``steps`` passes of mini-batch inner steps over the chunk; labels and readout are not used."""
         inputs = self.inner_inputs(chunk.hidden, chunk.mask)
         batches = self._mini_batches(inputs)
 
@@ -150,13 +150,13 @@ class TTTLayer(HiddenCorrection):
         return Adaptation(fast, inner_loss, count)
 
     def reconstruction(self, fast: TTTFast, chunk: Chunk) -> Float[Array, ""]:
-        """The inner loss per real token, summed over heads."""
+        """Return the inner loss per real token, summed over heads."""
         return self._inner_loss(fast, self.inner_inputs(chunk.hidden, chunk.mask), chunk.mask)
 
     def score_and_adapt_in_chunk(
         self, fast: TTTFast, chunk: Chunk, readout: Readout
     ) -> tuple[Float[Array, " T"], Adaptation]:
-        """One pass in which token t is read with the inner steps of tokens ≤ t (the dual form)."""
+        """Pass once over the chunk, reading token t after the inner steps of tokens ≤ t (the dual form)."""
         inputs = self.inner_inputs(chunk.hidden, chunk.mask)
 
         def read_and_step(carry: TTTFast, batch: InnerInputs) -> tuple[TTTFast, Float[Array, "N H K"]]:
@@ -173,7 +173,7 @@ class TTTLayer(HiddenCorrection):
     def inner_gradient(
         self, fast: TTTFast, inputs: InnerInputs
     ) -> tuple[Float[Array, "T H K"], Float[Array, "T H"]]:
-        """g_s of every token at the same fast weights, clipped token by token, and ℓ_s."""
+        """Return g_s of every token at the same fast weights, clipped token by token, and ℓ_s."""
 
         def losses(linear: Float[Array, "T H K"]) -> Float[Array, "T H"]:
             error = self._head_norm(linear) - (inputs.value - inputs.key)
@@ -191,7 +191,7 @@ class TTTLayer(HiddenCorrection):
     def dual_read(
         self, fast: TTTFast, batch: InnerInputs, gradient: Float[Array, "N H K"]
     ) -> Float[Array, "N H K"]:
-        """``q_t·W_t + b_t`` for each token of a mini-batch, without forming W_t."""
+        """Return ``q_t·W_t + b_t`` for each token of a mini-batch, without forming W_t."""
         rated = batch.rate[..., None] * gradient
         similarity = jnp.einsum("NHK,MHK->HNM", batch.query, batch.key) + 1.0
         causal = jnp.tril(jnp.ones(similarity.shape[-2:], similarity.dtype))
@@ -199,7 +199,7 @@ class TTTLayer(HiddenCorrection):
         return jnp.einsum("NHK,HKF->NHF", batch.query, fast.weight) + fast.bias - learned
 
     def _inner_loss(self, fast: TTTFast, inputs: InnerInputs, mask: Bool[Array, " T"]) -> Float[Array, ""]:
-        """Reconstruction loss per real token, summed over heads, before anything is learned."""
+        """Return the reconstruction loss per real token, summed over heads, at the given fast weights."""
         _, losses = self.inner_gradient(fast, inputs)
         return masked_mean(jnp.sum(losses, axis=-1), mask)
 
@@ -210,7 +210,7 @@ class TTTLayer(HiddenCorrection):
         )
 
     def _mini_batches(self, inputs: InnerInputs) -> InnerInputs:
-        """[T, …] → [T/n, n, …]; a last short mini-batch is filled with tokens of rate 0."""
+        """Reshape [T, …] to [T/n, n, …]; a short last mini-batch is filled with tokens of rate 0."""
         size = self.config.mini_batch
 
         def split(x: Float[Array, "T ..."]) -> Float[Array, "M N ..."]:
