@@ -135,6 +135,8 @@ def _text_of(file: Path) -> str:
         raise PonderTTTError(
             f"{file}: not UTF-8 (byte {error.start}); convert it, for example with iconv"
         ) from None
+    except IsADirectoryError:
+        raise PonderTTTError(f"{file}: a folder; give a file to continue") from None
     except OSError as error:
         raise PonderTTTError(f"{file}: {(error.strerror or str(error)).lower()}") from None
 

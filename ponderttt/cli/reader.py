@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ponderttt.cli.studies import Adapter
-from ponderttt.errors import PonderTTTError, unknown
+from ponderttt.errors import CorruptFileError, PonderTTTError, unknown
 from ponderttt.files.atomic import check_writable, sha256_file
 from ponderttt.files.commands import rebuild
 from ponderttt.files.folder import Folder
-from ponderttt.files.manifest import check_facts
+from ponderttt.files.manifest import check_facts, read_manifest
 from ponderttt.names import NO_CONTEXT, SPENDING_RULES, FastWeightsName, MethodName
 from ponderttt.settings.experiment import Experiment
 from ponderttt.settings.mapping import as_mapping
@@ -164,8 +164,14 @@ def _trained_policy(folder: Path, request: Request) -> tuple[MethodName, Spendin
     """Open a trained policy; refuse other fast weights or another budget than it was trained for."""
     from ponderttt.loop.methods import Spending, policy_for
     from ponderttt.policies.budget import NOMINAL_COSTS
-    from ponderttt.policies.trained import open_policy
+    from ponderttt.policies.trained import KIND, open_policy
 
+    try:
+        read_manifest(folder, KIND, "", verify=False)
+    except CorruptFileError:
+        raise PonderTTTError(
+            f"--policy {folder}: no trained policy in this folder; give one such as results/policies/…/seed-0"
+        ) from None
     trained, facts = open_policy(folder, rebuild(Folder(folder).manifest))
     name, fast_weights = trained.name, FastWeightsName.parse(facts["fast_weights"])
     own, where = name.budget or float(facts["budget"]["mean"]), f"--policy {folder}: trained for"

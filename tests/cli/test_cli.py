@@ -198,7 +198,7 @@ def test_a_policy_that_was_trained_for_something_else_is_one_line(run, code, pol
 
 def test_a_folder_without_a_policy_is_one_line(run, code, tmp_path):
     line = one_line(run("score", code, "--config", STUDY, "--policy", str(tmp_path)))
-    assert "missing, so" in line
+    assert line.startswith(f"ponderttt: --policy {tmp_path}: no trained policy in this folder;")
 
 
 @pytest.mark.parametrize(

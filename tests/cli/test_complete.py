@@ -48,6 +48,7 @@ def test_the_text_ends_before_a_stop_string(complete: Callable[..., Result]) -> 
     [
         (("empty.py",), "the prompt is empty"),
         (("bytes.py",), "bytes.py: not UTF-8 (byte 0)"),
+        (("repository",), "repository: a folder; give a file to continue"),
         (("missing.py",), "missing.py: no such file or directory"),
         (("prompt.py", "--stop", ""), "a stop string is empty"),
         (
