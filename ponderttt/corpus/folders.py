@@ -183,6 +183,6 @@ def _ask_git(folder: Path, *arguments: str, statuses: tuple[int, ...] = (0,)) ->
         return git(folder, *arguments, statuses=statuses)
     except GitError as error:
         raise PonderTTTError(
-            f"{folder}: in the git checkout {_checkout(folder)}, but git cannot say which files are ignored "
-            f"({error}). Fix this, or read a copy outside the checkout."
+            f"{_checkout(folder)}: git cannot say which files of this checkout are ignored ({error}). "
+            "Fix this, or read a copy outside the checkout."
         ) from None

@@ -15,10 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
-from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from loopback import Handler, Server
+from loopback import Handler, Served, Server
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class _Answer:
         ]
 
 
-class FaultProxy:
+class FaultProxy(Served):
     """Forwards GET and HEAD to `endpoint`; faults are injected into GETs of objects.
 
     `requests` counts what arrived, `injected` the faults by name. An attempt is a GET of a key, from 1.
@@ -137,22 +136,13 @@ class FaultProxy:
         self.requests = 0
         self.injected: Counter[str] = Counter()
         self.attempts: Counter[str] = Counter()
-        self.stopping = threading.Event()
         upstream = urlsplit(endpoint)
         assert upstream.hostname is not None
         self.upstream: tuple[str, int] = (upstream.hostname, upstream.port or 80)
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.proxy = self
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopping.set()
-        self._server.stop()
+        server = _Server(("127.0.0.1", 0), _Handler)
+        server.proxy = self
+        super().__init__(server)
 
     def decide(self, method: str, target: str) -> Fault | None:
         """Count a request and return the fault of the rule."""

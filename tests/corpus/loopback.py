@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 
 
 class Server(ThreadingHTTPServer):
@@ -24,6 +25,23 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore clients that go away, for example after a timeout."""
+
+
+class Served:
+    """A server that runs during a context; ``stopping`` ends the waits of its handlers."""
+
+    def __init__(self, server: Server, scheme: str = "http") -> None:
+        self.stopping = threading.Event()
+        self.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
+        self._server = server
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._server.stop()
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
 from ssl import SSLContext
-from typing import Self
 
-from loopback import Handler, Server
+from loopback import Handler, Served, Server
 
 
 class Pace(Enum):
@@ -30,7 +29,7 @@ class Pace(Enum):
 Paces = Callable[[str, int], Pace]
 
 
-class SlowServer:
+class SlowServer(Served):
     """A server of ``contents`` by blob with a ``pause`` between two bytes.
 
     ``attempts`` counts requests by blob, ``signatures`` holds their Authorization headers.
@@ -47,22 +46,11 @@ class SlowServer:
         self.attempts: Counter[str] = Counter()
         self.signatures: list[str | None] = []
         self.lock = threading.Lock()
-        self.stopping = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.slow = self
+        server = _Server(("127.0.0.1", 0), _Handler)
+        server.slow = self
         if tls is not None:
-            self._server.socket = tls.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopping.set()
-        self._server.stop()
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        super().__init__(server, "http" if tls is None else "https")
 
 
 class _Server(Server):

@@ -119,7 +119,10 @@ def test_a_checkout_that_git_does_not_read_is_an_error(
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "")
         for folder in (checkout, checkout / "src", tmp_path):
-            assert "git cannot say which files are ignored (git is not installed)" in refusal(folder)
+            assert (
+                "git cannot say which files of this checkout are ignored (git is not installed)"
+                in refusal(folder)
+            )
         assert names(make_plain(tmp_path / "plain")) == ["x.py"]
     checkout.rename(tmp_path / "moved")
     for folder in (worktree, worktree / "src"):
