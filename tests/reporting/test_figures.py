@@ -248,8 +248,10 @@ def test_a_step_logged_twice_counts_once(tmp_path: Path) -> None:
     [
         ('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', r"log.jsonl:2: not a line"),
         ('{"step": 1}\n', r"log.jsonl:1: not a line"),
-        ('{"step": 1, "loss": NaN}\n', r"log.jsonl:1: training diverged"),
-        ("", "no training step"),
+        ('{"step": 1, "loss": NaN}\n', r"log.jsonl:1: loss is nan, so training diverged"),
+        ("[1, 2]\n", r"log.jsonl:1: not a line"),
+        ("", "the log is empty"),
+        ('{"step": 1, "validation_loss": 2.0}\n', "no training step"),
     ],
 )
 def test_a_damaged_training_log_is_an_error_that_names_the_line(
@@ -287,7 +289,7 @@ def test_the_training_of_policies_is_drawn_for_each_kind_with_its_seeds(tmp_path
 
 def test_a_damaged_log_of_a_policy_is_named(tmp_path: Path) -> None:
     log = write_policy_log(tmp_path, "lora", 0, reward=float("nan"))
-    with pytest.raises(CorruptFileError, match=r"log\.jsonl:1: not a line of a log of PPO\. Rebuild it"):
+    with pytest.raises(CorruptFileError, match=r"log\.jsonl:1: reward is nan, so training diverged"):
         policy_curves([log], [tmp_path / "curves.png"])
     with pytest.raises(PonderTTTError, match="the grid has no method ppo"):
         policy_curves([], [tmp_path / "curves.png"])

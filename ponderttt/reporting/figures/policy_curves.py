@@ -1,18 +1,16 @@
-"""How policies were trained with PPO: reward, cost against its limit, the controller's λ, and what the updates did."""
+"""Training of policies with PPO: reward, cost and its limit, the controller's λ, and statistics of the updates."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ponderttt.actions import Action
-from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.files.commands import rebuild
+from ponderttt.errors import PonderTTTError
+from ponderttt.reporting.figures.logs import Lines, read_log
 from ponderttt.reporting.figures.style import (
     ACTION_COLOURS,
     BLACK,
@@ -33,9 +31,7 @@ from ponderttt.reporting.numbers.methods import rank_of_fast_weights
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Lines = list[dict[str, Any]]
-
-#: Panel: its title, and of each line in it the key of the log, colour and words.
+#: Title of each panel; key in the log, colour and legend of each of its lines.
 _PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ("reward, nats per token", (("reward", BLUE, "reward"),)),
     ("cost per chunk, × SKIP", (("cost", VERMILLION, "cost"), ("limit", BLACK, "limit"))),
@@ -59,36 +55,17 @@ _SCALES = {"approx_kl": 10.0}
 
 
 def read_policy_log(path: Path | str) -> Lines:
-    """The iterations of one ``log.jsonl`` of PPO, in order.
-
-    Raises:
-        CorruptFileError: the file is missing, or a line is not one of an iteration with finite numbers.
-    """
-    remake = f"Rebuild it: {rebuild(Path(path).with_name('manifest.json'))}"
-    wanted = {key for _, entries in _PANELS for key, _, _ in entries}
-    lines: Lines = []
-    try:
-        for number, text in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-            line = json.loads(text)
-            if not wanted <= line.keys() or not all(math.isfinite(line[key]) for key in wanted):
-                raise ValueError(number)
-            lines.append(line)
-    except FileNotFoundError:
-        raise CorruptFileError(f"{path}: no such log of a policy. {remake}") from None
-    except (ValueError, TypeError, AttributeError):
-        raise CorruptFileError(f"{path}:{len(lines) + 1}: not a line of a log of PPO. {remake}") from None
-    if not lines:
-        raise CorruptFileError(f"{path}: has no iteration. {remake}")
-    return lines
+    """Read the iterations of one ``log.jsonl`` of PPO; raises as :func:`~ponderttt.reporting.figures.logs.read_log`."""
+    return read_log(path, lambda line: [key for _, entries in _PANELS for key, _, _ in entries])
 
 
 @in_style
 def policy_curves(logs: Sequence[Path | str], outputs: Sequence[Path | str]) -> None:
-    """One column for each kind of fast weights; seeds are thin lines of the same colour.
+    """Draw a column for each kind of fast weights; seeds are lines of the same colour.
 
     Args:
         logs: ``…/policies/{model}/{fast_weights}/{policy}/seed-{seed}/log.jsonl`` of PPO.
-        outputs: files to write, the suffix decides the format.
+        outputs: files to write; the suffix decides the format.
 
     Raises:
         PonderTTTError: no log was given, or one is damaged.
@@ -127,7 +104,7 @@ def _lines(panel: Axes, runs: Sequence[Lines], entries: Sequence[tuple[str, str,
 
 
 def _shares(panel: Axes, runs: Sequence[Lines]) -> None:
-    """Mean over seeds, stacked."""
+    """Stack the shares of the actions, averaged over seeds."""
     shortest = min(map(len, runs))
     shares = np.array(
         [

@@ -1,9 +1,7 @@
-"""How the slow weights were trained: losses on training windows and on validation streams, step by step."""
+"""Training of the slow weights: losses on training windows and on validation streams, step by step."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from jaxtyping import Float
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.commands import rebuild
+from ponderttt.reporting.figures.logs import Lines, read_log
 from ponderttt.reporting.figures.style import (
     BLACK,
     BLUE,
@@ -30,57 +29,40 @@ from ponderttt.reporting.numbers.methods import rank_of_fast_weights
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Lines = list[dict[str, Any]]
-
 _LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
-#: Key of the log, colour, marker, what it is.
+#: Key in the log, colour, marker, legend.
 _VALIDATIONS = (
     ("validation_loss_skip", GREY, "D", "0 updates"),
     ("validation_loss", VERMILLION, "o", "UPDATE_1"),
 )
 
 
-def read_training_log(path: Path | str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The steps and the validations of one ``log.jsonl``, each in order of steps; of a step done twice, the last.
+def read_training_log(path: Path | str) -> tuple[Lines, Lines]:
+    """Read the steps and the validations of one ``log.jsonl``, in order of steps; of a repeated step, the last.
 
-    Raises:
-        CorruptFileError: the file is missing, or a line is not a JSON object with a step and finite numbers.
+    Raises as :func:`~ponderttt.reporting.figures.logs.read_log`.
     """
-    remake = f"Rebuild it: {rebuild(path)}"
     steps: dict[int, dict[str, Any]] = {}
     validations: dict[int, dict[str, Any]] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise CorruptFileError(f"{path}: no such training log. {remake}") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            finite = all(math.isfinite(value) for value in entry.values() if isinstance(value, float))
-            kind = validations if "validation_loss" in entry else steps
-            value = entry["validation_loss" if "validation_loss" in entry else "loss"]
-            kind[int(entry["step"])] = entry
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise CorruptFileError(f"{path}:{number}: not a line of a training log. {remake}") from None
-        if not finite:
-            raise CorruptFileError(
-                f"{path}:{number}: training diverged, loss {value}; lower training.learning_rate"
-            )
+    for line in read_log(
+        path, lambda line: ("step", "validation_loss" if "validation_loss" in line else "loss")
+    ):
+        (validations if "validation_loss" in line else steps)[line["step"]] = line
     if not steps:
-        raise CorruptFileError(f"{path}: has no training step. {remake}")
+        raise CorruptFileError(f"{path}: no training step. Rebuild it: {rebuild(path)}")
     return [steps[step] for step in sorted(steps)], [validations[step] for step in sorted(validations)]
 
 
 @in_style
 def training_curves(logs: Sequence[Path | str], outputs: Sequence[Path | str]) -> None:
-    """Losses while slow weights are trained: above on training windows, below on validation streams.
+    """Draw the losses while slow weights are trained: above on training windows, below on validation streams.
 
-    Where every line has the frozen backbone's loss on the same tokens, it is subtracted: windows differ in difficulty
+    If every line has the frozen backbone's loss on the same tokens, it is subtracted, since windows differ in difficulty
     far more than training changes their loss.
 
     Args:
         logs: ``…/training/{model}/{fast_weights}/seed-{seed}/log.jsonl``; one column per model and fast weights.
-        outputs: files to write, the suffix decides the format.
+        outputs: files to write; the suffix decides the format.
 
     Raises:
         PonderTTTError: no log was given, or one is damaged.
@@ -120,7 +102,7 @@ def training_curves(logs: Sequence[Path | str], outputs: Sequence[Path | str]) -
     seeds = list(dict.fromkeys(seed for column in columns.values() for seed in column))
     handles = [
         handle(GREY, "training windows", marker="", line="-", width=0.6),
-        handle(BLUE, "mean of a tenth of all steps", marker="", line="-"),
+        handle(BLUE, "running mean over a tenth of all steps", marker="", line="-"),
         *(handle(colour, f"validation, {what}", marker=marker) for _, colour, marker, what in _VALIDATIONS),
         *(
             handle(BLACK, seed, marker="", line=style)
@@ -140,7 +122,7 @@ def _column(lines: Lines, name: str, frozen: str | None) -> Float[np.ndarray, " 
 
 
 def running_mean(values: Float[np.ndarray, " L"], width: int) -> Float[np.ndarray, " L"]:
-    """Mean of each value and up to ``width`` − 1 before it: nothing from later steps."""
+    """Return the mean of each value and up to ``width`` − 1 before it."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     end = np.arange(1, len(values) + 1)
     begin = np.maximum(end - width, 0)
