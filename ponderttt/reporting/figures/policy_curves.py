@@ -93,6 +93,7 @@ def policy_curves(logs: Sequence[Path | str], outputs: Sequence[Path | str]) -> 
 
 
 def _lines(panel: Axes, runs: Sequence[Lines], entries: Sequence[tuple[str, str, str]]) -> None:
+    panel.locator_params(axis="x", integer=True)
     for lines in runs:
         iteration = [line["iteration"] for line in lines]
         for key, colour, _ in entries:
@@ -114,3 +115,4 @@ def _shares(panel: Axes, runs: Sequence[Lines]) -> None:
     ).mean(axis=0)
     panel.stackplot([line["iteration"] for line in runs[0][:shortest]], shares, colors=ACTION_COLOURS)
     panel.set_ylim(0, 1)
+    panel.locator_params(axis="x", integer=True)

@@ -95,6 +95,8 @@ def training_curves(logs: Sequence[Path | str], outputs: Sequence[Path | str]) -
             if subtract:
                 panel.axhline(0, color=BLACK, lw=0.8)
             panel.set_xlabel("training step")
+            panel.set_xlim(above.get_xlim())
+            panel.locator_params(axis="x", integer=True)
     unit = "loss − frozen backbone,\nnats per token" if subtract else "loss,\nnats per token"
     for block in range(blocks):
         axes[2 * block, 0].set_ylabel(f"training {unit}")

@@ -82,7 +82,7 @@ def _against_context(row: TableRow, context: TableRow) -> Iterator[str]:
         return
     relations = {-1: "better than", 0: "not clearly different from", 1: "worse than", None: "compared with"}
     relation = relations[sign(row.delta_vs_context_1)]
-    parts = ["Context", "adapter"] if "+" in row.fast_weights else ["Adapter"]
+    parts = ["Context", "adapter"] if "+" in row.fast_weights else ["The adapter"]
     parts += ["updates"] if row.update_rate else []
     joined = " and ".join(([", ".join(parts[:-1])] if parts[:-1] else []) + parts[-1:])
     together = f"{joined} are" if len(parts) > 1 else f"{joined} alone is"
