@@ -55,7 +55,7 @@ def before_down_projection(
     heads = family_of(config).heads(config, block, hidden, place.angles)
     read = causal_attention(*heads, mask, config.query_scale, place.window)
     if positions is not None:
-        # After attention, positions are independent, so only those asked for are computed.
+        # After attention, positions are independent, so only the requested ones are computed.
         read, hidden = read[positions], hidden[positions]
     return after_attention(config, block, hidden, read)
 

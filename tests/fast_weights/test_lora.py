@@ -1,4 +1,4 @@
-"""LoRA: its shortcut through the frozen logits is exact, and an update sees the tokens that it says."""
+"""LoRA: its shortcut through the frozen logits is exact, and an update uses the chosen tokens only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def readout(chunk, unembedding):
 
 
 def direct_loss(matrices: LoRAMatrices, chunk: Chunk, unembedding, positions) -> jax.Array:
-    """The loss written down without any shortcut."""
+    """Return the loss without the shortcut."""
     hidden = chunk.hidden[positions]
     logits = (hidden + hidden @ matrices.down.T @ matrices.up.T) @ unembedding.T
     return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(positions)), chunk.targets[positions]])

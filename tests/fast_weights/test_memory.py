@@ -1,4 +1,4 @@
-"""Memory reads what it should have stored, stores what it says, and nothing of a chunk before it was scored."""
+"""Memory stores the most surprising pairs, reads them back, and stores nothing of a chunk before it is scored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_chunk(hidden, targets, nll=None, entropy=None, mask=None) -> Chunk:
 
 
 def random_chunk(seed: int, unembedding=None, length: int = CHUNK) -> Chunk:
-    """A chunk of random states; their losses and entropies are the frozen model's where one is given."""
+    """Draw a chunk of random states, with losses and entropies of the frozen model if one is given."""
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=(length, WIDTH)).astype(np.float32) + 1.0
     targets = rng.integers(0, VOCABULARY, length)
@@ -65,7 +65,7 @@ def random_chunk(seed: int, unembedding=None, length: int = CHUNK) -> Chunk:
 
 @pytest.fixture(scope="module")
 def module() -> Memory:
-    """Of four chunks, prepared as before training, and reading softly enough that every pair counts."""
+    """Return a memory of four chunks, prepared as before training, that reads softly enough for every pair to count."""
     module = make(WIDTH, 4 * CHUNK, inverse_temperature=4.0, mixing_weight=0.3, mixing_similarity=2.0)
     module.prepare(np.concatenate([np.asarray(random_chunk(s).hidden) for s in (7, 8)]) * 2.0)
     return module
@@ -73,13 +73,13 @@ def module() -> Memory:
 
 @pytest.fixture(scope="module")
 def full(module) -> MemoryFast:
-    """After one chunk in full and half of another."""
+    """Return fast weights after one chunk in full and half of another."""
     fast = store(module, module.reset(), random_chunk(0))
     return store(module, fast, random_chunk(1), 2)
 
 
 def brute_force(module: Memory, fast: MemoryFast, chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
-    """Loss of each token, and its reconstruction error, token by token and pair by pair in float64."""
+    """Compute loss and reconstruction error of each token, pair by pair in float64."""
     slow = {name: np.asarray(value, np.float64) for name, value in parameters(module).items()}
     stored = min(int(fast.written), module.config.capacity)
     keys, values = np.asarray(fast.keys[:stored], np.float64), np.asarray(fast.values[:stored])
@@ -126,7 +126,7 @@ def test_uncertainty_of_the_frozen_model_raises_the_weight_as_worked_by_hand():
 
 def test_reads_and_reconstruction_equal_a_brute_force_reference(module, full):
     chunk = random_chunk(2)
-    # Half of the targets were stored with a state close by.
+    # Half of the targets are stored with a similar state.
     chunk = chunk._replace(targets=chunk.targets.at[::2].set(full.values[: CHUNK // 2]))
     losses, errors = brute_force(module, full, chunk)
     assert np.allclose(score(module, full, chunk), losses, rtol=2e-5)
@@ -165,7 +165,7 @@ def test_the_ring_overwrites_the_oldest_as_worked_by_hand():
     queries = make_chunk([[1, 0], [1, 0]], [11, 15], nll=[1.0, 1.0])
     before, after = (score(module, fast, queries) for fast in (first, second))
     assert before[0] < 1 < before[1]
-    # The half of the mixture that the model gives is all that is left of the pair that went.
+    # Only the model's half of the mixture is left for the overwritten pair.
     assert np.isclose(after[0], 1 + math.log(2), rtol=1e-5)
     assert after[1] < 1
 
@@ -281,12 +281,12 @@ def test_what_was_stored_of_a_chunk_is_cheap_when_it_comes_again(steps, unembedd
     stored, left = surprise[: CHUNK * steps // 4], surprise[CHUNK * steps // 4 :]
     assert chunk.nll_frozen[stored].mean() > 7
     assert after[stored].mean() < 1
-    # What was not stored pays for the mixture, by little.
+    # Tokens that were not stored lose a little to the mixture.
     assert np.all(after[left] - chunk.nll_frozen[left] < 0.5)
 
 
 def test_random_tokens_gain_nothing():
-    """Against a frozen model that knows no more than their frequency; a mixture can only lose."""
+    """The frozen model knows the frequency of random tokens, so a mixture can only lose."""
     length = 1000
     rng = np.random.default_rng(6)
     memory = make(WIDTH, length)
@@ -311,7 +311,7 @@ def test_an_empty_memory_reconstructs_nothing_and_a_sharp_one_what_it_holds(modu
 
 
 def test_an_empty_memory_has_numbers_where_the_compiler_fuses_products_with_sums():
-    """What is absent must not leave the rounding of a huge number in the softmax, whose exponential is infinite."""
+    """Empty slots must not leave the rounding error of a huge number in the softmax, whose exponential is infinite."""
 
     def errors(slow: nnx.State, chunks: Chunk) -> jax.Array:
         def read(carry: None, chunk: Chunk) -> tuple[None, jax.Array]:

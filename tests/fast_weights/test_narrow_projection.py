@@ -1,4 +1,4 @@
-"""A vocabulary projection that is kept narrower than float32 is read as the values that it opens to."""
+"""A vocabulary projection that is stored narrower than float32 is read as the values that it opens to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ponderttt.models import losses
 from ponderttt.models.quantised import Precision, by_rows, opened
 from tiny_streams import TINY
 
-#: Two blocks and a part of one, once the vocabulary is cut.
+#: A vocabulary of two blocks and a part of one.
 VOCABULARY, WIDTH, LENGTH, BLOCK = 300, 64, 24, 128
 PRECISIONS = [Precision("bfloat16"), Precision(kind="int8"), Precision(kind="int4")]
 RANDOM = np.random.default_rng(0)
@@ -35,7 +35,7 @@ CHUNK = Chunk(
 
 @pytest.fixture(params=PRECISIONS, ids=["bfloat16", "int8", "int4"])
 def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, jax.Array]:
-    """The matrix as it is kept, and the values that it opens to; cut into blocks."""
+    """Return the matrix as it is stored, and the values that it opens to, with small blocks."""
     monkeypatch.setattr(losses, "TILE_ELEMENTS", 1)
     assert losses._MIN_BLOCK == BLOCK
     kept = by_rows(request.param.kept("embedding", MATRIX, stacked=False))
@@ -45,7 +45,7 @@ def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
 
 
 def near(found: Any, expected: Any) -> None:
-    """Equal but for rounding, which is of the largest value."""
+    """Compare up to rounding relative to the largest value."""
 
     def check(a: Any, b: Any) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * (1 + np.abs(np.asarray(b)).max()))
@@ -76,7 +76,7 @@ def test_products_and_their_derivatives_are_those_of_the_opened_matrix(both: tup
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=["bfloat16", "int8", "int4"])
 def test_one_column_does_not_open_the_matrix_as_a_whole(precision: Precision) -> None:
-    """The next token of a text asks for one position."""
+    """The next token of a text needs one position."""
     matrix = np.random.default_rng(0).standard_normal((20_001, 128), np.float32)
     kept = by_rows(precision.kept("embedding", matrix, stacked=False))
     hidden = jnp.ones((1, 128))
@@ -111,7 +111,7 @@ def test_modules_score_learn_and_continue_as_with_the_opened_matrix(
     found = []
     for matrix in both:
         logits = project(chunk, matrix).value if programs.reads == "logits" else None
-        # A basis that is slow is made once for a matrix.
+        # A slow basis is computed once for a matrix.
         readout = ModulePrograms(module).readout(matrix, logits, None)
         after = programs.adapt[max(programs.adapt)](programs.slow, fast, chunk, readout).value
         loss = programs.score(programs.slow, after.fast, chunk, readout).value

@@ -33,7 +33,7 @@ TARGETS = ("lora", "down")
 
 
 class World(NamedTuple):
-    """A backbone split after its first block, and what it says of two chunks; the second ends in padding."""
+    """Return a backbone split after its first block, and its frozen pass over two chunks; the second ends in padding."""
 
     unembedding: Array
     suffix: SuffixWeights
@@ -64,13 +64,13 @@ def world() -> World:
 
 
 def module_of(target: str, seed: int = 0, **settings: Any) -> SuffixAdapter:
-    """An untrained module."""
+    """Return an untrained module."""
     config = dataclasses.replace(CONFIG, target=target, **settings)
     return SuffixAdapter(MODEL.width, config, MODEL, rngs=nnx.Rngs(seed))
 
 
 def awake(target: str, **settings: Any) -> SuffixAdapter:
-    """A module whose zero matrix is random instead, as after training."""
+    """Return a module whose zero matrix is random, as after training."""
     module = module_of(target, **settings)
     parameter = module.up if target == "lora" else module.delta
     scale = 0.1 if target == "lora" else 0.7
@@ -85,14 +85,14 @@ def program(graph: Any, method: str, static: tuple[Any, ...]) -> Callable[..., A
 
 
 def compiled(module: SuffixAdapter, method: str, *static: Any) -> Callable[..., Any]:
-    """One method of a module as a program of fast weights, chunk, readout and whatever follows."""
+    """Compile one method of a module as a program of fast weights, chunk, readout and other arguments."""
     graph, slow = nnx.split(module)
     return lambda *arguments: program(graph, method, static)(slow, *arguments)
 
 
 @functools.partial(jax.jit, static_argnames="blocks")
 def direct_nll(matrices: LowRank | Full, chunk: Chunk, world: World, blocks: int = 2) -> Array:
-    """The loss of every token by the backbone's own suffix with changed weights, without any shortcut."""
+    """Return the loss of every token by the backbone's suffix with changed weights, without the shortcut."""
     if isinstance(matrices, Full):
         delta = MODEL.mlp_width**-0.5 * matrices.delta
     else:
@@ -106,7 +106,7 @@ def direct_nll(matrices: LowRank | Full, chunk: Chunk, world: World, blocks: int
 
 @jax.jit
 def direct_loss_and_slope(matrices: LowRank | Full, chunk: Chunk, world: World) -> tuple[Array, Any]:
-    """The mean loss of every fourth token and its gradient."""
+    """Return the mean loss of every fourth token and its gradient."""
     every_fourth = (jnp.arange(TOKENS) % 4 == 0) & chunk.mask
     return jax.value_and_grad(lambda m: jnp.mean(direct_nll(m, chunk, world), where=every_fourth))(matrices)
 
@@ -174,7 +174,7 @@ def test_update_k_is_k_adam_steps_on_the_loss_of_every_fourth_token(
     matrices = start = module.reset().matrices
     optimiser = optax.chain(optax.clip_by_global_norm(CONFIG.clip_norm), optax.scale_by_adam())
     state = optimiser.init(matrices)
-    # A step of A is a share of its start, whose elements are F^-½ in size.
+    # A's rate is relative to its initial scale, F^-½.
     down_rate = MODEL.mlp_width**-0.5 * CONFIG.inner_rate
     rates = (down_rate, CONFIG.inner_rate) if target == "lora" else (CONFIG.inner_rate,)
     first, _ = direct_loss_and_slope(matrices, chunk, world)
@@ -186,7 +186,7 @@ def test_update_k_is_k_adam_steps_on_the_loss_of_every_fourth_token(
     for begin, right, mine in zip(
         *map(jax.tree.leaves, (start, matrices, adapted.fast.matrices)), strict=True
     ):
-        # Adam divides by the size of a gradient, so that the smallest ones are mostly rounding.
+        # Adam divides by the size of a gradient, so updates of the smallest ones are mostly rounding.
         assert float(jnp.linalg.norm(right - mine)) < 0.02 * float(jnp.linalg.norm(right - begin))
     np.testing.assert_allclose(adapted.inner_loss, first, atol=1e-5)
     assert int(adapted.steps) == steps
@@ -228,7 +228,7 @@ def test_every_slow_weight_has_a_gradient_through_score_adapt_score(target: str,
         return jnp.sum(first) + jnp.sum(module.score(fast, world.chunks[1], world.readout))
 
     for path, gradient in nnx.to_flat_state(jax.jit(jax.grad(window))(slow)):
-        # Each block and each kind of matrix for itself.
+        # Each block and each kind of matrix alone.
         for part in gradient[...]:
             assert np.all(np.isfinite(part)), path
             assert float(jnp.abs(part).sum()) > 0, path
@@ -265,7 +265,7 @@ def test_the_frozen_weights_keep_every_bit(target: str, world: World) -> None:
     adapted = compiled(module, "adapt", 2)(module.reset(), world.chunks[0], world.readout)
     compiled(module, "score")(adapted.fast, world.chunks[0], world.readout)
     assert bits() == before
-    # They are no part of the module either, so no training could reach them.
+    # They are not part of the module either, so training cannot change them.
     frozen = {stack.shape for stack in world.suffix.blocks.values()} - {(2, MODEL.width, MODEL.mlp_width)}
     assert not frozen & {leaf.shape for leaf in jax.tree.leaves(nnx.state(module))}
 
@@ -301,7 +301,7 @@ def test_cost_follows_what_is_calculated(world: World) -> None:
 
     quarter, whole = module_of("lora"), module_of("lora", token_share=1.0)
     assert update(quarter, 1) < 0.75 * update(whole, 1)
-    # The first block up to its down-projection is run once for all steps.
+    # The first block up to its down-projection runs once for all steps.
     assert 2 * update(quarter, 1) < update(quarter, 4) < 3.5 * update(quarter, 1)
     assert update(quarter, 4) - update(quarter, 2) == pytest.approx(
         2 * (update(quarter, 2) - update(quarter, 1)), rel=1e-6

@@ -1,4 +1,4 @@
-"""TTT-Linear: the dual form is the primal form, causality holds token by token, masked tokens teach nothing."""
+"""TTT-Linear: the dual form equals the primal form, causality holds token by token, and masked tokens teach nothing."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_inner_gradient_is_the_gradient_of_the_inner_loss_clipped_token_by_token
 
 
 def test_few_tokens_are_clipped_at_the_start(module, chunk):
-    """Clipping is for outliers: where it bites everywhere, the inner rate is not what it says."""
+    """Clipping is for outliers: if every gradient were clipped, the inner rate would not set the size of steps."""
     inputs = module.inner_inputs(chunk.hidden, chunk.mask)
     gradient, _ = module.inner_gradient(module.reset(), inputs)
     norms = jnp.sqrt((1 + jnp.sum(inputs.key**2, -1)) * jnp.sum(gradient**2, -1))
@@ -119,7 +119,7 @@ def test_few_tokens_are_clipped_at_the_start(module, chunk):
 
 
 def test_keys_start_at_the_token_before_the_value():
-    """So that the inner model starts as a memory of what followed what."""
+    """The inner model starts as a memory of successors."""
     module = fresh("ttt")
     assert int(jnp.argmax(jnp.abs(module.key_kernel[...]).mean(1))) == TINY.ttt.conv_width - 2
     assert int(jnp.argmax(jnp.abs(module.query_kernel[...]).mean(1))) == TINY.ttt.conv_width - 1

@@ -1,4 +1,4 @@
-"""Tiny models that PyTorch and transformers ran once, module by module and whole: the cases and how to read them."""
+"""Cases of tiny models that PyTorch and transformers ran once, module by module and whole, and readers of the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ponderttt.models.families.llama import LlamaConfig
 FOLDER = Path(__file__).parent / "goldens"
 LOGITS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
-#: Of what one module gives, relative to its largest value.
+#: Tolerance of one module's output, relative to its largest value.
 MODULE_TOLERANCE = 1e-5
 
 #: Grouped queries, tied and untied, a head size that is not width / heads, lengths around the attention block; windows
@@ -136,9 +136,9 @@ CASES: dict[str, tuple[Shape, tuple[int, int]]] = {
 
 @dataclass(frozen=True)
 class Golden:
-    """Weights, tokens and what the reference makes of them; gradients are of the mean next-token loss.
+    """Weights, tokens and the reference's results; gradients are those of the mean next-token loss.
 
-    ``modules`` are what its modules give, by the names of :func:`own_modules`.
+    ``modules`` holds outputs of the reference's modules, by the names of :func:`own_modules`.
     """
 
     config: Shape
@@ -176,12 +176,12 @@ def read(name: str) -> Golden:
 
 
 def model_of(golden: Golden, split_layer: int | None = None) -> Decoder:
-    """This package's model with the weights of a golden."""
+    """Return this package's model with the weights of a golden."""
     return tensors.assemble(tensors.in_memory(golden.config, golden.weights), split_layer=split_layer)
 
 
 def own_results(golden: Golden) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Logits and gradients by this package's model."""
+    """Return logits and gradients of this package's model."""
     graph, params = nnx.split(model_of(golden))
     tokens = jnp.asarray(golden.tokens)
 
@@ -196,10 +196,10 @@ def own_results(golden: Golden) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def own_modules(golden: Golden) -> dict[str, np.ndarray]:
-    """What each module of this package's model gives, fed with what the reference's modules in front of it gave.
+    """Return the output of each module of this package's model, given the outputs of the reference's modules before it.
 
-    ``embedding`` [B, T, D]; of each block ``N.attention``, the residual stream behind attention [B, T, D],
-    ``N.inner``, what the down-projection reads [B, T, F], and ``N.block``, what the block gives; ``final_norm``.
+    Names are ``embedding`` [B, T, D]; for each block ``N.attention``, the residual stream after attention [B, T, D],
+    ``N.inner``, the input of the down-projection [B, T, F], and ``N.block``, the output; and ``final_norm``.
     """
     graph, params = nnx.split(model_of(golden))
     found = jax.jit(lambda *of: _modules(golden.config, nnx.merge(graph, of[0]), *of[1:]))(
@@ -235,5 +235,5 @@ def _modules(
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest absolute difference, relative to the largest expected value."""
+    """Return the largest absolute difference, relative to the largest expected value."""
     return float(np.abs(found - expected).max() / np.abs(expected).max())

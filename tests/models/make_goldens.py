@@ -32,10 +32,10 @@ REAL_LOSS_TOLERANCE = 1e-3
 
 
 def reference_model(shape: Shape, arrays: dict[str, np.ndarray]) -> transformers.PreTrainedModel:
-    """The transformers model of a shape with given weights, float32, from the config.json that this package writes."""
+    """Return the transformers model of a shape with given weights, float32, from the config.json that this package writes."""
     settings = shape_json(shape)
     settings.pop("dtype")
-    # A padding token of its own would keep part of the gradient from one row of the embedding.
+    # A padding token would remove part of the gradient of one row of the embedding.
     settings |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
     config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -49,7 +49,7 @@ def reference_model(shape: Shape, arrays: dict[str, np.ndarray]) -> transformers
 
 
 def make(name: str) -> goldens.Golden:
-    """Reference logits and gradients of a case, from weights drawn by its place in the list."""
+    """Compute reference logits and gradients of a case, from weights drawn by its place in the list."""
     shape, (batch, length) = goldens.CASES[name]
     seed = list(goldens.CASES).index(name)
     arrays = tensors.random_tensors(shape, jax.random.key(seed))
@@ -58,7 +58,7 @@ def make(name: str) -> goldens.Golden:
 
 
 def watch(model: transformers.PreTrainedModel, modules: dict[str, np.ndarray]) -> None:
-    """Keep what the modules of a model read and give, by the names of :func:`family_goldens.own_modules`."""
+    """Record inputs and outputs of the modules of a model, by the names of :func:`family_goldens.own_modules`."""
 
     def keep(name: str, tensor: object) -> None:
         modules[name] = (tensor[0] if isinstance(tensor, tuple) else tensor).detach().numpy()
@@ -73,7 +73,7 @@ def watch(model: transformers.PreTrainedModel, modules: dict[str, np.ndarray]) -
     layers, final_norm = (body.h, body.ln_f) if hasattr(body, "h") else (body.layers, body.norm)
     read_by(layers[0], "embedding")
     for number, layer in enumerate(layers):
-        # The norm in front of the MLP is the first thing behind attention in every family.
+        # In every family the norm before the MLP is the first module after attention.
         for norm in ("pre_feedforward_layernorm", "ln_2", "post_attention_layernorm"):
             if hasattr(layer, norm):
                 read_by(getattr(layer, norm), f"{number}.attention")
@@ -85,7 +85,7 @@ def watch(model: transformers.PreTrainedModel, modules: dict[str, np.ndarray]) -
 
 
 def refer(golden: goldens.Golden) -> goldens.Golden:
-    """The same weights and tokens with what the reference's modules give, and its logits and gradients."""
+    """Return the same weights and tokens with outputs of the reference's modules, its logits and gradients."""
     model = reference_model(golden.config, golden.weights)
     modules: dict[str, np.ndarray] = {}
     watch(model, modules)
@@ -129,7 +129,7 @@ def check(name: str) -> bool:
 
 
 def largest(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
-    """The largest relative difference of any of them; infinite where one is missing."""
+    """Return the largest relative difference of all; infinite if one is missing."""
     if found.keys() != expected.keys():
         return float("inf")
     return max(goldens.largest_difference(found[name], expected[name]) for name in expected)
@@ -167,7 +167,7 @@ def check_real(model: config.ModelConfig, name: str, cache_dir: Path) -> bool:
 
 
 def main() -> int:
-    """Write or check; the exit status is 0 where everything agrees."""
+    """Write or check; the exit status is 0 if everything agrees."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     parser.add_argument("--config", default="config.yaml", help="experiment that names real models")

@@ -1,4 +1,4 @@
-"""Makers of small real model files: a byte-level tokenizer's tables, GGUF files, safetensors folders."""
+"""Write small real model files: a byte-level tokenizer's tables, GGUF files, safetensors folders."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SHAPE = LlamaConfig(
 
 #: Widths are multiples of 256, the block of the K types.
 K_SHAPE = replace(SHAPE, width=256, head_dim=64, mlp_width=256)
-#: Where the half-precision scales of a block lie, in bytes; they decide whether its values are numbers of any use.
+#: Offsets in bytes of the half-precision scales of a block; random ones would give NaN or huge values.
 K_SCALES = {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
 
 _NAMES = {
@@ -62,7 +62,7 @@ _TOP = {
 
 
 def gguf_name(name: str) -> str:
-    """The name of a tensor in a GGUF file; names that are not Hugging Face's stay as they are."""
+    """Return the name of a tensor in a GGUF file; names that are not Hugging Face's stay as they are."""
     if not name.startswith("model.layers."):
         return _TOP.get(name, name)
     _, _, layer, rest = name.split(".", 3)
@@ -82,7 +82,7 @@ def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
 
 
 def quantised(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
-    """Bytes of a matrix in one of GGUF's types; for the K types, which gguf only reads, blocks of other random values."""
+    """Return the bytes of a matrix in one of GGUF's types; for the K types, which gguf cannot write, random blocks."""
     if kind.name not in K_SCALES:
         return quantize(array, kind)
     values, size = GGML_QUANT_SIZES[kind]
@@ -103,7 +103,7 @@ def write_gguf(
     architecture: str = "llama",
     change: Callable[[GGUFWriter], None] = lambda writer: None,
 ) -> None:
-    """Write a model as llama.cpp's converter does; matrices in type ``kind`` where given, metadata after ``change``."""
+    """Write a model as llama.cpp's converter does; matrices in type ``kind`` if given, metadata after ``change``."""
     writer = begin_gguf(path, architecture, config, splitter)
     writer.add_head_count_kv(config.kv_heads)
     writer.add_rope_freq_base(config.rope_base)
@@ -120,7 +120,7 @@ def write_gguf(
 
 
 def begin_gguf(path: Path, architecture: str, config: Shape, splitter: str) -> GGUFWriter:
-    """A file with what those of every family say alike, and the tokenizer's tables."""
+    """Start a file with the metadata that all families share, and the tokenizer's tables."""
     writer = GGUFWriter(path, architecture)
     writer.add_block_count(config.layers)
     writer.add_context_length(config.max_context)
@@ -137,7 +137,7 @@ def begin_gguf(path: Path, architecture: str, config: Shape, splitter: str) -> G
 
 
 def finish_gguf(writer: GGUFWriter) -> None:
-    """Write what was added."""
+    """Write the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -147,7 +147,7 @@ def finish_gguf(writer: GGUFWriter) -> None:
 def write_hugging_face_folder(
     folder: Path, config: LlamaConfig, arrays: Mapping[str, np.ndarray], tokenizer_json: str
 ) -> None:
-    """Write a model as transformers does: here in two shards with an index."""
+    """Write a model as transformers does, in two shards with an index."""
     folder.mkdir(parents=True, exist_ok=True)
     names = list(arrays)
     shards = {

@@ -1,11 +1,10 @@
-"""Print what tiny models of every family say on a mesh: ``sharded_losses.py MESH [PORT PROCESS]``.
+"""Print results of tiny models of every family on a mesh: ``sharded_losses.py MESH [PORT PROCESS]``.
 
-Losses by the blocked projection, of exact and of quantised models, and the digests of these; and, with one process, the
-losses and features of the frozen pass, which is what the workflow runs when a configuration gives a model several devices,
-and how a quantised model continues a text, is scored under fast weights, and goes on under them.
+Results are losses by the blocked projection, of exact and of quantised models, and digests.  With one process, they
+include losses and features of the frozen pass, which the workflow runs if a model has several devices, and scores and
+continuations of a quantised model with fast weights.
 
-It checks on its way what can only be seen here: that a device has of a parameter what one device alone has there, and that no
-copy of a parameter stays on the host.
+The script also checks that each device holds its part of every parameter, and that no copy stays on the host.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ precisions = {"": EXACT, " in int8": Precision(kind="int8"), " in int4": Precisi
 
 
 def check_parameters(shared: Backbone, alone: Backbone) -> None:
-    """Every device has its part of every parameter, and the host no copy of any that is cut."""
+    """Check that every device has its part of every parameter, and the host no copy of one that is split."""
     for cut, whole in zip(jax.tree.leaves(shared.params), jax.tree.leaves(alone.params), strict=True):
         assert cut._npy_value is None or cut.sharding.num_devices == 1
         for shard in cut.addressable_shards:
@@ -57,7 +56,7 @@ def check_parameters(shared: Backbone, alone: Backbone) -> None:
 
 found: dict[str, list[float] | str] = {}
 for family, how in [*((family, "") for family in TINY), ("gemma3", " in int8"), ("gpt2", " in int4")]:
-    # A vocabulary that the mesh divides, so that it is really cut.
+    # A vocabulary that the mesh divides evenly, so that it is split.
     shape = replace(TINY[family], vocab_size=64)
     backbone = random_backbone(shape, jax.random.key(0), precision=precisions[how], mesh=mesh)
     check_parameters(backbone, random_backbone(shape, jax.random.key(0), precision=precisions[how]))

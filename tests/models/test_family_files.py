@@ -1,4 +1,4 @@
-"""Every family is read from the files that it comes in, and converted to a folder that is opened without a copy."""
+"""Every family is read from its published kinds of files, and converted to a folder that opens without a copy."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_folder_and_a_gguf_file_give_back_every_tensor(
         assert config == shape
         assert list(found) == list(tensors.tensor_shapes(shape))
         for name, array in arrays.items():
-            # One is added to a norm and taken away again.
+            # Adding 1 to a norm and subtracting it rounds.
             np.testing.assert_allclose(found[name], array, rtol=0, atol=2e-7, err_msg=name)
 
 

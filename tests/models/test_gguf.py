@@ -1,4 +1,4 @@
-"""Metadata of a GGUF file is read by type and in full; what is not supported is one line that names it."""
+"""Metadata of a GGUF file is read by type and completely; an error of one line names what is not supported."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_remedies_of_files_that_are_whole_say_more_than_to_fetch_them_again(tmp_
         assert message in refusal(path)
     path.write_bytes(b"tjgg" + whole[4:])
     assert "a format before GGUF" in refusal(path)
-    # After its name a tensor has the number of its dimensions, those, and its type.
+    # After its name, a tensor has the number of its dimensions, the dimensions, and its type.
     kind = whole.index(b"blk.0.ffn_norm.weight") + len(b"blk.0.ffn_norm.weight") + 4 + 8
     path.write_bytes(whole[:kind] + (99).to_bytes(4, "little") + whole[kind + 4 :])
     assert "a tensor has the type 99, which is not known" in refusal(path)

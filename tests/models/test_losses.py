@@ -22,13 +22,13 @@ corrected_loss = jax.jit(losses.corrected_cross_entropy)
 
 
 def linear_with_entropy(hidden: Array, unembedding: Array, targets: Array) -> tuple[Array, Array]:
-    """Of the frozen pass."""
+    """Return losses of the frozen pass."""
     found = observed(hidden, unembedding, losses.gradient_sketch(unembedding), targets)
     return found.nll, found.entropy
 
 
 def slope(function: Callable[..., Array], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
-    """The compiled gradient."""
+    """Return the compiled gradient."""
     return jax.jit(jax.grad(function, argnums))
 
 
@@ -40,7 +40,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plain(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Negative log-likelihood and entropy by the definitions."""
+    """Return negative log-likelihood and entropy by their definitions."""
     log_probability = jax.nn.log_softmax(logits)
     real = targets < logits.shape[-1]
     chosen = jnp.take_along_axis(log_probability, jnp.where(real, targets, 0)[..., None], axis=-1)[..., 0]
@@ -49,7 +49,7 @@ def plain(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def problem(vocab: int, scale: float = 1.0) -> tuple[Array, Array, Array, Array, Array]:
-    """hidden, unembedding, z, vocab_basis and targets, every fifth of which is padding."""
+    """Draw hidden, unembedding, z, vocab_basis and targets, every fifth of which is padding."""
     keys = jax.random.split(jax.random.key(vocab), 5)
     hidden = scale * jax.random.normal(keys[0], (ROWS, WIDTH))
     unembedding = jax.random.normal(keys[1], (vocab, WIDTH))

@@ -1,4 +1,4 @@
-"""What is observed of attention equals the plain [T, T] formulas, and observing changes hidden states by rounding alone."""
+"""Attention statistics equal the plain [T, T] formulas, and observing changes hidden states only by rounding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ observe = jax.jit(observed_attention, static_argnums=4)
 
 @pytest.fixture(scope="module")
 def heads() -> tuple[Array, Array, Array]:
-    """Queries, keys and values; scores are spread enough for some keys to be passed over."""
+    """Queries, keys and values; scores are spread enough for some keys to be ignored."""
     keys = jax.random.split(jax.random.key(5), 3)
     query = 3 * jax.random.normal(keys[0], (LENGTH, HEADS, HEAD_DIM))
     key, value = (jax.random.normal(k, (LENGTH, KV_HEADS, HEAD_DIM)) for k in keys[1:])
@@ -37,7 +37,7 @@ def heads() -> tuple[Array, Array, Array]:
 
 
 def by_definition(query: Array, key: Array, mask: np.ndarray) -> AttentionStatistics:
-    """One head and one query at a time, keys that it may not see left out."""
+    """Compute one head and one query at a time, without the keys that it may not see."""
     statistics = np.zeros((3, HEADS, LENGTH))
     for head in range(HEADS):
         keys = np.asarray(key[:, head // (HEADS // KV_HEADS)], np.float64)
@@ -56,13 +56,13 @@ def by_definition(query: Array, key: Array, mask: np.ndarray) -> AttentionStatis
     return AttentionStatistics(*statistics)
 
 
-@pytest.mark.parametrize("padding", ["none", "behind", "before and inside"])
+@pytest.mark.parametrize("padding", ["none", "after", "before and inside"])
 @pytest.mark.parametrize("last", [LENGTH, QUERY_BLOCK, 5])
 def test_statistics_equal_the_plain_formulas(
     heads: tuple[Array, Array, Array], padding: str, last: int
 ) -> None:
     mask = np.ones(LENGTH, bool)
-    if padding == "behind":
+    if padding == "after":
         mask[200:] = False
     elif padding == "before and inside":
         mask[:7] = mask[100:140] = False
@@ -122,14 +122,14 @@ def test_observing_the_suffix_changes_hidden_states_by_rounding_alone(
         return nnx.merge(graph, params).observed_suffix(states, real, keep)
 
     hidden, statistics = observed(params, states)
-    # A program that observes is compiled in other pieces, so the last bits differ.
+    # A program that observes is compiled differently, so the last bits differ.
     np.testing.assert_allclose(hidden, model.suffix(states, real, keep), atol=2e-6)
     np.testing.assert_allclose(hidden, tiny.hidden(tokens, keep), atol=1e-5)
     layers = tiny.config.layers - split
     for values in statistics:
         assert values.shape == (layers, 2, tiny.config.heads, keep)
         assert np.all(np.isfinite(values)) and np.all(np.asarray(values) >= -1e-4)
-    # Blocks and heads attend in ways of their own.
+    # Blocks and heads attend differently.
     assert len({float(v) for v in np.asarray(statistics.entropy).mean(axis=(1, 3)).reshape(-1)}) == layers * 4
 
 

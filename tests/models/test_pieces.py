@@ -31,7 +31,7 @@ READER = from_pieces(TOKENS, KINDS, SCORES)
 
 
 def joined(text: str) -> list[str]:
-    """SentencePiece as it is defined: again and again the best pair, the first of equals."""
+    """Tokenise by the definition of SentencePiece: join the best pair, the first of equals, until there is none."""
     pieces = list(text.replace(" ", "▁"))
     while True:
         pairs = [(left + right, place) for place, (left, right) in enumerate(itertools.pairwise(pieces))]
@@ -47,7 +47,7 @@ def joined(text: str) -> list[str]:
 
 
 def reference(text: str) -> list[str]:
-    """Pieces of a text, the longest user-defined one first wherever one begins."""
+    """Return the pieces of a text, the longest user-defined one first."""
     longest = sorted(DEFINED, key=len, reverse=True)
     parts = re.split("(" + "|".join(map(re.escape, longest)) + ")", text)
     return [piece for part in parts for piece in ([part] if part in DEFINED else joined(part))]
@@ -76,7 +76,7 @@ def test_any_text_decodes_back_and_its_bytes_add_up(text: str) -> None:
 
 
 def test_the_sign_for_a_space_is_the_one_character_that_is_lost() -> None:
-    # Streams leave such a document out, since bytes and text no longer agree.
+    # Streams leave out such a document, because bytes and text no longer agree.
     ids = READER.encode("a▁b")
     assert READER.decode(ids) == "a b"
     assert sum(READER.token_bytes(ids)) != len("a▁b".encode())

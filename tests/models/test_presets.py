@@ -19,7 +19,7 @@ from ponderttt.models.families.gemma3 import GLOBAL, Gemma3Config, kinds
 from ponderttt.models.presets import PRESETS, preset
 from ponderttt.models.tensors import tensor_shapes
 
-#: What the config.json of each model says of its shape, as published: the large Gemma 3 models leave out much of it.
+#: The shape in the published config.json of each model; the large Gemma 3 models leave out most of it.
 PUBLISHED = {
     path.stem: json.loads(path.read_text())
     for path in (Path(__file__).parent / "published_configs").iterdir()
@@ -47,7 +47,7 @@ def test_a_preset_has_as_many_parameters_as_the_model(name: str) -> None:
 
 
 def shape_of(settings: dict[str, Any], folder: Path) -> Shape:
-    """The shape that a config.json of these settings declares."""
+    """Return the shape that a config.json with these settings declares."""
     write_json(folder / "config.json", settings)
     return read_shape(folder)
 
@@ -75,7 +75,7 @@ def test_a_sparse_text_config_is_read_by_itself_and_in_the_newer_form_too(name: 
 
 @pytest.mark.parametrize("name", [*PRESETS, "gpt2", "llama", "gemma3_text"])
 def test_what_a_configuration_leaves_out_is_what_transformers_takes(name: str, tmp_path: Path) -> None:
-    """transformers writes every key out; three of the files hold nothing but the type."""
+    """transformers writes out every key; three of the files hold only the type."""
     settings = PUBLISHED.get(name, {"model_type": name})
     shape = shape_of(settings, tmp_path)
     complete = AutoConfig.from_pretrained(tmp_path, local_files_only=True).to_dict()
@@ -161,7 +161,7 @@ def test_the_flops_of_reading_count_the_keys_that_each_block_sees() -> None:
         assert reading_flops(shape, 511) == 511 * flops_per_token(shape, 256, unembed=False)
     assert reading_flops(llama, 1023) == 1023 * flops_per_token(llama, 512, unembed=False)
     everything = 1023 * flops_per_token(gemma, 512, unembed=False)
-    # Of the 18 blocks 15 leave out, for the 511 tokens after the window, 1 to 511 keys.
+    # 15 of the 18 blocks do not see 1 to 511 keys of the 511 tokens after the window.
     unseen = 15 * 4 * gemma.heads * gemma.head_dim * sum(range(512))
     assert reading_flops(gemma, 1023) == everything - unseen
     assert unseen / everything > 0.02

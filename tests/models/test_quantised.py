@@ -34,7 +34,7 @@ def quantised(tiny: Backbone, kind: Kind) -> Backbone:
 
 
 def opened(backbone: Backbone) -> Backbone:
-    """A plain model whose weights are those that a quantised one computes with."""
+    """Return a plain model with the weights that a quantised one computes with."""
     arrays = tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
     return make_backbone(
         tensors.assemble(tensors.in_memory(backbone.config, arrays), split_layer=backbone.split_layer)
@@ -54,7 +54,7 @@ def test_a_model_quantised_some_rows_at_a_time_is_that_quantised_at_once(
         name: precision.used(name, array, stacked=True)
         for name, array in model.blocks_before.arrays().items()
     }
-    # Seven rows of the narrowest matrix, so that no matrix is a whole number of them.
+    # Seven rows of the narrowest matrix, which divide the rows of no matrix.
     monkeypatch.setattr(parameter, "_QUANTISED_BYTES", 7 * 4 * tiny.config.width)
     narrow = quantised(tiny, kind)
     again = nnx.merge(narrow.graph, narrow.params)
@@ -64,7 +64,7 @@ def test_a_model_quantised_some_rows_at_a_time_is_that_quantised_at_once(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_quantised_model_computes_with_its_quantised_weights(kind: Kind, tiny: Backbone) -> None:
-    """States, losses and decoding: all of it as the plain model with those weights."""
+    """States, losses and decoding equal those of the plain model with the same weights."""
     narrow = quantised(tiny, kind)
     plain = opened(narrow)
     assert narrow.digest == plain.digest != tiny.digest
@@ -105,7 +105,7 @@ def test_matrices_take_a_quarter_and_an_eighth_of_the_memory(kind: Kind, tiny: B
     matrices = [leaf for leaf in leaves if is_quantised(leaf)]
     assert matrices
     assert all(leaf.qvalue.dtype.name == kind for leaf in matrices)
-    # Of the scales: one for each row, or for each 16 or 32 inputs.
+    # One scale for each row, or for each 16 or 32 inputs.
     for leaf in matrices:
         scales = 32 * leaf.scale.size / leaf.qvalue.size
         assert scales <= {8: 32 / leaf.shape[-1], 4: 32 / 16}[bits]

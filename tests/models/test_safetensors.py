@@ -1,4 +1,4 @@
-"""A folder of safetensors is read as transformers reads it: what is no part of the model is left out, the rest is checked."""
+"""A folder of safetensors is read as by transformers: tensors outside of the model are left out, the rest is checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 def write_folder(folder: Path, shape: Shape, arrays: Arrays) -> Path:
-    """A model in one file."""
+    """Write a model in one file."""
     folder.mkdir(exist_ok=True)
     write_json(folder / "config.json", shape_json(shape))
     save_file(arrays, folder / "model.safetensors")
@@ -32,7 +32,7 @@ def write_folder(folder: Path, shape: Shape, arrays: Arrays) -> Path:
 
 
 def refusal(folder: Path) -> str:
-    """The one line with which a folder is refused."""
+    """Return the line of the error for a folder."""
     with pytest.raises(PonderTTTError) as caught:
         tensors.check_tensors(safetensors_file.read_folder(folder))
     assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value)
@@ -81,7 +81,7 @@ def test_strays_beside_the_model_are_left_out(stray: str, tmp_path: Path) -> Non
     files.write_hugging_face_folder(tmp_path / "parts", files.SHAPE, ARRAYS, "{}")
     save_file(other, tmp_path / "parts" / stray)
     is_read(tmp_path / "parts", ARRAYS)
-    # The parts alone are a model too.
+    # Shards without an index are a model too.
     (tmp_path / "parts" / safetensors_file.INDEX).unlink()
     is_read(tmp_path / "parts", ARRAYS)
 
@@ -106,7 +106,7 @@ def test_a_folder_of_other_files_says_what_it_is(file: str, message: str, tmp_pa
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8])
 def test_causal_masks_of_gpt_2_may_be_of_any_type(dtype: type, tmp_path: Path) -> None:
-    """As older versions of transformers wrote them, next to parameters without the name of the body."""
+    """Older versions of transformers wrote them, next to parameters without the name of the body."""
     shape = TINY["gpt2"]
     named = tensors.random_tensors(shape, jax.random.key(2))
     bare = {name.removeprefix("transformer."): array for name, array in named.items()}
@@ -118,7 +118,7 @@ def test_causal_masks_of_gpt_2_may_be_of_any_type(dtype: type, tmp_path: Path) -
     np.testing.assert_array_equal(
         found.tensors["transformer.wte.weight"].read(), named["transformer.wte.weight"]
     )
-    # What is read must be of a known type.
+    # Tensors that are read must have a known type.
     save_file(bare | {"wte.weight": bare["wte.weight"].astype(dtype)}, tmp_path / "model.safetensors")
     with pytest.raises(
         PonderTTTError, match=r"tensor wte.weight is of type (BOOL|U8); known: F32, F16, BF16"

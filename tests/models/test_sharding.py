@@ -20,13 +20,13 @@ TESTS = SCRIPT.parents[1]
 
 
 def losses(mesh: str, devices: int, *process: str) -> subprocess.Popen[str]:
-    """Losses of tiny models of every family on virtual CPU devices, as a process of its own."""
+    """Compute losses of tiny models of every family on virtual CPU devices, in a new process."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = {
         **os.environ,
         "XLA_FLAGS": flags,
         "JAX_PLATFORMS": "cpu",
-        # The code that is tested, wherever another is installed.
+        # The tested code, even if another copy is installed.
         "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent))),
     }
     command = [sys.executable, str(SCRIPT), mesh, *process]
@@ -46,12 +46,12 @@ def answer(process: subprocess.Popen[str]) -> Answer:
 
 
 def check_same(found: Answer, wanted: Answer) -> None:
-    """Losses to rounding, digests exactly."""
+    """Losses are equal up to rounding, digests exactly."""
     for name, values in found.items():
         if isinstance(values, str):
             assert values == wanted[name], name
         else:
-            # What is computed in bfloat16 has the rounding of that.
+            # bfloat16 rounds more.
             rounding = 2e-3 if "int4" in name else 1e-5
             assert values == pytest.approx(wanted[name], rel=rounding), name
 

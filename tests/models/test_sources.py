@@ -22,7 +22,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes for its only index, holding ``tiny-model==1.0``; importing that package fails."""
+    """Make a folder that is pip's only index, holding ``tiny-model==1.0``; importing that package fails."""
     folder = tmp_path / "index"
     folder.mkdir()
     info = "tiny_model-1.0.dist-info"

@@ -1,4 +1,4 @@
-"""The blocks after the split as a function of explicit weights are the backbone's own, to the last bit."""
+"""The blocks after the split, as a function of explicit weights, equal the backbone's to the last bit."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_block_at_some_positions_is_the_block_at_all_of_them(backbone: Backbon
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder of two blocks, made from a GGUF file as any model is."""
+    """Convert a GGUF file to a model folder of two blocks."""
     from ponderttt.models.tensors import random_tensors
 
     folder = tmp_path_factory.mktemp("converted")

@@ -1,4 +1,4 @@
-"""The tokenizer gives text back, counts its bytes, and takes nothing inside a text for a special token."""
+"""The tokenizer gives text back, counts its bytes, and recognises no special token inside a text."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def test_a_model_with_a_pad_token_of_its_own_keeps_it() -> None:
     for vocab_size in (None, own + 1):
         again = tokenizer.from_json(found.json, vocab_size)
         assert (again.pad_id, again.json) == (own + 1, found.json)
-    # With a GGUF file the pad token is in the list of tokens.
+    # In a GGUF file the pad token is in the list of tokens.
     gguf = from_vocabulary([*files.TOKENS, tokenizer.PAD], [*files.KINDS, 3], files.MERGES, "smollm")
     assert gguf.pad_id == own + 1 and gguf.encode(CODE) == READER.encode(CODE)
 
 
 def test_ids_without_a_token_are_named_and_others_stay_where_they_are() -> None:
-    """The library counts tokens where ids have holes, and so gives one id twice."""
+    """The library counts tokens instead of ids, so with holes it would assign an id twice."""
     holes = definition()
     vocabulary = holes["model"]["vocab"]
     moved = {name: index + 3 * (index >= 100) for name, index in vocabulary.items()}

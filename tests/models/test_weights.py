@@ -1,4 +1,4 @@
-"""Loading is exact and strict: every tensor consumed, every parameter filled, damage named in one line."""
+"""Loading is exact and strict: it uses every tensor, fills every parameter, and names damage in one line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def loaded(path: Path) -> Arrays:
 
 
 def refusal(path: Path) -> str:
-    """The one line with which loading is refused."""
+    """Return the line of the error for a model."""
     with pytest.raises(PonderTTTError) as caught:
         weights.load_backbone(config_for(path), path.parent)
     message = str(caught.value)
@@ -76,7 +76,7 @@ def test_a_float32_gguf_gives_back_every_tensor_bit_for_bit(arrays: Arrays, gguf
     assert list(found) == list(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
-    # The file itself holds rows in another order, so the order was undone and not merely ignored.
+    # The file holds rows in another order, so the reader restores the order.
     assert not np.array_equal(files.interleave(arrays[QUERY], files.SHAPE.heads), arrays[QUERY])
 
 
@@ -100,7 +100,7 @@ def test_a_quantised_gguf_gives_the_values_that_were_stored(kind: str, tmp_path:
 
 
 def undone(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The order of rows before :func:`model_files.interleave`."""
+    """Restore the order of rows before :func:`model_files.interleave`."""
     order = files.interleave(np.arange(len(rows)), heads)
     return rows[np.argsort(order)]
 
@@ -127,7 +127,7 @@ def test_one_model_has_one_digest_whatever_file_it_came_from(
 def test_what_ends_a_text_is_what_the_files_say(
     arrays: Arrays, gguf_path: Path, converted: Path, tmp_path: Path
 ) -> None:
-    """And what is known by its name: the end of a text, and of a turn."""
+    """Tokens known by name also end a text: end of text, and end of a turn."""
     known = {TOKENS.index("<|endoftext|>"), TOKENS.index("<|im_end|>")}
     stated = known | {TOKENS.index("<|im_start|>")}
     for backbone in (
