@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.files.atomic import atomic_path, digest, disk_is_full
+from ponderttt.files.atomic import atomic_path, check_writable, digest, disk_is_full
 from small_disk import small_disk
 
 
@@ -114,3 +114,23 @@ def test_files_are_shared_as_the_umask_says(tmp_path):
 def test_equal_values_have_equal_digests_whatever_the_order_of_keys():
     assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
     assert digest({"a": 1, "b": [1, 2]}) != digest({"a": 1, "b": [2, 1]})
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("/nowhere/x")
+    for folder, reason in (
+        (tmp_path / "file", "a file, not a folder"),
+        (tmp_path / "file" / "inside", "cannot be written (not a directory)"),
+        (tmp_path / "link", "a link to a folder that is missing"),
+        (Path("/proc/nowhere"), "cannot be written (no such file or directory)"),
+    ):
+        with pytest.raises(PonderTTTError) as caught:
+            check_writable(folder, "data_dir")
+        assert str(caught.value) == f"{folder}: {reason}; set data_dir to a folder that can be written"
+
+
+def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path):
+    check_writable(tmp_path / "a" / "b", "data_dir")
+    check_writable(tmp_path / "a" / "b", "data_dir")
+    assert names(tmp_path / "a" / "b") == []

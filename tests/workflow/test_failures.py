@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ponderttt.errors import PonderTTTError
 from ponderttt.files.atomic import sha256_file
 from ponderttt.names import LEARNED_METHODS
 from study import CONFIG, Study
@@ -47,6 +48,31 @@ def test_a_second_run_in_one_results_folder_is_refused_in_one_line(study: Study)
     assert ran.returncode == 1
     assert complaints(ran.stderr)[-1].startswith("ponderttt: results: another run of the workflow")
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("key", ["data_dir", "results_dir"])
+def test_a_folder_that_cannot_be_written_is_one_line_that_names_its_key(study: Study, key: str) -> None:
+    (study.folder / "a file").write_text("")
+    study.configure(**{key: "a file"})
+    ran = study.run()
+    assert ran.returncode == 1
+    line = f"ponderttt: a file: a file, not a folder; set {key} to a folder that can be written"
+    assert complaints(ran.stderr)[-1] == line
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_cache_of_snakemake_that_cannot_be_written_is_one_line(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import snakemake.common
+
+    from ponderttt.workflow.make import make
+
+    monkeypatch.setattr(snakemake.common, "APPDIRS", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    monkeypatch.chdir(study.folder)
+    with pytest.raises(PonderTTTError, match=r"^/proc/nowhere/snakemake: .* set XDG_CACHE_HOME to a folder"):
+        make("config.yaml")
 
 
 def test_a_job_that_outlived_its_controller_is_not_joined_by_a_second(study: Study) -> None:
