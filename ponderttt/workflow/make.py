@@ -32,12 +32,13 @@ def make(config_path: str) -> int:
     command = [sys.executable, "-m", "snakemake"]
     # The workflow reads the default file by itself, and then names no file in its messages either.
     configured = [] if config_path == DEFAULT_CONFIG else ["--configfile", config_path]
+    option = f" --config {shlex.quote(config_path)}" if configured else ""
     begin = time.monotonic()
     status = _run([*command, *configured])
     if status:
         if status != 130:
             print(
-                f"\nThe study is not complete. See what is missing: {program('ponderttt')} status --config {shlex.quote(config_path)}\n"
+                f"\nThe study is not complete. See what is missing: {program('ponderttt')} status{option}\n"
                 f"Continue: {workflow_command(options=study_options([config_path]))}",
                 file=sys.stderr,
             )
@@ -55,6 +56,7 @@ def make(config_path: str) -> int:
             str(results / "figures" / f"{n}.svg") for n in figure_names(experiment.grid.methods)
         ),
         "report": report,
+        "your own code": f"{program('ponderttt')} score PATH{option}",
     }
     print(f"\nDone in {in_words(time.monotonic() - begin)}.")
     for name, place in places.items():
