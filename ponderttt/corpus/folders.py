@@ -89,6 +89,16 @@ def subfolders(folder: Path) -> list[Path]:
     return [path for path in inner if not _ignored(path)]
 
 
+def all_files(folder: Path) -> list[Path]:
+    """Return all files under a folder, sorted; links to files count, links to folders are not followed.
+
+    Raises:
+        PonderTTTError: a folder cannot be read.
+    """
+    found = os.walk(folder, onerror=_refuse)
+    return sorted(Path(top, name) for top, _, files in found for name in files)
+
+
 def git_commit(folder: Path | str) -> str | None:
     """Return the commit of the checkout that ``folder`` belongs to; None outside, or before the first commit."""
     folder = Path(folder)
@@ -96,6 +106,10 @@ def git_commit(folder: Path | str) -> str | None:
         return None
     found = _ask_git(folder, "rev-parse", "--verify", "--quiet", "HEAD", statuses=(0, 1))
     return found.decode().strip() or None
+
+
+def _refuse(error: OSError) -> None:
+    raise _unreadable(error.filename, error) from None
 
 
 def _unreadable(path: Path | str, error: OSError) -> PonderTTTError:
@@ -121,12 +135,8 @@ def _skipped(folder_name: str) -> bool:
 
 def _walk(folder: Path) -> list[str]:
     """List the files under a folder outside of checkouts; checkouts inside it are listed by git."""
-
-    def fail(error: OSError) -> None:
-        raise _unreadable(error.filename, error) from None
-
     names = []
-    for top, folders, files in os.walk(folder, onerror=fail):
+    for top, folders, files in os.walk(folder, onerror=_refuse):
         checkouts = [name for name in folders if _has_git(Path(top, name))]
         folders[:] = [name for name in folders if not _skipped(name) and name not in checkouts]
         below = Path(top).relative_to(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,6 +136,23 @@ def test_a_damaged_file_is_one_line_that_names_it(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     assert says in refusal(corpus_of(tmp_path / name), tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_one_line_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, so the error is simulated."""
+    (tmp_path / "rows" / "closed").mkdir(parents=True)
+    (tmp_path / "rows" / "a.txt").write_text("one\n")
+    scan = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert "closed: cannot be read (Permission denied)" in refusal(corpus_of(tmp_path / "rows"), tmp_path)
 
 
 def test_lines_of_a_text_keep_their_ends_wherever_a_block_ends(

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ponderttt.corpus.folders import all_files, is_file
 from ponderttt.corpus.hub.candidates import placed, text_columns
 from ponderttt.corpus.hub.tables import SUFFIXES, tables_of
 from ponderttt.errors import PonderTTTError
@@ -125,9 +126,11 @@ def _data_files(corpus: CorpusConfig) -> list[str]:
     where, revision = hub.repository or DATASETS.get(corpus.kind, ""), hub.revision
     if hub.path is not None:
         path = Path(hub.path).expanduser()
-        if not path.exists():
-            raise PonderTTTError(f"{path}: no such file or folder; check the key 'hub.path' of the corpus")
-        if path.is_file() or not (path / "README.md").exists():
+        try:
+            single = is_file(path)
+        except PonderTTTError as error:
+            raise PonderTTTError(f"{error}; check the key 'hub.path' of the corpus") from None
+        if single or not (path / "README.md").exists():
             return _files_under(path)
         where, revision = str(path), None
     builder = load_dataset_builder(where, corpus.dataset_config, revision=revision)
@@ -141,7 +144,7 @@ def _data_files(corpus: CorpusConfig) -> list[str]:
 
 
 def _files_under(path: Path) -> list[str]:
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
+    files = [path] if path.is_file() else [p for p in all_files(path) if p.suffix in SUFFIXES]
     kinds = {SUFFIXES[p.suffix] for p in files if p.suffix in SUFFIXES}
     if len(kinds) != 1:
         raise PonderTTTError(
