@@ -1,4 +1,4 @@
-"""The action table and what an action costs, nominally."""
+"""The four actions and their nominal costs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Action(IntEnum):
-    """What may follow a scored chunk; the value is the action's index in every table and policy output."""
+    """An action after a scored chunk; its value is its index in all tables and policy outputs."""
 
     SKIP = 0
     UPDATE_1 = 1
@@ -15,10 +15,10 @@ class Action(IntEnum):
 
     @property
     def steps(self) -> int:
-        """Number of updates of the fast weights: exactly 0, 1, 2 or 4."""
+        """Number of updates of the fast weights: 0, 1, 2 or 4."""
         return (0, 1, 2, 4)[self]
 
     @property
     def nominal_cost(self) -> float:
-        """Cost in multiples of one SKIP, the unit in which budgets are stated: 1, 3, 6 or 12."""
+        """Cost in multiples of SKIP, the unit of budgets: 1, 3, 6 or 12."""
         return (1.0, 3.0, 6.0, 12.0)[self]

@@ -1,7 +1,7 @@
-"""What was really spent: FLOPs counted from the traced program, seconds measured around its execution.
+"""Measured costs: FLOPs counted from the traced program, and seconds of its execution.
 
-XLA's own cost analysis counts the body of a loop once, whatever its trip count, so FLOPs are counted on the jaxpr,
-where ``scan`` carries its length.  On programs without loops both agree (tested).  A ``cond`` counts its dearest branch.
+XLA's cost analysis counts the body of a loop once, whatever its trip count.  So FLOPs are counted on the jaxpr, where
+``scan`` has its length; for programs without loops both agree (tested).  A ``cond`` counts its most expensive branch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax
 from jax.extend import core as jex_core
 from jax.interpreters import partial_eval
 
-#: Primitives that move or re-label data and calculate nothing.
+#: Primitives that move or re-label data, and compute nothing.
 _FREE = frozenset(
     name.strip()
     for name in """
@@ -39,7 +39,7 @@ _REDUCTIONS = frozenset(
         "top_k",
     )
 )
-#: Primitives whose FLOPs their shapes do not give, or that no program here uses: refused, never guessed.
+#: Primitives whose FLOPs do not follow from shapes, or that no program here uses: an error instead of a guess.
 _UNCOUNTED = {
     "while": "a while loop has no static trip count; use lax.scan",
     "conv_general_dilated": "convolutions are not counted; write it as products and sums",
@@ -83,17 +83,17 @@ def _jaxpr_flops(jaxpr: Any) -> int:
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> int:
-    """FLOPs of ``function(*args)``: 2·M·N·K of each matrix product, 1 for each element calculated otherwise.
+    """Count the FLOPs of ``function(*args)``: 2·M·N·K for a matrix product, 1 for each element computed otherwise.
 
     Args:
         function: a traceable function.
-        args: arrays, or ``jax.ShapeDtypeStruct`` in their place.
+        args: arrays, or ``jax.ShapeDtypeStruct`` instead.
 
     Raises:
         ValueError: the program has a loop without a static trip count, or another part that cannot be counted.
     """
     traced = jax.make_jaxpr(function)(*args).jaxpr
-    # What no output needs, such as the value of a loss whose gradient alone is asked for, is traced but never run.
+    # Results that no output needs, such as the value of a loss if only its gradient is used, are traced but not run.
     needed, _ = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
     return _jaxpr_flops(needed)
 
@@ -119,7 +119,7 @@ class Measured(NamedTuple):
 
 
 class Program:
-    """A function that is compiled once for each set of shapes, outside of the time that it reports."""
+    """A function that is compiled once per set of shapes; the reported time does not include compilation."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -127,16 +127,16 @@ class Program:
         self._flops: dict[Any, float] = {}
 
     def flops(self, *args: Any) -> float:
-        """Counted FLOPs of a call with such arguments (or their shapes), without running it."""
+        """Count the FLOPs of a call with such arguments, or their shapes, without running it."""
         return float(count_flops(self.function, *args))
 
     def __call__(self, *args: Any) -> Measured:
-        """Run to completion; the seconds are those of the execution alone."""
+        """Run to completion and measure the seconds of the execution alone."""
         leaves, structure = jax.tree.flatten(args)
         key = (structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
         if key not in self._flops:
             self._flops[key] = self.flops(*args)
-            # The first execution compiles, and maps the memory that later ones find ready; nobody's chunk should pay for it.
+            # The first execution compiles and maps memory for the later ones; no chunk should pay for that.
             jax.block_until_ready(self._jitted(*args))
         begin = time.perf_counter()
         value = jax.block_until_ready(self._jitted(*args))

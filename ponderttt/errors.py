@@ -1,4 +1,4 @@
-"""The one error that users are meant to read: a single line that names the thing and the remedy."""
+"""Errors that users read: a single line that names the thing and the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class PonderTTTError(Exception):
-    """Bad input, a damaged file or a missing resource; the message is one line: what, where, what to do.
+    """Bad input, a damaged file or a missing resource; the message is one line: what, where, and what to do.
 
     Commands and workflow scripts print it without a traceback and exit with status 1.
     """
@@ -22,7 +22,7 @@ class CorruptFileError(PonderTTTError):
 
 
 def unknown(where: str, name: object, known: Iterable[str]) -> str:
-    """That ``name`` is none of the ``known`` ones, with the nearest of these."""
+    """Return the message that ``name`` is unknown, with the nearest of the ``known`` names."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
     return f"{where}: unknown '{name}'; {hint}"

@@ -1,4 +1,4 @@
-"""Random keys from configured seeds, folded by name, so that no order of execution changes them."""
+"""Random keys from configured seeds, folded by name, so that they do not depend on the order of execution."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxtyping import Array, Key
 
-#: A seed is a whole number from 0 to below this: random keys hold 32 bits of it, so one outside would silently equal another.
+#: Seeds are whole numbers from 0 to below this.  Random keys use 32 bits, so a larger seed would silently equal another.
 SEEDS = 2**32
 
 
 def named_key(seed: int, *names: str | int) -> Key[Array, ""]:
-    """A key of ``seed`` for this sequence of names; stable across processes, unlike Python's ``hash``."""
+    """Return the key of ``seed`` for a sequence of names; it is the same in all processes, unlike Python's ``hash``."""
     import jax
 
     key = jax.random.key(seed)

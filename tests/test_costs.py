@@ -91,7 +91,7 @@ def test_a_gradient_costs_one_product_for_each_factor():
     assert count_flops(both, shape(M, K), shape(K, N)) == 3 * 2 * M * N * K + M * N
 
 
-def test_a_branch_costs_what_the_dearest_costs():
+def test_a_branch_costs_what_the_most_expensive_one_costs():
     def choose(index: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         return lax.switch(index, [lambda: x, lambda: x @ y, lambda: x @ y @ y])
 

@@ -22,7 +22,7 @@ def numbers(*arguments) -> list[int]:
 
 
 def test_a_key_is_the_same_in_processes_that_hash_strings_differently():
-    """Python's own hash differs from process to process (trap 26)."""
+    """Python's hash differs between processes."""
     program = (
         "import jax, numpy, ponderttt.seeds as s;"
         f"print(hash('a'), numpy.asarray(jax.random.key_data(s.named_key(11, *{NAMES!r}))).tolist())"

@@ -1,1 +1,1 @@
-"""The frozen pass: what the backbone says of every chunk, computed once."""
+"""The frozen pass: the backbone's one pass over a corpus, and streams that it reads live."""

@@ -1,8 +1,8 @@
-"""What a frozen pass needs, without its weights: lowered and compiled from shapes alone.
+"""Memory and FLOPs that a frozen pass needs, lowered and compiled from shapes alone, without weights.
 
-Bytes of parameters follow from shapes, precision and mesh; what is needed while a chunk is read is the compiler's own
-analysis of the partitioned program, here for virtual CPU devices.  Other compilers fuse and lay out otherwise, so that an
-accelerator needs about as much, not exactly as much.
+Bytes of parameters follow from shapes, precision and mesh.  Bytes of intermediate values are the compiler's analysis of
+the partitioned program for virtual CPU devices.  Other compilers fuse differently, so an accelerator needs about as much,
+not exactly as much.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ponderttt.models.quantised import BITS, Kind, Precision
 from ponderttt.models.sharding import BATCH, batch_sharding, make_mesh, parameter_shardings
 
 GIB = 1 << 30
-#: A CPU multiplies bfloat16 as float32, and would convert the parameters of all blocks before the loop over them.
+#: A CPU multiplies bfloat16 as float32, and would convert the parameters of all blocks before the loop over blocks.
 _AS_AN_ACCELERATOR: dict[str, str | bool] = {
     "xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-expensive-invariant-code-motion"
 }
@@ -36,30 +36,35 @@ _AS_AN_ACCELERATOR: dict[str, str | bool] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What reading a chunk of every stream of a batch needs; bytes are of one device unless they are said to be of all."""
+    """What reading one chunk of every stream of a batch needs; bytes are per device unless stated otherwise.
+
+    Attributes:
+        parameters: numbers in the model.
+        weight_bytes: parameters on all devices together, each counted once.
+        device_weight_bytes: parameters on one device.
+        activation_bytes: intermediate values of the compiled program.
+        transfer_bytes: tokens in, losses out.
+        cache_bytes: keys and values of one stream over a chunk in its context, for decoding.
+        unstacked_bytes: a second copy of the blocks, one by one, which decoding reads.
+        flops: FLOPs of one chunk of one stream.
+        device_streams: streams that one device reads at once.
+        quantised_bytes: parameters on one device if matrices are quantised to fewer bits than now.
+    """
 
     parameters: int
-    #: Of all devices together, each parameter once.
     weight_bytes: float
     device_weight_bytes: float
-    #: Intermediate values of the compiled program.
     activation_bytes: float
-    #: Tokens in, losses out.
     transfer_bytes: float
-    #: Keys and values of one stream over a whole chunk in its context, for decoding.
     cache_bytes: float
-    #: Of one device: its blocks once more, one by one, which is how decoding reads them.
     unstacked_bytes: float
-    #: Of one chunk of one stream.
     flops: float
-    #: Streams that one device reads at once.
     device_streams: int = 1
-    #: Weights of one device, were matrices quantised to fewer bits than they are.
     quantised_bytes: Mapping[Kind, float] = field(default_factory=dict)
 
     @property
     def peak_bytes(self) -> float:
-        """Of one device."""
+        """Bytes that one device needs."""
         return self.device_weight_bytes + self.activation_bytes + self.transfer_bytes
 
 
@@ -72,18 +77,19 @@ def plan(
     context_chunks: int = 0,
     batch: int = 1,
 ) -> Plan:
-    """Lower and compile the frozen pass of a model that is not there.
+    """Lower and compile the frozen pass of a model without its weights.
 
     Args:
-        shape: of the model.
-        mesh_sizes: devices along each axis of the mesh; so many must exist.
-        precision: of the computation and of the kept matrices.
-        chunk_size: tokens of a chunk.
-        context_chunks: chunks before it that are read with it.
+        shape: shape of the model.
+        mesh_sizes: devices along each axis of the mesh; they must exist.
+        precision: precision of the computation and of the stored matrices.
+        chunk_size: tokens per chunk.
+        context_chunks: preceding chunks that are read with each chunk.
         batch: streams at once; a multiple of the devices that share them.
 
     Raises:
-        PonderTTTError: too few devices, a batch that they do not share evenly, or a chunk beyond the model's context.
+        PonderTTTError: there are too few devices, they cannot share the batch evenly, or a chunk is longer than the model's
+            context.
     """
     from ponderttt.frozen.model import check_context
 
@@ -91,7 +97,7 @@ def plan(
     sharing = math.prod(mesh_sizes[axis] for axis in BATCH)
     if batch % sharing:
         raise PonderTTTError(
-            f"--batch {batch}: {sharing} devices share the streams, so make it a multiple of {sharing}"
+            f"--batch must be a multiple of {sharing}, the number of devices that share the streams; got {batch}"
         )
     mesh = make_mesh(mesh_sizes)
     graph, params = nnx.split(nnx.eval_shape(lambda: _empty(shape, precision)))
@@ -144,7 +150,7 @@ def plan(
 
 
 def check_memory(found: Plan, device_bytes: float, name: str, how: str) -> None:
-    """Raise PonderTTTError if a device has less memory than a plan needs: what is needed, and what would fit."""
+    """Raise PonderTTTError, with advice on what would fit, if a device has less memory than a plan needs."""
     if found.peak_bytes <= device_bytes:
         return
     raise PonderTTTError(
@@ -154,7 +160,7 @@ def check_memory(found: Plan, device_bytes: float, name: str, how: str) -> None:
 
 
 def _advice(found: Plan, device_bytes: float) -> list[str]:
-    """What would fit: by weights alone, with as much besides as was needed here."""
+    """Return what would fit, if all but the weights needs the same memory as now."""
     besides = found.peak_bytes - found.device_weight_bytes
     room = device_bytes - besides
     if room <= 0:
@@ -176,7 +182,7 @@ def _advice(found: Plan, device_bytes: float) -> list[str]:
 
 
 def parameter_count(shape: Shape) -> int:
-    """Numbers in a model."""
+    """Return the number of parameters of a model."""
     family = family_of(shape)
     blocks = sum(math.prod(size) for size in family.block_shapes(shape).values())
     outer = sum(math.prod(size) for size in family.outer_shapes(shape).values())
@@ -201,6 +207,6 @@ def _empty(shape: Shape, precision: Precision) -> Decoder:
 
 
 def _bytes(shape: tuple[int, ...], dtype: Any) -> float:
-    """An int4 is half a byte, as accelerators hold it; a CPU gives it a whole one."""
+    """Return bytes on an accelerator, where an int4 takes half a byte; on a CPU it takes a whole one."""
     kind = jnp.dtype(dtype)
     return math.prod(shape) * (0.5 if kind == jnp.int4 else kind.itemsize)

@@ -1,1 +1,1 @@
-"""The one loop, and everything that stands around it: arms, what they share of a chunk, searches, controls."""
+"""The one loop, and its parts: arms, the computations that they share, oracles, controls."""

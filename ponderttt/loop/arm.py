@@ -1,4 +1,4 @@
-"""An arm while it runs: a module, a policy and a protocol; its state over streams; and how it decides."""
+"""An arm while it runs: its module, policy and protocol, its state, and how it decides."""
 
 from __future__ import annotations
 
@@ -24,24 +24,32 @@ from ponderttt.seeds import named_key
 ENTROPY_MEAN = frozen_index("entropy_mean")
 
 Protocol = Literal["score_first", "in_chunk", "transductive"]
-#: What a decision is made from, beyond the arm's own losses and the budget.
+#: What a policy observes besides the arm's losses and the budget.
 Signal = Literal["entropy", "reconstruction", "features"]
 
 
 @dataclass
 class Arm:
-    """One line of the table while it runs: a module, a policy, a protocol and a seed."""
+    """An arm with one seed.
+
+    Attributes:
+        name: name of its steps.
+        programs: compiled programs of its fast weights.
+        policy: what decides after each chunk.
+        protocol: order of scoring and learning.
+        seed: seed of random decisions and lessons.
+        lesson: what an update learns from; all but ``chunk`` are controls.
+        observes: signal that the policy decides by; the arm is charged for computing it.
+        decide: the policy's decision for B streams, compiled once.
+    """
 
     name: str
     programs: ModulePrograms
     policy: Policy
     protocol: Protocol
     seed: int
-    #: What an update learns from; anything but the chunk is a control.
     lesson: Lesson = "chunk"
-    #: Which signals the policy decides by: what it takes to have them is charged to the arm.
     observes: Signal | None = None
-    #: Compiled once, used for every stream.
     decide: Callable[..., Decision] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,28 +59,35 @@ class Arm:
 
     @property
     def lesson_name(self) -> str:
-        """Of the chunk's own lesson there is one; a wrong one may depend on the seed."""
+        """Name of the lesson, with the seed if the lesson may depend on it."""
         return self.lesson if self.lesson == "chunk" else f"{self.lesson}/{self.seed}"
 
 
-#: What the fast weights of one stream have been through: equal pasts have equal fast weights.
+#: The updates that one stream's fast weights went through; equal pasts have equal fast weights.
 Past = tuple[tuple[str, int, int], ...]
 
 
 @dataclass
 class ArmState:
-    """Of the B streams of a group."""
+    """State of an arm over the B streams of a group.
+
+    Attributes:
+        fast: fast weights.
+        policy: states of the policy.
+        spent: cost spent so far, in the unit of the policy's budget.
+        past: updates of each stream's fast weights.
+        history: history of each stream, for its features.
+    """
 
     fast: Fast
     policy: Any
-    #: Spent so far, in the unit of the policy's budget.
     spent: Float[np.ndarray, " B"]
     past: list[Past]
     history: list[History]
 
 
 class Decided(NamedTuple):
-    """A decision, what it was made from, and what it took to see that."""
+    """A decision for B streams, what it was based on, and the cost of observing that for each."""
 
     decision: Decision
     features: Float[np.ndarray, "B F"]
@@ -82,14 +97,14 @@ class Decided(NamedTuple):
 
 
 def initial_state(arm: Arm, size: int) -> ArmState:
-    """Fresh fast weights and policy states for a group of ``size`` streams."""
+    """Return fresh fast weights and policy states for a group of ``size`` streams."""
     repeat = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf] * size), tree)  # noqa: E731
     fast = arm.programs.reset(arm.programs.slow).value
     return ArmState(repeat(fast), repeat(arm.policy.init()), np.zeros(size), [()] * size, [start()] * size)
 
 
 def decide(arm: Arm, state: ArmState, page: Page, loss: Float[np.ndarray, " B"] | None) -> Decided:
-    """Ask the policy; without a ``loss`` chunk t has not been read yet, and nothing of it is shown."""
+    """Let the policy decide; without a ``loss`` chunk t is not read yet, and the policy sees nothing of it."""
     t, size = page.t, page.size
     lengths = np.array([len(stream.hidden) for stream in page.streams])
     budget = np.inf if arm.policy.budget is None else arm.policy.budget

@@ -1,7 +1,7 @@
-"""Learning from the wrong thing: what an update is worth must vanish, or turn, when what it learns from is spoilt.
+"""Wrong lessons, for controls: an update that learns from one must gain nothing, or do harm.
 
-* ``shuffled``: hidden states and labels of the chunk, each in a random order of its own.
-* ``sign_flipped``: the update that the chunk calls for, made in the opposite direction.
+* ``shuffled``: hidden states and labels of the chunk, each in its own random order.
+* ``sign_flipped``: the chunk's update in the opposite direction.
 * ``other_stream``: a chunk of another stream.
 """
 
@@ -23,25 +23,26 @@ Lesson = Literal["chunk", "shuffled", "sign_flipped", "other_stream"]
 
 
 def donor_of(streams: Sequence[FrozenChunks], index: int) -> FrozenChunks:
-    """The stream whose chunks ``other_stream`` gives to stream ``index``: the next one, the first after the last.
+    """Return the stream that ``other_stream`` learns from for stream ``index``: the next one, the first after the last.
 
     Raises:
         PonderTTTError: there is no other stream.
     """
     if len(streams) < 2:
         raise PonderTTTError(
-            "the control other_stream needs a corpus of at least two streams; add one or leave it out of grid.methods"
+            "the control other_stream needs a corpus of at least two streams; add a stream or remove the control from "
+            "grid.methods"
         )
     return streams[(index + 1) % len(streams)]
 
 
 def shuffle_chunk(chunk: Chunk, seeds: list[int]) -> tuple[Chunk, Int[np.ndarray, "B T"]]:
-    """Chunks of B streams whose states and labels no longer belong together.
+    """Shuffle the states and the labels of chunks of B streams, each in its own order.
 
-    Only real tokens change places, so that a mask stays where it is.
+    Only real tokens change places, so the mask stays the same.
 
     Returns:
-        The chunks, and the positions that their hidden states come from, for what else is made of these.
+        The chunks, and the positions that their hidden states come from.
     """
     mask = np.asarray(chunk.mask)
     states, labels = np.tile(np.arange(mask.shape[1]), (2, len(mask), 1))

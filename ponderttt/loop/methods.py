@@ -1,7 +1,4 @@
-"""The methods of the table: which policy, protocol and lesson each name stands for.
-
-A rule or an oracle spends the budget of the grid; ``entropy@1.5`` spends 1.5 instead.
-"""
+"""The methods of the table: the policy, protocol and lesson of each name."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.trained import Trained
 from ponderttt.settings.rules import RulesConfig
 
-#: The protocols that a method is named for.
+#: Methods that are named after their protocol.
 _PROTOCOLS: dict[str, Protocol] = {"in_chunk": "in_chunk", "transductive": "transductive"}
-#: Controls, each of which is named for its lesson.
+#: Controls, which are named after their lessons.
 _LESSONS: dict[str, Lesson] = {lesson: lesson for lesson in get_args(Lesson) if lesson in CONTROL_METHODS}
-#: Signals of the frozen model that a method decides by; the arm's own loss costs nothing extra.
+#: Signals that a method decides by; the arm's own loss costs nothing extra.
 _OBSERVES: dict[str, Signal] = {
     "entropy": "entropy",
     "reconstruction": "reconstruction",
@@ -34,13 +31,13 @@ _OBSERVES: dict[str, Signal] = {
 
 @dataclass(frozen=True)
 class Spending:
-    """What rules may spend, and what they know beforehand.
+    """What policies may spend, and what they know from training streams.
 
     Attributes:
         budget: mean cost per chunk, in multiples of SKIP.
-        costs: of the four actions, in the unit of the budget.
-        rules: their settings.
-        calibration: signals of training streams; ``None`` where no method needs it.
+        costs: costs of the four actions, in the unit of the budget.
+        rules: settings of the rules.
+        calibration: signals of training chunks; None if no method needs them.
         learned: trained policies by :attr:`ponderttt.names.MethodName.trained_as`.
     """
 
@@ -52,21 +49,21 @@ class Spending:
 
 
 def protocol_of(method: MethodName) -> Protocol:
-    """The protocol of a method; ``score_first`` unless the method is named for another."""
+    """Return the protocol of a method: ``score_first`` unless the method is named after another."""
     return _PROTOCOLS.get(method.base, "score_first")
 
 
 def policy_for(method: MethodName, spending: Spending) -> Policy:
-    """The policy of a method that is not an oracle.
+    """Return the policy of a method that is not an oracle.
 
     Raises:
-        PonderTTTError: a learned policy that was not trained, a rule without its calibration, a budget that cannot be met.
+        PonderTTTError: a learned policy was not trained, a rule lacks its calibration, or the budget cannot be met.
     """
     budget = method.budget or spending.budget
     if method.is_learned:
         if method.trained_as not in spending.learned:
             raise PonderTTTError(
-                f"the method '{method}' is learned, and no policy was trained: train it first"
+                f"the method '{method}' is learned, and its policy is missing: train it first"
             )
         return spending.learned[method.trained_as].policy(budget, spending.costs)
     return policy_of(
@@ -85,7 +82,7 @@ def arm_of(
     seed: int,
     policy: Policy | None = None,
 ) -> Arm:
-    """The arm of a method; an oracle's ``policy`` is the replay of what it found."""
+    """Return the arm of a method; ``policy`` replays the actions that an oracle found."""
     return Arm(
         str(method),
         programs,

@@ -1,9 +1,9 @@
-"""Oracles: action sequences found by looking at losses that no policy may see, for the loop to replay.
+"""Oracles: they find action sequences by looking at later losses; the loop replays the sequences.
 
-``greedy_oracle`` looks one chunk ahead; since actions change what later ones are worth it is *not* an upper bound.
-``exhaustive_oracle`` tries every sequence of a short stream, so that nothing of the same total cost has a lower loss.
-Both spend the budget of the stream exactly, as :class:`ponderttt.policies.rules.Random` and every rule do.  The search reads
-through the pages of the loop, and shares with its arms whatever these do too; its own cost is nobody's.
+``greedy_oracle`` looks one chunk ahead.  It is *not* an upper bound, since an action changes what later ones gain.
+``exhaustive_oracle`` tries every sequence of a short stream, so no sequence of the same total cost has a lower loss.
+Both spend the stream's budget exactly, as all rules with a budget do.  The search uses the pages of the loop and shares
+their computations; its cost is not charged.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ EXHAUSTIVE_CHUNKS = 6
 
 
 class Found(NamedTuple):
-    """The actions of one stream of N chunks."""
+    """The actions that an oracle found for one stream of N chunks.
+
+    Attributes:
+        actions: one action per chunk.
+        look_ahead: for each chunk, the loss of the next chunk after SKIP minus that after UPDATE_1, UPDATE_2 and UPDATE_4,
+            nats per token; None if there is none.
+    """
 
     actions: tuple[Action, ...]
-    #: Loss of the next chunk after SKIP minus after UPDATE_1, UPDATE_2, UPDATE_4, along the way; nats per token.
     look_ahead: tuple[tuple[float, ...] | None, ...]
 
 
@@ -44,25 +49,29 @@ class _Walk:
         self.start: Fast = initial_state(arm, 1).fast
 
     def loss(self, t: int, past: Past, fast: Fast) -> float:
-        """Total loss of chunk t, nats."""
+        """Return the total loss of chunk t, nats."""
         scored = score_once(self.arm.programs, (past,), fast, self.group.page(t))
         return float(np.asarray(scored.value, np.float64).sum())
 
-    def learn(self, t: int, past: Past, fast: Fast, action: Action) -> tuple[Past, Fast]:
-        """Fast weights after an action on chunk t."""
+    def learn(self, t: int, past: Past, fast: Fast, action: Action, shared: bool = True) -> tuple[Past, Fast]:
+        """Return the past and the fast weights after an action on chunk t; the page keeps them if they are shared."""
         if not action.steps:
             return past, fast
-        adapted = adapt_once(self.arm, (past,), fast, [action], self.group.page(t))
+        page = self.group.page(t)
+        if shared:
+            adapted = adapt_once(self.arm, (past,), fast, [action], page)
+        else:
+            adapted = adapt(self.arm, fast, [action], page)
         return (*past, (self.arm.lesson_name, t, int(action))), adapted.fast
 
 
 def price_of_budget(
     gains: Float[np.ndarray, " A"], costs: Float[np.ndarray, " A"], mean_cost: float
 ) -> float:
-    """What one unit of cost is worth where every chunk offers ``gains`` for ``costs`` and ``mean_cost`` is spent.
+    """Return what one unit of cost gains if every chunk offers ``gains`` for ``costs`` and ``mean_cost`` is spent.
 
-    The slope, at ``mean_cost``, of the least concave function above the points; where it has a corner, the middle of both
-    slopes; never below zero.
+    It is the slope at ``mean_cost`` of the least concave function above the points, but at least 0.  At a corner it is the
+    mean of both slopes.
     """
     below, above = costs < mean_cost, costs > mean_cost
     value = max(
@@ -82,15 +91,15 @@ def price_of_budget(
 
 
 def greedy_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
-    """At each chunk the action whose gain on the next chunk, less the price of its cost, is largest.
+    """Choose at each chunk the action with the largest gain on the next chunk minus the price of its cost.
 
-    The price is :func:`price_of_budget` of the gains seen so far in this stream, at the mean cost that is left for the chunks
-    that another one follows.
+    The price is :func:`price_of_budget` of the mean gains so far in this stream, at the mean cost that is left for the
+    chunks before the last.
 
     Args:
-        arm: its module is searched; its policy is not asked.
-        group: of the one stream.
-        tables: of the budget.
+        arm: arm whose module is searched; its policy is not used.
+        group: group of the one stream.
+        tables: tables of the budget.
     """
     walk, costs = _Walk(arm, group), np.asarray(tables.units, np.float64)
     length = len(walk.stream.hidden)
@@ -109,7 +118,7 @@ def greedy_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
             seen.append(gains)
         look_ahead.append(tuple(gains[1:].tolist()) if t + 1 < length else None)
         mean_gains = np.mean(seen, axis=0) if seen else gains
-        # What is spent on the last chunk buys nothing, so the rest competes for the chunks before it.
+        # An update on the last chunk gains nothing, so the rest of the budget is for the chunks before it.
         price = price_of_budget(mean_gains, costs, budget / max(1, length - t - 1))
         allowed = _allowed(tables, budget, length - t - 1)
         chosen = Action(int(np.argmax(np.where(allowed, gains - price * costs, -np.inf))))
@@ -121,7 +130,7 @@ def greedy_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
 
 
 def exhaustive_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
-    """The sequence of lowest total loss among all that spend the budget of the stream exactly.
+    """Return the sequence with the lowest total loss among all that spend the stream's budget exactly.
 
     Raises:
         PonderTTTError: the stream has more than ``EXHAUSTIVE_CHUNKS`` chunks.
@@ -131,20 +140,20 @@ def exhaustive_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
     if length > EXHAUSTIVE_CHUNKS:
         raise PonderTTTError(
             f"exhaustive_oracle: {walk.stream.stream_id} has {length} chunks, and sequences of more than "
-            f"{EXHAUSTIVE_CHUNKS} are too many; lower chunks_per_stream or leave the method out of grid.methods"
+            f"{EXHAUSTIVE_CHUNKS} are too many; lower chunks_per_stream or remove the method from grid.methods"
         )
 
     def best(t: int, past: Past, fast: Fast, budget: int) -> tuple[float, tuple[Action, ...]]:
-        """Least total loss of chunks t, t+1, … and the actions that lead to it."""
+        """Return the lowest total loss of chunks t, t+1, … and its actions."""
         here, possible = walk.loss(t, past, fast), _allowed(tables, budget, length - t - 1)
         allowed = [action for action in Action if possible[action]]
         if t + 1 == length:
-            # Nothing is read after the last chunk, so its action matters for the budget alone.
+            # The action after the last chunk changes no loss.
             return here, (allowed[0],)
-        # Not kept: there are too many of these.
+        # Pages do not keep these: there are too many.
         branches = []
         for action in allowed:
-            node = _learn_once(walk, t, past, fast, action)
+            node = walk.learn(t, past, fast, action, shared=False)
             rest, actions = best(t + 1, *node, budget - int(units[action]))
             branches.append((rest, (action, *actions)))
         total, actions = min(branches, key=lambda branch: branch[0])
@@ -154,15 +163,8 @@ def exhaustive_oracle(arm: Arm, group: Group, tables: BudgetTables) -> Found:
     return Found(actions, (None,) * length)
 
 
-def _learn_once(walk: _Walk, t: int, past: Past, fast: Fast, action: Action) -> tuple[Past, Fast]:
-    if not action.steps:
-        return past, fast
-    adapted = adapt(walk.arm, fast, [action], walk.group.page(t))
-    return (*past, (walk.arm.lesson_name, t, int(action))), adapted.fast
-
-
 def _allowed(tables: BudgetTables, units: int, chunks_left: int) -> Bool[np.ndarray, " A"]:
-    """The actions after which the rest can still be spent exactly."""
+    """Return which actions leave a rest that can still be spent exactly."""
     weights = next_log_weights(tables, jnp.asarray(units), jnp.asarray(chunks_left))
     allowed: Bool[np.ndarray, " A"] = np.isfinite(np.asarray(weights))
     return allowed

@@ -1,4 +1,4 @@
-"""Chunk t of a group of streams, with everything that arms share of it."""
+"""Chunk t of a group of streams, with the computations that arms share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class Page:
-    """The chunks of the B streams that have a chunk t, read together."""
+    """The chunk t of the B streams that have one."""
 
     def __init__(self, group: Group, t: int) -> None:
         self.t = t
-        #: Positions in the group of the streams that are this long.
+        #: Positions in the group of the streams with a chunk t.
         self.active = [b for b, stream in enumerate(group.streams) if t < len(stream.hidden)]
         self.streams = [group.streams[b] for b in self.active]
         self._group = group
@@ -35,22 +35,22 @@ class Page:
 
     @property
     def size(self) -> int:
-        """B."""
+        """B, the number of streams."""
         return len(self.streams)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What ``compute`` gave when it was first called for this key."""
+        """Return the result of ``compute``, which is called only the first time for this key."""
         if key not in self._shared:
             self._shared[key] = compute()
         found: T = self._shared[key]
         return found
 
     def chunk(self, programs: ModulePrograms) -> Chunk:
-        """What a module is shown: the split layer's states only if it reads them."""
+        """Return the chunk for a module: with states at the split layer only if the module reads them."""
         return _shown(self._chunk, programs)
 
     def readout(self, programs: ModulePrograms) -> Readout:
-        """What a module reads the chunk with."""
+        """Return the frozen matrices and logits that a module reads the chunk with."""
         logits = self._projection().value if programs.reads == "logits" else None
         return programs.readout(self._group.unembedding, logits, self._group.suffix)
 
@@ -63,16 +63,16 @@ class Page:
         return own._replace(value=reconstruction_error(own.value, rows))
 
     def lesson(self, programs: ModulePrograms, lesson: Lesson, seed: int) -> tuple[Chunk, Readout]:
-        """What an update learns from."""
+        """Return what an update learns from."""
         if lesson in ("chunk", "sign_flipped"):
             return self.chunk(programs), self.readout(programs)
         return self.once((id(programs), lesson, seed), lambda: self._wrong_lesson(programs, lesson, seed))
 
     def frozen_cost(self, programs: ModulePrograms, observes: str | None, i: int) -> Cost:
-        """What an arm pays for the frozen model's reading of stream ``i``.
+        """Return what an arm is charged for the backbone's work on stream ``i``.
 
-        The shared projection is charged in full to every arm: alone, each would have had to make it.  A module that runs
-        the blocks after the split itself does not need the frozen ones, unless its policy looks at what they say.
+        The shared projection is charged in full to every arm, since each would need it alone.  A module that runs the
+        blocks after the split layer itself is not charged for the frozen ones, unless its policy observes their outputs.
         """
         stream, t = self.streams[i], self.t
         flops, seconds = float(stream.flops[t]), float(stream.seconds[t])
@@ -88,11 +88,11 @@ class Page:
 
     @property
     def projection_seconds(self) -> float:
-        """What the shared projection took, if it was made."""
+        """Seconds of the shared projection; 0 if it was not computed."""
         return 0.0 if self._projected is None else self._projected.seconds
 
     def release(self) -> None:
-        """Let go of the logits, which are made again if they are asked for."""
+        """Free the logits; they are recomputed if needed."""
         self._projected = None
 
     def _projection(self) -> Measured:
@@ -117,13 +117,13 @@ class Page:
 
 @dataclass
 class Group:
-    """Streams that advance together, and the frozen matrices that all of them are read with.
+    """Streams that advance together, and the frozen matrices that they are read with.
 
     Attributes:
-        streams: they may have different numbers of chunks.
+        streams: streams, maybe of different numbers of chunks.
         unembedding: the frozen vocabulary projection [V, D], as the model keeps it.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
-        donors: for each stream another one, whose chunks the control ``other_stream`` learns from.
+        donors: for each stream another one, which the control ``other_stream`` learns from.
     """
 
     streams: Sequence[FrozenChunks]
@@ -133,11 +133,11 @@ class Group:
     _pages: dict[int, Page] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Chunks of the longest stream."""
+        """Return the number of chunks of the longest stream."""
         return max(len(stream.hidden) for stream in self.streams)
 
     def page(self, t: int) -> Page:
-        """Page t, with what was shared of it so far."""
+        """Return page t, with its shared results so far."""
         if t not in self._pages:
             self._pages[t] = Page(self, t)
         return self._pages[t]

@@ -1,4 +1,4 @@
-"""The compiled programs of one fast-weight module, for B streams at once; slow weights are an argument."""
+"""The compiled programs of one module of fast weights, for B streams at once; slow weights are an argument."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ponderttt.costs import Measured, Program
 from ponderttt.fast_weights.base import Chunk, Fast, FastWeights, HiddenCorrection, Readout
 from ponderttt.models.losses import frozen_logits
 
-#: The frozen vocabulary projection of B chunks; compiled once per shape, whatever the number of arms.
+#: The frozen vocabulary projection of B chunks; compiled once per shape, for all arms.
 PROJECT = Program(jax.vmap(frozen_logits, in_axes=(0, None)))
 
 #: Streams share the frozen matrices and have their own logits.
@@ -22,7 +22,7 @@ READOUT_AXES = Readout._make(0 if name == "logits" else None for name in Readout
 
 
 class ModulePrograms:
-    """What the loop runs; see :class:`ponderttt.fast_weights.base.FastWeights` for the methods."""
+    """The programs that the loop runs; see :class:`ponderttt.fast_weights.base.FastWeights` for the methods."""
 
     def __init__(self, module: FastWeights) -> None:
         graph, self.slow = nnx.split(module)
@@ -43,7 +43,7 @@ class ModulePrograms:
 
         self.reset = Program(lambda slow: nnx.merge(graph, slow).reset())
         self.score = Program(batched("score"))
-        #: ``None`` for modules that reconstruct nothing.
+        #: None for modules without a reconstruction error.
         self.reconstruct = (
             None if type(module).reconstruction is FastWeights.reconstruction else Program(reconstruct)
         )
@@ -63,21 +63,21 @@ class ModulePrograms:
         self._basis: Float[Array, "V R"] | None = None
 
     def readout(self, unembedding: Any, logits: Float[Array, "B T V"] | None, suffix: Any) -> Readout:
-        """What this module reads a chunk with: nothing that it does not need."""
+        """Return what this module reads a chunk with, and nothing that it does not need."""
         if self.reads == "split":
             return Readout(unembedding, suffix=suffix)
         if self.reads == "losses":
             return Readout(unembedding)
-        # ``E·P`` where P is slow: one product for all streams, made at the first call.
+        # If P is slow, ``E·P`` is one product for all streams, computed at the first call.
         if self._basis is None and self._basis_of is not None:
             self._basis = self._basis_of(self.slow, unembedding)
         return Readout(unembedding, logits, self._basis)
 
     def action_flops(self, chunk: Chunk, readout: Readout) -> dict[Action, float]:
-        """Counted FLOPs per stream of scoring (SKIP) and of scoring and each update; nothing is run.
+        """Count the FLOPs per stream of scoring (SKIP), and of scoring plus each update; nothing is run.
 
         Args:
-            chunk: of one stream (B = 1); its values do not matter.
+            chunk: chunk of one stream (B = 1); its values do not matter.
             readout: what the module reads with.
         """
 
@@ -93,5 +93,5 @@ class ModulePrograms:
 
 
 def project(chunk: Chunk, unembedding: Any) -> Measured:
-    """The frozen logits of B chunks, shared by every arm that reads them; the matrix [V, D] is as the model keeps it."""
+    """Return the frozen logits of B chunks; the matrix [V, D] is as the model keeps it."""
     return PROJECT(chunk.hidden, unembedding)

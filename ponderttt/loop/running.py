@@ -1,4 +1,4 @@
-"""Run the methods of one trained module side by side over streams, oracles included, and keep what is finished."""
+"""Run the methods of one trained module side by side over streams, oracles included."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ponderttt.settings.rules import RulesConfig
 
 @dataclass(frozen=True)
 class Budget:
-    """Mean cost per chunk, in multiples of SKIP; ``unit`` says whether nominal costs or counted FLOPs."""
+    """Mean cost per chunk, in multiples of SKIP; ``unit`` selects nominal costs or counted FLOPs."""
 
     mean: float
     unit: Literal["nominal", "flops"] = "nominal"
@@ -54,22 +54,25 @@ def run_arms(
 ) -> dict[str, list[Step]]:
     """Run methods over every stream with one trained module.
 
-    Finished groups are kept beside the checkpoints, so that an interrupted job does not score them again.
+    Finished groups are kept with the checkpoints, so an interrupted job does not score them again.
 
     Args:
-        module: with trained slow weights.
-        streams: of one corpus.
+        module: fast weights with trained slow weights.
+        streams: streams of one corpus.
         unembedding: the frozen vocabulary projection [V, D], as the model keeps it.
-        methods: of the table.
-        budget: of the rules and oracles.
-        seed: of random decisions and shuffles.
+        methods: methods of the table.
+        budget: budget of methods that name none.
+        seed: seed of random decisions and shuffles.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
         rules: settings of the rules.
-        calibration: signals of training streams, for rules that look at one.
+        calibration: signals of training chunks, for signal rules.
         learned: trained policies, for learned methods.
         streams_per_group: how many streams advance together.
         checkpoints: where finished groups are kept.
-        progress: called with (streams done, streams in all).
+        progress: called with (streams done, streams in total).
+
+    Returns:
+        The steps of each method, by the text of its name.
     """
     programs = ModulePrograms(module)
     costs = action_costs(programs, streams, unembedding, suffix, budget.unit)
@@ -103,7 +106,7 @@ def action_costs(
     suffix: Any,
     unit: Literal["nominal", "flops"],
 ) -> tuple[float, ...]:
-    """What each action costs in multiples of SKIP: nominal, or counted FLOPs of all that is run for a chunk."""
+    """Return the cost of each action in multiples of SKIP: nominal, or counted FLOPs of all that runs for a chunk."""
     if unit == "nominal":
         return tuple(action.nominal_cost for action in Action)
     page = Group(streams[:1], unembedding, suffix).page(0)
@@ -120,7 +123,7 @@ def _run_group(
     spending: Spending,
     seed: int,
 ) -> dict[str, list[Step]]:
-    """Oracles search one stream at a time; where the group is that stream, they share its pages with the arms."""
+    """Run a group; oracles search one stream at a time and share its pages with the arms if it is the whole group."""
     if len(group.streams) == 1:
         replays, look_ahead = _search(oracles, group, programs, spending, seed)
         steps = run_streams([*arms, *replays], group)

@@ -2,15 +2,15 @@
 
 This is the only place that orders scoring and learning.  Under ``score_first`` the order for chunk t is
 
-    score chunk t with the fast weights as they stand  →  the committed loss of chunk t
-    observe (features of chunks ≤ t, budget left)      →  decide the action
-    adapt on chunk t (0, 1, 2 or 4 updates)            →  fast weights for chunk t+1
+    score chunk t with the current fast weights    →  the committed loss of chunk t
+    observe (features of chunks ≤ t, budget left)  →  decide the action
+    adapt on chunk t (0, 1, 2 or 4 updates)        →  fast weights for chunk t+1
     record
 
-so that no token is scored by weights that have seen its label.  Several arms read the same chunk side by side and
-share its frozen vocabulary projection; arms of one module whose past actions are the same hold the same fast weights,
-so that what they do alike is done once, and charged to each.  Streams of a group advance together, and are gathered by
-action before they adapt: an action not taken costs nothing.
+so no token is scored by weights that have seen its label.  Arms run side by side and share the frozen vocabulary
+projection of a chunk.  Arms of one module with the same past actions have the same fast weights; equal work is done once
+and charged to each.  Streams of a group advance together and are gathered by action before they adapt, so an action that
+is not taken costs nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ponderttt.records.step import Step
 
 
 class Outcome(NamedTuple):
-    """Of one chunk of the active streams; every array has one entry for each."""
+    """What happened at one chunk; arrays have one entry per active stream."""
 
     fast: Fast
     policy: Any
@@ -50,17 +50,17 @@ class Outcome(NamedTuple):
 
 
 def take(tree: Any, index: Sequence[int], size: int) -> Any:
-    """The streams ``index`` of a group of ``size``; the whole tree untouched if that is all of them."""
+    """Return the streams ``index`` of a group of ``size``; the tree itself if those are all."""
     if len(index) == size:
         return tree
-    # Slices are copied as blocks; a gather of the logits would take as long as an update.
+    # Slices are copied as blocks; gathering the logits would take as long as an update.
     if len(index) == 1:
         return jax.tree.map(lambda leaf: leaf[index[0] : index[0] + 1], tree)
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf[i : i + 1] for i in index]), tree)
 
 
 def put(tree: Any, index: Sequence[int], size: int, part: Any) -> Any:
-    """The inverse of :func:`take`."""
+    """Put the streams ``index`` back into a group of ``size``; the inverse of :func:`take`."""
     if len(index) == size:
         return part
     rows = np.asarray(index)
@@ -68,10 +68,10 @@ def put(tree: Any, index: Sequence[int], size: int, part: Any) -> Any:
 
 
 def run_streams(arms: Sequence[Arm], group: Group) -> dict[str, list[Step]]:
-    """Run every arm, each with a name of its own, over a group of streams that advance together.
+    """Run arms, each with its own name, over a group of streams that advance together.
 
     Returns:
-        For each arm its steps, by stream and chunk.
+        The steps of each arm, ordered by stream and chunk.
     """
     steps: dict[str, list[Step]] = {arm.name: [] for arm in arms}
     for name, step in iterate_streams(arms, group):
@@ -82,7 +82,7 @@ def run_streams(arms: Sequence[Arm], group: Group) -> dict[str, list[Step]]:
 
 
 def iterate_streams(arms: Sequence[Arm], group: Group) -> Iterator[tuple[str, Step]]:
-    """:func:`run_streams`, one (arm, step) at a time as chunks are read."""
+    """Do the same as :func:`run_streams`, and yield (arm, step) as soon as a chunk is done."""
     states = {arm.name: initial_state(arm, len(group.streams)) for arm in arms}
     for t in range(len(group)):
         yield from advance(arms, states, group, t)
@@ -91,9 +91,9 @@ def iterate_streams(arms: Sequence[Arm], group: Group) -> Iterator[tuple[str, St
 def advance(
     arms: Sequence[Arm], states: Mapping[str, ArmState], group: Group, t: int
 ) -> Iterator[tuple[str, Step]]:
-    """Chunk t of the streams that have one, for every arm: (arm, step) one at a time.
+    """Run chunk t of the streams that have one, for every arm, and yield each (arm, step).
 
-    ``states`` are those after chunk t−1, and become those after chunk t.
+    ``states`` are the states after chunk t−1; they become those after chunk t.
     """
     size, page = len(group.streams), group.page(t)
     for arm in arms:
@@ -140,7 +140,7 @@ def _score_first(arm: Arm, state: ArmState, page: Page) -> Outcome:
 
 
 def _transductive(arm: Arm, state: ArmState, page: Page) -> Outcome:
-    """Learns from chunk t first and then scores it: a planted leak, kept to show how large such numbers get."""
+    """Learn from chunk t first, then score it: a deliberate leak, which shows how large such gains are."""
     decided = decide(arm, state, page, None)
     actions = [Action(int(a)) for a in np.asarray(decided.decision.action)]
     adapted = adapt(arm, state.fast, actions, page)
@@ -150,11 +150,13 @@ def _transductive(arm: Arm, state: ArmState, page: Page) -> Outcome:
 
 
 def _in_chunk(arm: Arm, state: ArmState, page: Page) -> Outcome:
-    """The action is chosen before the chunk is read; UPDATE_1 reads and learns in one causal pass."""
+    """Choose the action before the chunk is read; UPDATE_1 reads and learns in one causal pass."""
     decided = decide(arm, state, page, None)
     actions = [Action(int(a)) for a in np.asarray(decided.decision.action)]
     if set(actions) != {Action.UPDATE_1}:
-        raise ValueError(f"{arm.name}: the protocol in_chunk makes one pass, so its action is UPDATE_1")
+        raise ValueError(
+            f"{arm.name}: the action of the protocol in_chunk must be UPDATE_1, since it makes one pass"
+        )
     programs = arm.programs
     run = programs.in_chunk(programs.slow, state.fast, page.chunk(programs), page.readout(programs))
     nll, adaptation = np.asarray(run.value[0]), run.value[1]
@@ -170,7 +172,7 @@ _PROTOCOLS: Mapping[str, Callable[[Arm, ArmState, Page], Outcome]] = {
 
 
 class Adapted(NamedTuple):
-    """The outcome of learning from a chunk, for each of B streams."""
+    """The outcome of learning from a chunk, for B streams."""
 
     fast: Fast
     actions: list[Action]
@@ -181,7 +183,7 @@ class Adapted(NamedTuple):
 
     @classmethod
     def of(cls, adaptation: Adaptation, actions: list[Action]) -> Adapted:
-        """Of a program that learns while it reads, so that its cost is the reading's."""
+        """Return the outcome of a program that learns while it reads; reading is charged for both."""
         nothing = np.zeros(len(actions))
         return cls(
             adaptation.fast,
@@ -194,12 +196,12 @@ class Adapted(NamedTuple):
 
 
 def score(programs: ModulePrograms, fast: Fast, page: Page) -> Measured:
-    """Negative log-likelihoods [B, T] of a page under fast weights as they stand."""
+    """Return the negative log-likelihoods [B, T] of a page under the current fast weights."""
     return programs.score(programs.slow, fast, page.chunk(programs), page.readout(programs))
 
 
 def score_once(programs: ModulePrograms, past: tuple[Past, ...], fast: Fast, page: Page) -> Measured:
-    """:func:`score`, once for all arms of a module whose fast weights have been through the same."""
+    """Call :func:`score` once for all arms of a module whose fast weights have the same past."""
     return page.once((id(programs), past), lambda: score(programs, fast, page))
 
 
@@ -211,13 +213,13 @@ def adapt_once(
     page: Page,
     kept: tuple[float, ...] | None = None,
 ) -> Adapted:
-    """:func:`adapt`, once for all arms of a module with the same past, lesson and actions."""
+    """Call :func:`adapt` once for all arms of a module with the same past, lesson and actions."""
     key = (id(arm.programs), past, arm.lesson_name, tuple(actions), kept)
     return page.once(key, lambda: adapt(arm, fast, actions, page, kept))
 
 
 def kept_shares(decision: Decision) -> tuple[float, ...] | None:
-    """Of each stream's update the share that is kept; ``None`` where all keep all of it."""
+    """Return the fraction of each stream's update to keep; None if all are 1."""
     shares = np.atleast_1d(np.asarray(decision.scale, np.float64))
     return None if (shares == 1.0).all() else tuple(shares.tolist())
 
@@ -225,9 +227,9 @@ def kept_shares(decision: Decision) -> tuple[float, ...] | None:
 def adapt(
     arm: Arm, fast: Fast, actions: list[Action], page: Page, kept: tuple[float, ...] | None = None
 ) -> Adapted:
-    """Gather the streams of each action, run its compiled program, scatter back; SKIP runs nothing.
+    """Gather the streams of each action, run its compiled program, and scatter the results; SKIP runs nothing.
 
-    ``kept`` is the share of each stream's update that stays: the update is made and paid in full.
+    ``kept`` is the fraction of each stream's update to keep; the update is made and charged in full.
     """
     size = len(actions)
     steps, inner_loss = np.zeros(size, int), np.full(size, np.nan)
@@ -277,7 +279,7 @@ def _outcome(
 
 
 def _mean_loss(nll: Float[np.ndarray, "B T"], page: Page) -> Float[np.ndarray, " B"]:
-    """Nats per real token of each stream's chunk; chunks without a real token do not exist."""
+    """Return the loss per real token of each stream's chunk, nats; every chunk has at least one real token."""
     counts = np.stack([stream.mask[page.t] for stream in page.streams]).sum(-1)
     means: Float[np.ndarray, " B"] = nll.astype(np.float64).sum(-1) / counts
     return means

@@ -1,1 +1,1 @@
-"""Records: one row per (stream, chunk) of what an arm scored, decided and spent."""
+"""Records: one row per chunk of a run, with what was scored, decided and spent."""

@@ -1,7 +1,7 @@
 """One row per (stream, chunk): everything that was scored, decided and spent.
 
-``records.parquet`` lies in ``results/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}/`` beside its
-manifest, which carries the settings, the digests of everything that the numbers depend on, and the run.
+``records.parquet`` is in ``results/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}/``, next to its manifest,
+which has the settings, the digests of everything that the numbers depend on, and the run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.atomic import atomic_path
@@ -25,11 +26,11 @@ KIND = "records"
 
 @dataclass(frozen=True)
 class Record:
-    """Losses are nats per scored token, means over the chunk; seconds and FLOPs are those of this chunk.
+    """One row: the names of the run, and the fields of a :class:`ponderttt.records.step.Step`.
 
-    ``loss`` is the committed loss: of the fast weights as they stood before anything was learned from this
-    chunk (protocol ``score_first``).  ``action`` is the decision taken *after* scoring this chunk; it can
-    change the loss of later chunks only.
+    Losses are means over the chunk, in nats per scored token; FLOPs and seconds are those of this chunk.  ``loss`` is the
+    committed loss: under protocol ``score_first``, the loss before anything is learned from this chunk.  ``action`` is
+    the decision *after* scoring this chunk; it can change only the losses of later chunks.
     """
 
     model: str
@@ -52,37 +53,32 @@ class Record:
     seconds: float
     reconstruction_loss: float | None = None
     gate_score: float | None = None
-    #: Percentile rank of ``gate_score`` among calibration chunks, 0..1, and the ranks from which each update begins.
     gate_rank: float | None = None
     gate_cuts: tuple[float, ...] | None = None
-    #: Of an oracle: loss of chunk t+1 if SKIP minus its loss if UPDATE_1, UPDATE_2 or UPDATE_4 follows chunk t.
     look_ahead: tuple[float, ...] | None = None
     budget_left: float | None = None
     features: tuple[float, ...] | None = None
 
 
 def schema() -> pyarrow.Schema:
-    """The Parquet schema of a record."""
+    """Return the Parquet schema of a record, which follows from the types of its fields."""
     import pyarrow as pa
 
-    text = ("model", "fast_weights", "method", "protocol", "corpus", "language", "stream_id", "action")
-    whole = ("seed", "chunk_index", "n_tokens", "n_bytes", "steps")
-    optional = ("reconstruction_loss", "gate_score", "gate_rank", "budget_left")
+    types = {
+        str: pa.string(),
+        int: pa.int64(),
+        float: pa.float64(),
+        tuple[float, ...]: pa.list_(pa.float64()),
+    }
     fields = []
-    for name in Record.__dataclass_fields__:
-        if name in text:
-            fields.append(pa.field(name, pa.string(), nullable=False))
-        elif name in whole:
-            fields.append(pa.field(name, pa.int64(), nullable=False))
-        elif name in ("features", "gate_cuts", "look_ahead"):
-            fields.append(pa.field(name, pa.list_(pa.float64())))
-        else:
-            fields.append(pa.field(name, pa.float64(), nullable=name in optional))
+    for name, hint in get_type_hints(Record).items():
+        optional = isinstance(hint, UnionType)
+        fields.append(pa.field(name, types[get_args(hint)[0] if optional else hint], nullable=optional))
     return pa.schema(fields)
 
 
 def write_records(folder: Path | str, records: Sequence[Record], facts: Mapping[str, Any]) -> None:
-    """Write the records of one arm and seed, with their manifest; both appear by atomic rename.
+    """Write the records of one run, with their manifest; both appear by atomic rename.
 
     Raises:
         PonderTTTError: there is no record, a loss is not finite, or the disk is full.
@@ -98,7 +94,7 @@ def write_records(folder: Path | str, records: Sequence[Record], facts: Mapping[
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=schema())
     with atomic_path(folder / RECORDS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        # Only now, so that a full disk leaves earlier records whole; and before the new ones take their place.
+        # After writing, so that a full disk leaves earlier records whole, and before the new ones replace them.
         (folder / MANIFEST).unlink(missing_ok=True)
     write_manifest(folder, KIND, {RECORDS: table.num_rows}, facts)
 
@@ -106,18 +102,18 @@ def write_records(folder: Path | str, records: Sequence[Record], facts: Mapping[
 def read_records(
     folder: Path | str, rebuild: str, expected_code: str | None = None
 ) -> tuple[pyarrow.Table, dict[str, Any]]:
-    """Read and verify one arm and seed.
+    """Read and verify the records of one run.
 
     Args:
-        folder: the folder of :func:`write_records`.
-        rebuild: the command that makes it again, for error messages.
-        expected_code: the stage digest that ``facts["stage_digest"]`` must equal, if given.
+        folder: folder of the records, see :func:`write_records`.
+        rebuild: command that rebuilds them, for error messages.
+        expected_code: required value of ``facts["stage_digest"]``, if given.
 
     Returns:
         The table (schema of :func:`schema`) and the manifest.
 
     Raises:
-        CorruptFileError: missing, damaged, of another schema, or written by another version of the code.
+        CorruptFileError: the records are missing, damaged, of another schema, or of another version of the code.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

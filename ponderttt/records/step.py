@@ -1,4 +1,4 @@
-"""One step of an arm: what the loop says of one chunk."""
+"""One step of an arm: what happened at one chunk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,29 @@ from ponderttt.errors import PonderTTTError
 
 
 class Step(NamedTuple):
-    """What the loop says of one chunk of one stream under one arm; the fields of a record that it decides."""
+    """What happened at one chunk of one stream under one arm.
+
+    Attributes:
+        stream_id: name of the stream.
+        chunk_index: place of the chunk in its stream, from 0.
+        n_tokens: scored tokens.
+        n_bytes: bytes of the scored tokens.
+        loss: committed loss, nats per token.
+        loss_frozen: loss of the frozen backbone, nats per token.
+        action: the decision after scoring the chunk.
+        steps: number of updates that the module reports.
+        flops: counted FLOPs.
+        seconds: measured seconds.
+        reconstruction_loss: reconstruction error before learning; None if it was not measured.
+        gate_score: the signal that decided; None if there is none.
+        budget_left: cost that the budget still allowed before the action, in multiples of SKIP; None without a budget.
+        gate_rank: percentile rank of ``gate_score`` among calibration chunks, 0..1; None if no rank decided.
+        gate_cuts: ranks from which UPDATE_1, UPDATE_2 and UPDATE_4 begin; None if no rank decided.
+        features: raw features that the policy saw, in the order of :data:`ponderttt.features.table.FEATURES`.
+        look_ahead: for ``greedy_oracle``, loss of the next chunk after SKIP minus that after UPDATE_1, UPDATE_2 and
+            UPDATE_4.
+        nll: negative log-likelihood of each target, 0 where masked, nats; not part of a record.
+    """
 
     stream_id: str
     chunk_index: int
@@ -22,21 +44,16 @@ class Step(NamedTuple):
     loss: float
     loss_frozen: float
     action: Action
-    #: Updates that the module reports to have made.
     steps: int
     flops: float
     seconds: float
     reconstruction_loss: float | None
     gate_score: float | None
     budget_left: float | None
-    #: See :class:`ponderttt.policies.base.Decision`.
     gate_rank: float | None = None
     gate_cuts: tuple[float, ...] | None = None
-    #: Raw signals that the policy saw, by :data:`ponderttt.features.table.FEATURES`.
     features: tuple[float, ...] | None = None
-    #: Of ``greedy_oracle``: loss of the next chunk after SKIP minus after UPDATE_1, UPDATE_2 and UPDATE_4.
     look_ahead: tuple[float, ...] | None = None
-    #: Negative log-likelihood of each target in nats, 0 where masked; not part of a record.
     nll: Float[np.ndarray, " T"] | None = None
 
 

@@ -1,4 +1,4 @@
-"""Steps as records: what the plain backbone did, what an arm did, and steps kept as text until their job is done."""
+"""Steps as records, steps of the plain backbone, and steps as text until their job is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ponderttt.records.step import Step
 
 
 def frozen_step(stream: FrozenChunks, t: int) -> Step:
-    """What the plain backbone did with chunk t, taken from the frozen pass: no fast weights, no decision."""
+    """Return the step of the plain backbone at chunk t, from the frozen pass: no fast weights, no decision."""
     return Step(
         stream_id=stream.stream_id,
         chunk_index=t,
@@ -33,7 +33,7 @@ def frozen_step(stream: FrozenChunks, t: int) -> Step:
 
 
 def frozen_steps(streams: Sequence[FrozenChunks]) -> list[Step]:
-    """:func:`frozen_step` of every chunk."""
+    """Return :func:`frozen_step` of every chunk."""
     return [frozen_step(stream, t) for stream in streams for t in range(len(stream.mask))]
 
 
@@ -51,7 +51,7 @@ def write_steps(
     nominal_cost: Callable[[Step], float] = lambda step: step.action.nominal_cost,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the steps of one arm and seed as records."""
+    """Write the steps of one run as records."""
     records = [
         Record(
             model=model,
@@ -71,15 +71,15 @@ def write_steps(
 
 
 def steps_to_json(steps: Mapping[str, Sequence[Step]]) -> str:
-    """Steps by arm as text; no record holds token losses, so they are left out."""
-    # json writes floats with all their digits, so reading gives back the same numbers.
+    """Return steps by arm as text, without token losses, which no record has."""
+    # json writes floats with all digits, so reading returns the same numbers.
     return json.dumps(
         {name: [list(step._replace(nll=None)) for step in rows] for name, rows in steps.items()}
     )
 
 
 def steps_from_json(text: str) -> dict[str, list[Step]]:
-    """The inverse of :func:`steps_to_json`."""
+    """Read steps by arm; the inverse of :func:`steps_to_json`."""
     position = Step._fields.index("action")
 
     def step(row: list[Any]) -> Step:

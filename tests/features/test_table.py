@@ -53,10 +53,10 @@ def test_the_page_is_what_the_table_prints() -> None:
     )
 
 
-def test_the_flops_of_the_dear_features_are_counted() -> None:
+def test_the_flops_of_the_expensive_features_are_counted() -> None:
     states, mask = jax.ShapeDtypeStruct((T, D), "float32"), jax.ShapeDtypeStruct((T,), "bool")
     counted = count_flops(nearest_and_error, states, mask, states, mask)
     stated = {feature.name: feature.flops for feature in FEATURES}
-    dear = stated["similarity_mean"] + stated["reconstruction_error"]
-    assert dear == pytest.approx(counted, rel=0.01)
-    assert sum(stated.values()) < 1.02 * dear
+    expensive = stated["similarity_mean"] + stated["reconstruction_error"]
+    assert expensive == pytest.approx(counted, rel=0.01)
+    assert sum(stated.values()) < 1.02 * expensive

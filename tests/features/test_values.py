@@ -55,7 +55,7 @@ FROZEN_VALUES = {
     "identifier_share": 3 / 8,
     "keyword_share": 1 / 8,
     "indent_share": 4 / 20,
-    # Only the second x stands inside brackets: d = 1/8.
+    # Only the second x is inside brackets: d = 1/8.
     "bracket_depth": (1 / 8) / (9 / 8),
     # Twenty characters cannot be compressed.
     "compressibility": 1.0,

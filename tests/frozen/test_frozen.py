@@ -1,4 +1,4 @@
-"""The frozen pass is done once, changes nothing, and with the loop behind it leaks nothing from text to loss."""
+"""The frozen pass runs once and changes nothing; with the loop after it, nothing leaks from text to loss."""
 
 from __future__ import annotations
 

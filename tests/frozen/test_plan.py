@@ -109,7 +109,10 @@ def test_an_unknown_preset_or_mesh_is_named(name: str, mesh: str, says: str) -> 
     ("changes", "says"),
     [
         ({"context_chunks": 2}, "needs 1536 positions, the model's context holds 1024"),
-        ({"batch": 3}, "--batch 3: 2 devices share the streams, so make it a multiple of 2"),
+        (
+            {"batch": 3},
+            "--batch must be a multiple of 2, the number of devices that share the streams; got 3",
+        ),
     ],
 )
 def test_a_chunk_or_batch_that_cannot_be_read_is_named(changes: dict[str, int], says: str) -> None:

@@ -156,7 +156,7 @@ def test_other_streams_of_the_group_do_not_move_by_a_bit(perturbed, kind, method
     ("kind", "method"), [(k, m) for k in KINDS for m in ("update_1", "update_2", "update_4", "random")]
 )
 def test_learning_from_a_chunk_reaches_the_next_one(perturbed, kind, method):
-    """Fast weights carry over (trap 5): a changed chunk changes the losses of the chunk after it."""
+    """Fast weights carry over: a changed chunk changes the losses of the chunk after it."""
     before, after, _ = perturbed[kind]
     a, b = steps_of(before, method, "one")[2], steps_of(after, method, "one")[2]
     if steps_of(before, method, "one")[CHANGED_CHUNK].steps:
@@ -234,7 +234,7 @@ def test_random_tokens_give_no_gain_with_lora(method, lora_on_noise):
 
 
 def test_the_planted_leak_gains_on_random_tokens(lora_on_noise):
-    """What makes a leak test worth having: the leaking order "learns" noise that nobody can predict."""
+    """The leak test can fail: the leaking order "learns" unpredictable noise."""
     assert lora_on_noise["transductive"] < lora_on_noise["skip"] - 0.05
 
 
@@ -357,7 +357,7 @@ def test_a_stream_scores_the_same_alone_and_in_a_group(kind, programs, streams, 
 
 
 def test_padding_is_never_scored_nor_learned_from(programs, streams, unembedding):
-    """The half-empty last chunk: other numbers behind its real tokens change nothing."""
+    """Other numbers after the real tokens of a half-empty last chunk change nothing."""
     stream = streams[1]
     hidden, entropy = stream.hidden.copy(), stream.entropy.copy()
     hidden[-1, 20:], entropy[-1, 20:] = 7.0, 99.0

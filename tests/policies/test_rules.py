@@ -60,7 +60,7 @@ def policies() -> dict[float, Random]:
 @pytest.mark.parametrize("chunks", [6, 8, 40])
 @pytest.mark.parametrize("budget", [1.5, 2.0, 3.0, 5.0])
 def test_random_actions_cost_exactly_the_budget_of_each_stream(budget, chunks, policies, play):
-    """Rate-matched is a promise about what was spent, not about an expectation (trap 15)."""
+    """The total that is spent is exact, not only its expectation."""
     spent = [COSTS[stream.action].sum() for stream in play(policies[budget], [chunks] * 4)]
     whole = budget * chunks
     # Costs are 1, 3, 6, 12: not every total exists, and none is exceeded.

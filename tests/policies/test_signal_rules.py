@@ -82,7 +82,7 @@ def test_streams_like_the_calibration_get_the_shares_that_were_aimed_at(play):
     np.testing.assert_allclose(taken / taken.sum(), shares, atol=0.02)
 
 
-def test_dear_actions_go_to_chunks_of_high_signal(play):
+def test_expensive_actions_go_to_chunks_of_high_signal(play):
     rng = np.random.default_rng(1)
     signals = rng.normal(2, 0.5, (80, 20))
     streams = play(Percentile("loss", tuple(rng.normal(2, 0.5, 400)), 3.0), [20] * 80, signals)
