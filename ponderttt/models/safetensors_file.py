@@ -77,7 +77,9 @@ def _files(folder: Path) -> list[str]:
         return [name for name in names if name.startswith("model-")] or names
     others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".gguf"))
     if not others:
-        raise PonderTTTError(f"{folder}: no safetensors file; fetch the model again")
+        raise PonderTTTError(
+            f"{folder}: no safetensors file; fetch the model again, or if it has none, {_CONVERT}"
+        )
     remedy = "give the path of the file itself" if others[0].endswith(".gguf") else _CONVERT
     raise PonderTTTError(f"{folder}: holds {others[0]}, and only safetensors are read of a folder; {remedy}")
 

@@ -95,7 +95,10 @@ def test_strays_beside_the_model_are_left_out(stray: str, tmp_path: Path) -> Non
             "model.gguf",
             "holds model.gguf, and only safetensors are read of a folder; give the path of the file",
         ),
-        ("README.md", "no safetensors file; fetch the model again"),
+        (
+            "README.md",
+            "no safetensors file; fetch the model again, or if it has none, load the model with transformers",
+        ),
     ],
 )
 def test_a_folder_of_other_files_says_what_it_is(file: str, message: str, tmp_path: Path) -> None:
