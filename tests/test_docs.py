@@ -124,6 +124,8 @@ def test_a_column_in_the_readme_is_one_of_the_table() -> None:
 
 
 CLASS = re.compile(r"the class `(\w+)`")
+#: A function or a method.
+DEFINITION = re.compile(r"([A-Z]\w+)\.(\w+)|([a-z]+_\w+)")
 
 
 def test_a_class_in_the_readme_is_in_the_file_of_its_line() -> None:
@@ -132,4 +134,17 @@ def test_a_class_in_the_readme_is_in_the_file_of_its_line() -> None:
     for line in lines:
         file = next(span for span in re.findall(r"`([^`]+)`", line) if span.endswith(".py"))
         for name in CLASS.findall(line):
-            assert f"class {name}" in (ROOT / file).read_text(encoding="utf-8"), line
+            assert f"class {name}" in (ROOT / "ponderttt" / file).read_text(encoding="utf-8"), line
+
+
+def test_a_function_in_the_trace_of_the_readme_is_in_the_file_before_it() -> None:
+    file, found = Path(), 0
+    for line in PAGES[0].read_text(encoding="utf-8").splitlines():
+        for span in re.findall(r"`([^`]+)`", line) if re.match(r"\d\. ", line) else ():
+            file = ROOT / "ponderttt" / span if re.fullmatch(r"\w+/[\w/]+\.py", span) else file
+            if match := DEFINITION.fullmatch(span):
+                found += 1
+                text = file.read_text(encoding="utf-8")
+                assert re.search(rf"^(def|class) {match[1] or match[3]}\b", text, re.M), line
+                assert match[2] is None or re.search(rf"^    def {match[2]}\b", text, re.M), line
+    assert found > 6
