@@ -94,3 +94,8 @@ class Needs:
             return runs
         layout = self.layout
         return [run for run in runs if run.folder(layout).exists or last_failure(run, layout) is None]
+
+    def missing(self) -> list[Folder]:
+        """Return the runs of the grid that the table lacks."""
+        used = set(self.runs())
+        return [run.folder(self.layout) for run in grid_runs(self.experiment) if run not in used]

@@ -23,6 +23,7 @@ from ponderttt.settings.mapping import as_mapping
 from ponderttt.settings.rules import RulesConfig
 from ponderttt.workflow.digests import records_code
 from ponderttt.workflow.layout import Layout, figure_names
+from ponderttt.workflow.plans.needs import Needs
 
 Parameters = dict[str, Any]
 
@@ -152,7 +153,11 @@ class Plan:
     def table(self) -> Parameters:
         """How runs are put together."""
         kinds = {name: self.experiment.corpora[name].kind for name in self.experiment.grid.control_corpora}
-        return {**self._reporting(), "control_corpora": kinds}
+        return {
+            **self._reporting(),
+            "control_corpora": kinds,
+            "missing": list(map(str, Needs(self.experiment).missing())),
+        }
 
     def drops(self) -> Parameters:
         """Nothing."""

@@ -23,11 +23,13 @@ class Settings:
     Attributes:
         statistics: bootstrap samples, confidence and seed.
         control_corpora: control corpus → its kind.
+        missing: folders of runs of the grid that are left out, for the manifest and the guide.
         records_code: stage digest that all records must have.
     """
 
     statistics: StatisticsConfig
     control_corpora: dict[str, Literal["random_tokens", "repeated"]]
+    missing: tuple[str, ...]
     records_code: str
 
 
@@ -43,7 +45,7 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
     """Write ``paper_table.csv``, ``seeds.csv``, ``frontier.csv``, ``signals.csv``, their manifest and ``README.md``."""
     table = job.file("table")
     write_table(
-        inputs.manifests,
+        [*inputs.manifests, *settings.missing],
         settings.records_code,
         settings.statistics,
         Path(table).parent,
