@@ -28,7 +28,7 @@ MAX_FILE_BYTES = 1 << 20
 
 
 def read_documents(path: Path, notice: Callable[[str], None]) -> list[Document]:
-    """Return the code files of a folder in path order, or one file whatever its name.
+    """Return the code files of a folder in path order, or a single file of any name.
 
     Files of a folder that are not text are left out; ``notice`` receives their names.
 

@@ -22,7 +22,7 @@ def code(tmp_path) -> Path:
 
 
 def one_line(result: tuple[int, str, str]) -> str:
-    """The line of a refusal."""
+    """Return the one line of an error."""
     status, out, err = result
     assert status != 0
     assert out == ""
@@ -56,7 +56,7 @@ def test_help_names_every_option_of_score(run):
 
 
 def test_score_reads_with_the_model_of_the_configuration(run, code, tmp_path):
-    """No other, such as that of the default study, where the configuration names one of its own."""
+    """It does not use the model of the default study if the configuration names another."""
     study = yaml.safe_load(Path(STUDY).read_text())
     source = {"kind": "path", "path": str(tmp_path / "own")}
     study["models"] = {"own": {"family": "llama", "source": source}}
@@ -128,18 +128,18 @@ def test_a_wrong_command_option_or_value_is_one_line(run, arguments, says):
         ),
     ],
 )
-def test_a_draw_that_cannot_be_made_is_one_line(run, code, options, says):
+def test_a_sampling_setting_out_of_range_is_one_line(run, code, options, says):
     assert says in one_line(run("complete", code, "--config", STUDY, *options))
 
 
-def test_an_update_of_nothing_is_one_line(run, code):
+def test_an_update_without_fast_weights_is_one_line(run, code):
     line = one_line(run("score", code, "--fast-weights", "none", "--policy", "update_1"))
     assert line == (
         "ponderttt: --fast-weights none has nothing to update; use --policy skip instead of update_1\n"
     )
 
 
-def test_a_budget_for_what_holds_none_is_one_line(run, code):
+def test_a_budget_for_a_policy_without_one_is_one_line(run, code):
     line = one_line(run("score", code, "--policy", "update_2", "--budget", "4"))
     assert line.startswith(
         "ponderttt: --policy update_2 has no budget; leave --budget out, or choose one of random,"
@@ -153,7 +153,7 @@ def test_a_budget_that_no_actions_have_is_one_line(run, code):
 
 
 @pytest.mark.parametrize("budget", ["nan", "inf", "-1", "0"])
-def test_a_budget_that_is_no_amount_is_one_line(run, code, budget):
+def test_a_budget_that_is_not_a_finite_cost_is_one_line(run, code, budget):
     line = one_line(run("score", code, "--config", STUDY, "--policy", "random", "--budget", budget))
     assert "between 1 and 12" in line
 
@@ -171,7 +171,7 @@ def test_a_rule_without_its_calibration_is_one_line(run, code, tmp_path, monkeyp
 
 @pytest.fixture
 def policy(tmp_path):
-    """A policy trained for a memory on nothing that exists."""
+    """A policy that was trained for a memory of another model."""
     from ponderttt.names import MethodName
     from ponderttt.policies.trained import save_policy
     from tiny_policies import learned_policies
@@ -214,7 +214,7 @@ def test_a_folder_without_a_policy_is_one_line(run, code, tmp_path):
         ({}, ""),
     ],
 )
-def test_a_decision_is_told_with_its_reason(step, reason):
+def test_a_decision_is_shown_with_its_reason(step, reason):
     from ponderttt.actions import Action
     from ponderttt.cli.score import why
     from ponderttt.records.step import Step
@@ -236,7 +236,7 @@ def test_a_missing_configuration_is_one_line(run, command):
 
 
 def test_no_command_line_error_has_a_traceback(code):
-    """Also as the installed command, in a process of its own."""
+    """The installed command is started as a process."""
     command = [Path(sys.executable).parent / "ponderttt", "score", code]
     command += ["--fast-weights", "none", "--policy", "update_1"]
     ran = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""``ponderttt complete`` continues a file, says what it learned from, and answers bad input with one line."""
+"""``ponderttt complete`` continues a file, reports the chunks it learned from, and answers bad input with one line."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def complete(inside: Path, run: Callable[..., Result]) -> Callable[..., Result]:
     return lambda *arguments: run("complete", "--model", "tiny", *arguments)
 
 
-def test_a_continuation_is_written_and_chunks_are_told(complete: Callable[..., Result]) -> None:
+def test_a_continuation_is_written_and_chunks_are_reported(complete: Callable[..., Result]) -> None:
     """155 bytes are two full chunks of 64 tokens; with 60 more tokens there is a third."""
     status, out, err = complete("prompt.py", "--max-tokens", 60)
     assert status == 0
     assert out.endswith("\n") and len(out) > 10
-    told = [line for line in err.splitlines() if "chunk" in line]
-    assert [line.split(":")[1].strip() for line in told] == ["chunk 0", "chunk 1", "chunk 2"]
-    assert all(line.endswith("UPDATE_1") for line in told)
+    reported = [line for line in err.splitlines() if "chunk" in line]
+    assert [line.split(":")[1].strip() for line in reported] == ["chunk 0", "chunk 1", "chunk 2"]
+    assert all(line.endswith("UPDATE_1") for line in reported)
     assert f"60 tokens after {len(PROMPT)}" in err.splitlines()[-1]
     assert complete("prompt.py", "--max-tokens", 60)[1] == out
 

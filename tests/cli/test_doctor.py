@@ -47,7 +47,7 @@ def test_every_topic_of_the_machine_is_reported(offline):
     assert "Traceback" not in offline.stdout + offline.stderr
 
 
-def test_what_the_study_needs_and_lacks_fails_with_a_remedy(offline):
+def test_a_missing_need_of_the_study_fails_with_a_remedy(offline):
     assert offline.returncode == 1
     lines = offline.stdout.splitlines()
     place = next(i for i, line in enumerate(lines) if "package index" in line)
@@ -55,7 +55,7 @@ def test_what_the_study_needs_and_lacks_fails_with_a_remedy(offline):
     assert "check the network" in lines[place + 1]
 
 
-def test_what_the_study_does_without_is_optional_and_has_a_remedy(offline):
+def test_a_missing_option_does_not_fail_and_has_a_remedy(offline):
     lines = offline.stdout.splitlines()
     for topic in ("model hub", "slurm", "npm", "apt-get"):
         place = next(i for i, line in enumerate(lines) if f" {topic} " in line)
@@ -88,7 +88,7 @@ def test_too_little_memory_is_a_no(monkeypatch, gigabytes, verdict):
         ("echo 'slurm_load_partitions: Unable to contact' >&2; exit 1", "no", "Unable to contact"),
     ],
 )
-def test_slurm_is_asked_whether_it_answers(monkeypatch, tmp_path, script, verdict, detail):
+def test_slurm_is_ok_only_if_it_answers(monkeypatch, tmp_path, script, verdict, detail):
     for name, body in (("sbatch", "exit 0"), ("sinfo", script)):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)

@@ -1,4 +1,4 @@
-"""A folder that was made for something else is refused with the command that makes it again."""
+"""A folder that was made for something else is refused, with the command that rebuilds it."""
 
 from __future__ import annotations
 

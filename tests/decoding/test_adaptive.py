@@ -1,4 +1,4 @@
-"""A text under fast weights is a stream: its chunks go through the one loop, and the next token is what the loop's state says."""
+"""A text with fast weights is a stream: its chunks go through the loop, whose state predicts the next token."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def model_of(family: str) -> FrozenModel:
 
 
 def module_of(kind: str, family: str) -> FastWeights:
-    """Awake, so that an update moves what is read."""
+    """Use awake modules, whose updates change predictions."""
     backbone = backbone_of(family)
     module = build(kind, backbone.config.width, MODULES, 0, backbone.config)
     if name := {"ttt": "output", "lora": "up", "suffix": "delta"}.get(kind):
@@ -134,10 +134,8 @@ def test_chunks_of_the_prompt_and_of_the_continuation_go_through_the_loop(
 
 
 @pytest.mark.parametrize(("kind", "family", "context"), CASES)
-def test_the_next_token_is_what_the_module_reads_in_the_whole_chunk(
-    kind: str, family: str, context: int
-) -> None:
-    """Cached, step by step, against one reading of everything that the chunk may see."""
+def test_the_next_token_is_predicted_as_in_the_whole_chunk(kind: str, family: str, context: int) -> None:
+    """Compare cached steps with one pass over everything that the chunk may see."""
     text = text_of(kind, family, context)
     list(text.read(PROMPT))
     backbone, module = backbone_of(family), module_of(kind, family)
@@ -184,7 +182,7 @@ _COMPILED: dict[object, object] = {}
 
 
 def test_what_was_learned_changes_what_comes_next() -> None:
-    """The text repeats itself: after two chunks a memory expects the third to go on as they did."""
+    """In a text that repeats itself, a memory predicts the third chunk from the first two."""
     once = PROMPT[:CHUNK]
     ids = [*once, *once, *once[:10]]
     learned, skipped = (text_of("memory", "llama", method=method) for method in ("update_4", "skip"))
@@ -194,15 +192,15 @@ def test_what_was_learned_changes_what_comes_next() -> None:
     assert gain > 0.5
 
 
-def test_a_rule_is_told_how_long_the_text_may_become() -> None:
-    """The budget is that of all chunks that may come, so that the prompt alone does not spend it."""
+def test_a_rule_sees_the_largest_length_of_the_text() -> None:
+    """The budget covers all possible chunks, so the prompt alone does not spend it."""
     short, long = (text_of("memory", "llama", method="random", max_tokens=n) for n in (62, 194))
     first_short, first_long = next(short.read(PROMPT)), next(long.read(PROMPT))
     assert first_short.budget_left == pytest.approx(2 * 3.0)
     assert first_long.budget_left == pytest.approx(8 * 3.0)
 
 
-def test_more_tokens_than_were_announced_are_refused() -> None:
+def test_more_tokens_than_max_tokens_are_refused() -> None:
     with pytest.raises(PonderTTTError, match="the text has 61 tokens, of at most 60"):
         list(text_of("memory", "llama", max_tokens=60).read(PROMPT))
 
@@ -227,7 +225,7 @@ CODE = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A configuration with a random model, a policy trained for it, and a repository of which the last file is continued."""
+    """A configuration with a random model, a policy trained for it, and a repository whose last file is continued."""
     write_model(tmp_path / "model")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     (tmp_path / "all").mkdir()
@@ -249,7 +247,7 @@ def reading(policy: MethodName | Path) -> Request:
 
 
 def test_random_actions_depend_on_the_content_of_a_path_and_not_on_its_spelling(place: Path) -> None:
-    """The stream that is shown is the path as it was typed."""
+    """The table shows the path as it was typed."""
     paths = [Path("all"), place / "all", Path("all/../all")]
     steps = [list(score_paths([path], reading(MethodName("random")), print)) for path in paths]
     assert [run[0].stream_id for run in steps] == [str(path) for path in paths]
@@ -261,7 +259,7 @@ def test_random_actions_depend_on_the_content_of_a_path_and_not_on_its_spelling(
     assert changed != actions[0]
 
 
-def test_a_trained_policy_sees_the_same_of_a_text_that_is_scored_and_of_one_that_is_continued(
+def test_a_trained_policy_sees_the_same_in_score_and_complete(
     place: Path,
 ) -> None:
     request = reading(place / "policy")
@@ -286,7 +284,7 @@ def test_a_trained_policy_sees_the_same_of_a_text_that_is_scored_and_of_one_that
         assert len(values) > 1 and max(values) > 0, name
 
 
-def test_a_prompt_stands_behind_its_repository_under_its_own_name(place: Path) -> None:
+def test_a_prompt_follows_its_repository_under_its_own_name(place: Path) -> None:
     tokenizer = open_model(load("config.yaml"), "tiny", print).tokenizer
     assert tokenizer is not None
     before = [Document(name, CODE[name]) for name in ("a.py", "b.py")]

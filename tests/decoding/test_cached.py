@@ -1,4 +1,4 @@
-"""Decoding with a cache gives what reading the whole text again gives, for every family, batch and length."""
+"""Decoding with a cache equals reading the whole text again, for every family, batch and length."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unstacked(tiny: Backbone) -> Unstacked:
     return unstack(nnx.merge(tiny.graph, tiny.params))
 
 
-def test_blocks_lie_in_the_memory_of_the_stacks(tiny: Backbone, unstacked: Unstacked) -> None:
+def test_blocks_share_the_memory_of_the_stacks(tiny: Backbone, unstacked: Unstacked) -> None:
     """Decoding holds no second copy of the model."""
     model = nnx.merge(tiny.graph, tiny.params)
     inside = 0
@@ -48,7 +48,7 @@ def test_blocks_lie_in_the_memory_of_the_stacks(tiny: Backbone, unstacked: Unsta
     "precision", [Precision("bfloat16"), Precision(kind="int8"), Precision("bfloat16", "int4")]
 )
 def test_blocks_of_a_narrower_model_are_parts_of_its_stacks(precision: Precision, tiny: Backbone) -> None:
-    """And no copy of a stack stays on the host."""
+    """No copy of a stack stays on the host either."""
     backbone = random_backbone(tiny.config, jax.random.key(0), precision=precision)
     model = nnx.merge(backbone.graph, backbone.params)
     blocks = unstack(model).blocks
@@ -62,8 +62,8 @@ def test_blocks_of_a_narrower_model_are_parts_of_its_stacks(precision: Precision
 
 @pytest.mark.parametrize("rows", [1, 4, 40])
 @pytest.mark.parametrize("precision", [Precision("bfloat16"), Precision(kind="int8"), Precision(kind="int4")])
-def test_a_narrower_vocabulary_is_never_open_as_a_whole(rows: int, precision: Precision) -> None:
-    """Some rows at a time give the logits of the whole matrix; the number of its rows is no multiple of theirs."""
+def test_a_quantised_vocabulary_is_opened_in_parts(rows: int, precision: Precision) -> None:
+    """Opening some rows at a time gives the logits of the whole matrix, also if the last part is smaller."""
     draw = np.random.default_rng(0)
     matrix = draw.standard_normal((9_001, 128), np.float32)
     hidden = jnp.asarray(draw.standard_normal((rows, 128), np.float32))
@@ -78,7 +78,7 @@ def test_a_narrower_vocabulary_is_never_open_as_a_whole(rows: int, precision: Pr
 
 
 def whole(backbone: Backbone, ids: list[int]) -> np.ndarray:
-    """Logits after a text that is read at once, padded behind to a length that is compiled once."""
+    """Return the logits after a text that is read at once; padding on the right gives one compiled length."""
     tokens = np.full((1, 192), backbone.config.pad_id, np.int32)
     tokens[0, : len(ids)] = ids
     return np.asarray(backbone.unembed(backbone.hidden(jnp.asarray(tokens))[0, len(ids) - 1]))
@@ -88,7 +88,7 @@ def whole(backbone: Backbone, ids: list[int]) -> np.ndarray:
 def test_every_step_has_the_logits_of_the_whole_text(
     lengths: list[int], tiny: Backbone, unstacked: Unstacked
 ) -> None:
-    """Prompts shorter and longer than Gemma's window, padded on the left, continued beyond it."""
+    """Prompts are shorter and longer than Gemma's window, padded on the left, and continued beyond it."""
     shape, prompts, more = tiny.config, texts(lengths), texts([12] * len(lengths), seed=1)
     read, cache = jax.jit(prefill, static_argnums=(0, 3))(
         shape, unstacked, jnp.asarray(left_padded(prompts, shape.pad_id, 136)), 160

@@ -1,4 +1,4 @@
-"""Tokens are drawn from exactly the distribution that was asked for."""
+"""Tokens are drawn from exactly the requested distribution."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kept(top_k: int, top_p: float) -> list[int]:
         (9, 1.0, [0, 1, 2, 3, 4]),
     ],
 )
-def test_k_comes_first_and_p_is_of_what_it_left(top_k: int, top_p: float, expected: list[int]) -> None:
+def test_top_k_is_applied_before_top_p(top_k: int, top_p: float, expected: list[int]) -> None:
     assert kept(top_k, top_p) == expected
 
 
@@ -50,11 +50,11 @@ def test_draws_have_the_frequencies_of_the_tempered_distribution() -> None:
     assert ((observed - expected) ** 2 / expected).sum() < 13.8
 
 
-def test_greedy_takes_the_likeliest_token() -> None:
+def test_greedy_takes_the_most_likely_token() -> None:
     assert Chooser(Sampling())(LOGITS) == 1
 
 
-def test_seeds_are_apart_and_repeat() -> None:
+def test_seeds_differ_and_repeat() -> None:
     flat = jax.numpy.zeros(1000)
 
     def first(seed: int) -> list[int]:

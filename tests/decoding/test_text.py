@@ -1,4 +1,4 @@
-"""What is written is the text before the first stop string, whole characters at a time, wherever tokens cut it."""
+"""The output is the text before the first stop string, in whole characters, wherever tokens cut it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ponderttt.errors import PonderTTTError
 
 
 def decode(tokens: Iterable[int]) -> str:
-    """Every token is a byte."""
+    """Decode tokens that are bytes."""
     return bytes(tokens).decode("utf-8", errors="replace")
 
 
@@ -35,14 +35,14 @@ def test_the_text_ends_before_the_stop_string_that_is_complete_first(text: str, 
 
 
 @given(st.text("ab\n é漢🙂", max_size=40))
-def test_nothing_is_written_that_is_no_whole_character(text: str) -> None:
+def test_only_whole_characters_are_written(text: str) -> None:
     _, _, pieces = written(text, [])
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
 
 
 def splits(raw: bytes) -> Iterator[list[bytes]]:
-    """Every way to cut bytes into tokens."""
+    """Yield every way to cut bytes into tokens."""
     for count in range(len(raw)):
         for cuts in combinations(range(1, len(raw)), count):
             yield [raw[start:end] for start, end in pairwise([0, *cuts, len(raw)])]
@@ -53,27 +53,27 @@ def decode_tokens(tokens: Sequence[bytes], ids: Sequence[int]) -> str:
 
 
 @pytest.mark.parametrize("text", ["中中丙", "a🙂é漢", "é🙂🙂", "漢\ufffd字"])
-def test_every_whole_character_is_written_at_once_however_tokens_cut_it(text: str) -> None:
+def test_each_character_is_written_as_soon_as_it_is_complete(text: str) -> None:
     for tokens in splits(text.encode()):
         stream = TextStream(partial(decode_tokens, tokens))
         written = ""
         for i in range(len(tokens)):
             written += stream.push(i)
             whole = b"".join(tokens[: i + 1]).decode(errors="ignore")
-            # A sign that is part of the text looks like a character that is still under way.
+            # U+FFFD in the text itself looks like an incomplete character.
             assert written.rstrip("\ufffd") == whole.rstrip("\ufffd"), (tokens, i)
         assert written + stream.flush() == text, tokens
 
 
 @given(st.lists(st.binary(min_size=1, max_size=5), max_size=12))
-def test_whatever_the_bytes_are_their_text_is_that_of_all_of_them(tokens: list[bytes]) -> None:
+def test_any_bytes_give_the_text_of_all_of_them_together(tokens: list[bytes]) -> None:
     stream = TextStream(lambda ids: decode(b"".join(tokens[i] for i in ids)))
     pieces = [stream.push(i) for i in range(len(tokens))]
     assert "".join([*pieces, stream.flush()]) == decode(b"".join(tokens))
 
 
 def test_bytes_of_a_sentencepiece_vocabulary_become_characters_at_their_last_one() -> None:
-    """Its decoder shows every byte of a character that is under way by a sign of its own."""
+    """Its decoder writes one sign per byte of an incomplete character."""
     decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     names = ["x", *(f"<0x{byte:02X}>" for byte in "🙂é".encode()), "y"]
     stream = TextStream(lambda ids: decoder.decode([names[i] for i in ids]))
@@ -81,13 +81,13 @@ def test_bytes_of_a_sentencepiece_vocabulary_become_characters_at_their_last_one
     assert stream.flush() == ""
 
 
-def test_text_is_held_back_only_while_a_stop_string_may_be_under_way() -> None:
+def test_text_is_held_back_only_while_a_stop_string_may_be_incomplete() -> None:
     stream = TextStream(decode, ["\n\n"])
     assert [stream.push(byte) for byte in b"a\nb\n\nc"] == ["a", "", "\nb", "", "", ""]
     assert stream.stopped and stream.flush() == ""
 
 
-def test_bytes_that_are_no_text_are_shown_as_such() -> None:
+def test_bytes_that_are_not_text_are_written_as_replacement_characters() -> None:
     stream = TextStream(decode)
     assert "".join(stream.push(byte) for byte in b"\xff\xff\xff\xffa") + stream.flush() == "\ufffd" * 4 + "a"
 
