@@ -201,7 +201,7 @@ def test_a_rule_sees_the_largest_length_of_the_text() -> None:
 
 
 def test_more_tokens_than_max_tokens_are_refused() -> None:
-    with pytest.raises(PonderTTTError, match="the text has 61 tokens, of at most 60"):
+    with pytest.raises(PonderTTTError, match="must have at most 60 tokens, got 61"):
         list(text_of("memory", "llama", max_tokens=60).read(PROMPT))
 
 
