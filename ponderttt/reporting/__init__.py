@@ -1,1 +1,1 @@
-"""From records to the paper's table, its figures and the guide that says how to read them."""
+"""Result files, guide and figures, computed from records."""

@@ -1,4 +1,4 @@
-"""Records of made-up arms for the tests of the table and the figures; the process that made them is known."""
+"""Synthetic records for the tests of the table and the figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Loss = Callable[[int, int, int], float]
 
 
 def run_folder(root: Path, fast_weights: str, method: str, seed: int, corpus: str = CORPUS) -> Path:
-    """Where the workflow keeps this run."""
+    """Return the folder of a run."""
     return root / "runs" / corpus / MODEL / fast_weights / method / f"seed-{seed}"
 
 
@@ -91,7 +91,7 @@ def write_run(
 
 
 def default_grid(root: Path, streams: int = 8, seed: int = 0) -> list[Path]:
-    """The arms of the default grid with three seeds; updates of TTT help more and more, those of LoRA do not."""
+    """Write the arms of the default grid with three seeds; the gain of TTT grows along the stream, LoRA gains nothing."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(5, 13, streams)
     tokens = [[512] * (n - 1) + [int(rng.integers(40, 512))] for n in lengths]
@@ -154,11 +154,11 @@ def default_grid(root: Path, streams: int = 8, seed: int = 0) -> list[Path]:
 
 #: Budget → how many of 48 chunks get each action, for exactly that mean cost.
 ALLOCATION = {1.5: (42, 4, 1, 1), 3.0: (15, 27, 4, 2), 5.0: (12, 16, 10, 10)}
-#: Worth of 0, 1, 2 and 4 updates, in multiples of what the chunk has to teach.
+#: Gain of 0, 1, 2 and 4 updates, in multiples of the lesson of the chunk.
 WORTH = np.array([0.0, 1.0, 1.3, 1.4])
-#: Rule → how well its signal knows what a chunk has to teach.
+#: Rule → how well its signal knows the lesson of a chunk.
 SIGHT = {"random": 0.0, "entropy": 0.9, "loss": 0.4, "reconstruction": 0.0, "greedy_oracle": 1.0}
-#: Rule → how its ranks differ from those of training streams: a power, above 1 for lower ones.
+#: Rule → the power that shifts its ranks from those of training streams; above 1, they are lower.
 SHIFT = {"entropy": 1.3, "loss": 0.8, "reconstruction": 1.02}
 CONTROL_SIGN = {"shuffled": 0.0, "sign_flipped": -1.0, "other_stream": 0.1}
 CONTROL_CORPORA = {"random-tokens": "random_tokens", "repeated": "repeated"}
@@ -167,17 +167,17 @@ VOCABULARIES = {MODEL: 8}
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Shares of all values that are smaller."""
+    """Return the share of smaller values for each value."""
     return np.argsort(np.argsort(values, axis=None)).reshape(values.shape) / values.size
 
 
 def cuts_of(budget: str) -> np.ndarray:
-    """The ranks from which each update begins."""
+    """Return the ranks from which each update begins."""
     return np.cumsum(ALLOCATION[float(budget or 3.0)])[:3] / 48
 
 
 class RuleWorld:
-    """Streams whose chunks teach more or less, so that who knows which chunk teaches can spend updates better."""
+    """Streams whose chunks have lessons of different size, so that a policy that knows them spends updates better."""
 
     def __init__(self, streams: int, chunks: int, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
@@ -187,7 +187,7 @@ class RuleWorld:
         self.lesson = self.rng.gamma(0.7, 0.03, self.shape)
 
     def actions(self, method: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the actions and the signal behind them."""
+        """Return the indices of the actions and the signal that they follow."""
         base, _, budget = method.partition("@")
         fixed = {"skip": 0, "update_2": 2, "update_4": 3}
         if base == "schedule":
@@ -201,7 +201,7 @@ class RuleWorld:
     def write(
         self, root: Path, fast_weights: str, method: str, seed: int, strength: float, corpus: str = CORPUS
     ) -> Path:
-        """Run a method; a lesson that is learned helps the chunks after it, ever less."""
+        """Write a run of a method; a lesson helps the chunks after it, less at each."""
         base, _, budget = method.partition("@")
         actions, signal = self.actions(method, seed)
         learned = strength * CONTROL_SIGN.get(base, 1.0) * self.lesson * WORTH[actions]
@@ -246,7 +246,15 @@ class RuleWorld:
 def rules_grid(
     root: Path, labels: dict[str, float], seeds: int = 2, streams: int = 8, chunks: int = 6
 ) -> list[Path]:
-    """Fixed schedules, rules and oracles at three budgets, and controls, for labels (→ strength of an update)."""
+    """Write fixed schedules, rules and oracles at three budgets, and controls.
+
+    Args:
+        root: results folder.
+        labels: fast weights → strength of an update.
+        seeds: number of seeds.
+        streams: number of streams.
+        chunks: chunks of each stream.
+    """
     world = RuleWorld(streams, chunks)
     folders = [
         write_run(root, "none", "plain", 0, lambda s, c, k: float(world.level[s, c]), tokens=world.tokens),
@@ -287,12 +295,12 @@ def rules_grid(
 
 
 def update(stream: int, chunk: int) -> Action:
-    """One update after every chunk."""
+    """Make one update after every chunk."""
     return Action.UPDATE_1
 
 
 def value(estimate: Estimate | None) -> float:
-    """The value of a cell that is not empty."""
+    """Return the value of a cell that is not empty."""
     assert estimate is not None
     return estimate.value
 
@@ -300,6 +308,6 @@ def value(estimate: Estimate | None) -> float:
 def table_of(
     folders: list[Path], statistics: StatisticsConfig = STATISTICS
 ) -> dict[tuple[str, str], TableRow]:
-    """Rows by fast weights and method."""
+    """Return the rows by fast weights and method."""
     rows = build_table(folders, CODE, statistics).rows
     return {(row.fast_weights, row.method): row for row in rows}

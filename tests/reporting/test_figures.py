@@ -1,4 +1,4 @@
-"""The figures: drawn from real-shaped records, with labels that do not overlap and curves that are what they say."""
+"""The figures: drawn from realistic records, with labels that do not overlap and curves with known values."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_figures_of_decisions_are_drawn_where_rules_decide(rules: tuple[Path, li
     make_figures(root / "paper_table.csv", folders, [], [], CODE, STATISTICS, outputs)
     for name in names:
         text = (root / f"{name}.svg").read_text()
-        # Letters are paths, what they say stands in comments.
+        # Letters are paths; comments hold the text.
         assert "tiny on heldout-python" in text
         assert not any(f"tiny on {corpus}" in text for corpus in CONTROL_CORPORA)
     assert "largest gap 0." in (root / "calibration.svg").read_text()
@@ -287,7 +287,7 @@ def test_the_training_of_policies_is_drawn_for_each_kind_with_its_seeds(tmp_path
     assert [line["iteration"] for line in read_policy_log(logs[0])] == [1, 2, 3, 4, 5]
 
 
-def test_a_damaged_log_of_a_policy_is_named(tmp_path: Path) -> None:
+def test_a_policy_training_that_diverged_is_an_error_that_names_the_line(tmp_path: Path) -> None:
     log = write_policy_log(tmp_path, "lora", 0, reward=float("nan"))
     with pytest.raises(CorruptFileError, match=r"log\.jsonl:1: reward is nan, so training diverged"):
         policy_curves([log], [tmp_path / "curves.png"])

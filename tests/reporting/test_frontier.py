@@ -1,4 +1,4 @@
-"""The frontier and the signals beside the table: areas worked by hand, and what predicts a gain in a known world."""
+"""The frontier and the signals: areas worked by hand, and the features that predict a gain in a known world."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_areas_worked_by_hand(tmp_path: Path) -> None:
     fixed, random, entropy = rows["ttt", "update_1"], rows["ttt", "random"], rows["ttt", "entropy@6"]
     assert {(row.range_low, row.range_high) for row in (fixed, random)} == {(1.0, 6.0)}
     assert (entropy.range_low, entropy.range_high) == (3.0, 6.0)
-    # UPDATE_1 lies above the line from SKIP (3 at cost 1) to UPDATE_2 (1 at cost 6), which is at 2.2 there.
+    # UPDATE_1 is above the line from SKIP (3 at cost 1) to UPDATE_2 (1 at cost 6), which is at 2.2 there.
     assert value(fixed.area) == pytest.approx(0.25 + 0.75 * (3.0 + 1.0) / 2)
     # Random decisions: 2.5 at cost 1, 2 at cost 6, hence 2.3 at cost 3.
     assert value(random.area) == pytest.approx(0.25 + 0.75 * (2.5 + 2.0) / 2)
@@ -96,9 +96,9 @@ def test_a_policy_of_a_single_cost_has_no_area(tmp_path: Path) -> None:
         assert (row.n_costs, row.area, row.range_low) == (1, None, None)
 
 
-def test_the_front_is_of_what_could_be_run(tmp_path: Path) -> None:
+def test_the_front_has_only_arms_that_can_be_run(tmp_path: Path) -> None:
     on_front = {key for key, row in policy_world(tmp_path).items() if row.on_front}
-    # The oracle and the flipped update are cheaper and better than everything, and no methods.
+    # The oracle and the flipped update are cheaper and better than all others, but cannot be run for real.
     assert on_front == {("ttt", "random"), ("ttt", "entropy"), ("ttt", "update_2")}
 
 

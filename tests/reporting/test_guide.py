@@ -50,7 +50,7 @@ def guide(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[TableRow]
 
 
 def section(text: str, title: str) -> str:
-    """From a heading to the next one."""
+    """Return the text from a heading to the next one."""
     start = text.index(f"# {title}\n")
     end = text.find("\n#", start + 1)
     return text[start:end]
@@ -91,7 +91,7 @@ def on_corpus(rows: list[TableRow]) -> list[TableRow]:
     return [row for row in rows if row.corpus == CORPUS]
 
 
-def test_a_claim_counts_what_would_come_by_chance(guide: tuple[str, list[TableRow]]) -> None:
+def test_a_claim_says_how_many_are_expected_by_chance(guide: tuple[str, list[TableRow]]) -> None:
     rules = policies_of(on_corpus(guide[1]), "memory")[:2]
     rows = [
         replace(row, delta_vs_random=Estimate(delta, delta - 0.1, delta + 0.1))
@@ -107,7 +107,7 @@ def test_a_claim_counts_what_would_come_by_chance(guide: tuple[str, list[TableRo
     assert claim(without, "delta_vs_random", "chance", 0.9).startswith("Against chance: unknown")
 
 
-def test_control_corpora_stand_apart_and_surprises_are_shown(guide: tuple[str, list[TableRow]]) -> None:
+def test_control_corpora_have_a_section_that_shows_surprises(guide: tuple[str, list[TableRow]]) -> None:
     text, rows = guide
     assert "## In short: tiny on random-tokens" not in text
     random_tokens = section(text, "random-tokens")
@@ -121,7 +121,7 @@ def test_control_corpora_stand_apart_and_surprises_are_shown(guide: tuple[str, l
     assert lines == []
 
 
-def test_below_the_logarithm_of_the_vocabulary_something_has_leaked(
+def test_a_loss_below_the_logarithm_of_the_vocabulary_is_a_leak(
     guide: tuple[str, list[TableRow]],
 ) -> None:
     random_tokens = [row for row in guide[1] if row.corpus == "random-tokens" and row.update_rate]
@@ -133,7 +133,7 @@ def test_below_the_logarithm_of_the_vocabulary_something_has_leaked(
         assert sum(line.endswith(f"| {said} |") for line in lines) == len(random_tokens)
 
 
-def test_wrong_lessons_are_held_against_the_right_one(guide: tuple[str, list[TableRow]]) -> None:
+def test_wrong_lessons_are_compared_with_the_right_one(guide: tuple[str, list[TableRow]]) -> None:
     text, rows = guide
     said = section(text, "Controls: wrong lessons").splitlines()
     memory, lora = (

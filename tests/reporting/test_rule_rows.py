@@ -116,7 +116,7 @@ def test_fixed_schedules_have_no_budget_and_meet_random_decisions_of_their_cost(
         assert (row.delta_vs_random, row.recovery_vs_random) == (None, None)
 
 
-def test_what_was_done_is_given_in_shares_and_ranks_are_compared_with_training(
+def test_rows_have_the_shares_of_actions_and_the_gap_of_ranks_to_training(
     rules: dict[tuple[str, str, str], TableRow],
 ) -> None:
     row = rules[CORPUS, "memory", "entropy"]
@@ -213,7 +213,7 @@ def test_a_rule_meets_the_best_fixed_schedules_of_its_cost(
     assert row.delta_vs_fixed_seconds.low == pytest.approx(-0.3)
 
 
-def test_seconds_that_a_clock_does_not_tell_apart_are_the_same(tmp_path: Path) -> None:
+def test_seconds_within_the_resolution_of_the_clock_are_equal(tmp_path: Path) -> None:
     for seconds, expected in ((1.095, 1.7 - 1.8), (1.05, 1.7 - 1.9)):
         # UPDATE_1 takes 1.1 seconds: half a hundredth more is its cost, 5 % is not, and takes half of SKIP.
         row = fixed_world(tmp_path / str(seconds), 0.0, seconds)["ttt", "entropy"]

@@ -1,4 +1,4 @@
-"""The statistics against examples that were worked by hand, and their laws."""
+"""The statistics on examples worked by hand, and their laws."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_probabilities_of_both_directions_add_up_to_one(ours: list[int], theirs:
 
 
 def test_the_slope_is_within_streams() -> None:
-    # Each stream falls by 1 per chunk, while the longer stream lies higher: pooled by hand, the slope would be positive.
+    # Each stream falls by 1 per chunk, and the longer stream is higher: over all chunks, the slope is positive.
     stream = np.array([0, 0, 1, 1, 1, 1])
     position = np.array([0, 1, 0, 1, 2, 3])
     value = np.array([1.0, 0.0, 12.0, 11.0, 10.0, 9.0])
@@ -207,7 +207,7 @@ def test_within_streams_the_level_of_a_stream_says_nothing() -> None:
 
 
 def test_the_envelope_is_convex_and_never_rises() -> None:
-    # At cost 2 the line from 3.0 to 1.0 lies at 2.0, below 2.5; the point at cost 4 is worse than a cheaper one.
+    # At cost 2 the line from 3.0 to 1.0 is at 2.0, below 2.5; the point at cost 4 is worse than a cheaper one.
     envelope = lower_envelope(np.array([4.0, 1.0, 3.0, 2.0, 3.0]), np.array([1.5, 3.0, 1.0, 2.5, 1.2]))
     assert envelope.cost.tolist() == [1.0, 2.0, 3.0, 4.0]
     assert envelope.loss == pytest.approx([3.0, 2.0, 1.0, 1.0])

@@ -117,7 +117,7 @@ def test_the_table_does_not_depend_on_the_order_of_its_runs(tmp_path: Path) -> N
     assert build_table(folders, CODE, STATISTICS).rows == build_table(folders[::-1], CODE, STATISTICS).rows
 
 
-def test_a_missing_seed_is_refused_with_the_command_that_makes_it(tmp_path: Path) -> None:
+def test_a_missing_seed_is_an_error_with_the_command_that_makes_it(tmp_path: Path) -> None:
     folders = [*small_world(tmp_path), run_folder(tmp_path, "ttt", "update_1", 2)]
     with pytest.raises(
         PonderTTTError,
@@ -126,12 +126,12 @@ def test_a_missing_seed_is_refused_with_the_command_that_makes_it(tmp_path: Path
         table_of(folders)
 
 
-def test_a_seed_that_was_not_even_asked_for_is_missed(tmp_path: Path) -> None:
+def test_a_seed_that_other_arms_have_is_missing(tmp_path: Path) -> None:
     with pytest.raises(PonderTTTError, match=r"update_1.*lacks seed 1.*statistics.allow_missing: true"):
         table_of(small_world(tmp_path)[:-1])
 
 
-def test_missing_runs_may_be_allowed_and_are_listed_with_n(
+def test_allowed_missing_runs_are_listed_and_rows_have_their_n(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = run_folder(tmp_path, "ttt", "update_1", 2)
@@ -162,7 +162,7 @@ def test_seeds_are_compared_with_the_adapter_of_the_same_seed(tmp_path: Path) ->
     assert of_update == pytest.approx({0: -0.25, 1: -0.25})
 
 
-def test_even_when_asked_for_no_difference_crosses_protocols(tmp_path: Path) -> None:
+def test_arms_of_different_protocols_cannot_be_paired(tmp_path: Path) -> None:
     folders = small_world(tmp_path)
     folders.append(
         write_run(

@@ -1,1 +1,1 @@
-"""The guide to a study's results: sentences whose every number is a table's."""
+"""The guide to the results of a study: sentences with numbers from the result files."""

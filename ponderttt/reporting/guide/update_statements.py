@@ -115,7 +115,7 @@ def without_gain(rows: Sequence[TableRow]) -> Iterator[str]:
 
 
 def clearly_helped(row: TableRow) -> bool:
-    """Whether an arm helped over streams and, with several seeds, over seeds."""
+    """Return whether an arm helped over streams and, with several seeds, over seeds."""
     return verdict(row.delta_vs_skip) == "helped" and (not row.delta_seed_ci or row.delta_seed_ci.high < 0)
 
 

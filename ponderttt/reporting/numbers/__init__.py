@@ -1,1 +1,1 @@
-"""From records to the tables of the results folder."""
+"""Numbers of the results folder, computed from records."""

@@ -48,7 +48,7 @@ class Chunks:
         return cls(tuple(streams), codes, *(frame[name].to_numpy() for name in _CHUNK[1:]))
 
     def same_as(self, other: Chunks) -> bool:
-        """Whether both are the same tokens, chunk by chunk."""
+        """Return whether both are the same tokens, chunk by chunk."""
         return self.streams == other.streams and all(
             np.array_equal(getattr(self, name), getattr(other, name)) for name in ("stream", *_CHUNK[1:])
         )
@@ -163,7 +163,7 @@ def reading_order(key: ArmKey) -> tuple[Any, ...]:
 def _arm(key: ArmKey, runs: Sequence[Run], frames: Sequence[pd.DataFrame]) -> Arm:
     first, chunks = runs[0], Chunks.of(frames[0])
     if first.deterministic and len(runs) > 1:
-        raise PonderTTTError(f"{key}: is deterministic, yet {len(runs)} seeds were given; name one run of it")
+        raise PonderTTTError(f"{key}: is deterministic, but {len(runs)} seeds were given; name one run")
     for run, frame in zip(runs[1:], frames[1:], strict=True):
         if not Chunks.of(frame).same_as(chunks):
             raise PonderTTTError(

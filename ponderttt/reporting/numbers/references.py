@@ -95,7 +95,7 @@ def _of_same_budget(arm: Arm, arms: Sequence[Arm], bases: Sequence[str]) -> Arm 
 
 
 def costs_the_same(arm: Arm, other: Arm) -> bool:
-    """Whether mean nominal costs differ by at most :data:`~ponderttt.reporting.numbers.comparisons.COST_TOLERANCE`."""
+    """Return whether mean nominal costs differ by at most :data:`~ponderttt.reporting.numbers.comparisons.COST_TOLERANCE`."""
     return abs(other.mean_cost - arm.mean_cost) <= COST_TOLERANCE * arm.mean_cost
 
 

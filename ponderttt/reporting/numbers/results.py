@@ -60,10 +60,10 @@ class Results:
     def groups(self) -> list[tuple[str, str, Results]]:
         """Return (corpus, model, their results) for each pair; arms of different pairs are never compared."""
         pairs = self.table[["corpus", "model"]].drop_duplicates().itertuples(index=False, name=None)
-        return [
-            (corpus, model, self._only(lambda frame: (frame.corpus == corpus) & (frame.model == model)))  # noqa: B023
-            for corpus, model in pairs
-        ]
+        return [(corpus, model, self._group(corpus, model)) for corpus, model in pairs]
+
+    def _group(self, corpus: str, model: str) -> Results:
+        return self._only(lambda frame: (frame.corpus == corpus) & (frame.model == model))
 
     def _only(self, keep: Callable[[pd.DataFrame], pd.Series]) -> Results:
         frames = {name: getattr(self, name) for name in FILES}

@@ -236,7 +236,7 @@ def _bits_per_byte(arm: Arm) -> float:
 
 
 def _comparable(arm: Arm, random: Arm | None, notes: list[str]) -> bool:
-    """Whether random decisions cost what the arm costs; an arm that misses its budget gets a note."""
+    """Return whether random decisions cost what the arm costs; an arm that misses its budget gets a note."""
     if random is None:
         return False
     if costs_the_same(arm, random):
