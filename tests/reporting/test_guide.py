@@ -181,7 +181,7 @@ def test_the_guide_documents_every_column_of_every_file(guide: tuple[str, list[T
             dtypes(kind)
         )
         assert all(len(meaning.strip(" |")) > 5 for _, meaning in cells)
-    assert "95 % bootstrap interval of the loss over streams" in guide[0]
+    assert "95 % interval over streams" in guide[0]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated as Doc
 
 from ponderttt.names import MethodName
 from ponderttt.reporting.numbers.columns import Column, Estimate
@@ -19,46 +19,29 @@ from ponderttt.reporting.numbers.statistics import Interval
 class TableRow:
     """One arm on one corpus, a row of ``paper_table.csv``."""
 
-    model: Annotated[
-        str,
-        Column(
-            "the arm: backbone; fast weights (`+context_1`: the backbone sees the previous chunk); policy, control or protocol; "
-            "order of scoring and learning; held-out corpus"
-        ),
-    ]
+    model: Doc[str, Column("names of the arm; `+context_1`: the backbone sees the previous chunk")]
     fast_weights: str
     method: str
     protocol: str
     corpus: str
     language: str
-    budget: Annotated[
-        float | None, Column("mean cost per chunk that the arm may spend, in multiples of SKIP's")
-    ]
-    deterministic: Annotated[
-        bool,
-        Column(
-            "whether nothing depends on a seed; such an arm has one run, which is never counted as several"
-        ),
-    ]
-    n_seeds: Annotated[
-        int,
-        Column("runs, and what each of them scored: streams, chunks, tokens with a next token to predict"),
+    budget: Doc[float | None, Column("mean cost per chunk that the arm may spend, in multiples of SKIP's")]
+    deterministic: Doc[bool, Column("true: nothing depends on a seed, so there is one run")]
+    n_seeds: Doc[
+        int, Column("runs; streams, chunks and tokens (with a next token to predict) that each scored")
     ]
     n_streams: int
     n_chunks: int
     n_tokens: int
-    loss: Annotated[float, Column("nats per token; every token weighs the same")]
-    ci: Annotated[
+    loss: Doc[float, Column("nats per token; every token weighs the same")]
+    ci: Doc[
         Interval | None,
-        Column(
-            "{percent} bootstrap interval of the loss over streams, seeds averaged first; most of its width is the difference "
-            "in difficulty between streams"
-        ),
+        Column("{percent} interval over streams; mostly shows how much they differ in difficulty"),
     ]
-    seed_ci: Annotated[Interval | None, Column("t-interval of the mean loss over seeds, on these streams")]
-    perplexity: Annotated[float, Column("exp(loss)")]
-    bits_per_byte: Annotated[float, Column("the same information per byte of source code")]
-    delta_vs_skip: Annotated[
+    seed_ci: Doc[Interval | None, Column("t-interval of the mean loss over seeds, on these streams")]
+    perplexity: Doc[float, Column("exp(loss)")]
+    bits_per_byte: Doc[float, Column("the same information per byte of source code")]
+    delta_vs_skip: Doc[
         Estimate | None,
         Column(
             "loss minus that of the trained adapter with 0 updates (for `none`: the plain backbone), paired by stream; **below "
@@ -66,33 +49,28 @@ class TableRow:
             stem="delta_ci",
         ),
     ]
-    delta_seed_ci: Annotated[Interval | None, Column("t-interval of that difference over seeds")]
-    delta_iqm: Annotated[float | None, Column("interquartile mean of the streams' own differences")]
-    p_improvement: Annotated[
-        float | None,
-        Column("probability that a random run has the lower loss on a random stream; 0.5 is no difference"),
+    delta_seed_ci: Doc[Interval | None, Column("t-interval of that difference over seeds")]
+    delta_iqm: Doc[float | None, Column("interquartile mean of the streams' own differences")]
+    p_improvement: Doc[
+        float | None, Column("P(lower loss) of a random run on a random stream; 0.5: no difference")
     ]
-    gain_slope: Annotated[
+    gain_slope: Doc[
+        Estimate | None, Column("growth of the gain over `skip` per chunk of a stream, nats per token")
+    ]
+    delta_vs_plain: Doc[Estimate | None, Column("paired difference to the plain backbone")]
+    delta_vs_context_1: Doc[
+        Estimate | None, Column("paired difference to the backbone with one chunk of context")
+    ]
+    delta_vs_random: Doc[
         Estimate | None,
         Column(
-            "growth of the gain over `skip` from one chunk of a stream to the next, nats per token; above zero, adaptation "
-            "grows with the stream"
+            "paired difference to random decisions with the same budget (fixed schedules: cost, within 5 %)"
         ),
     ]
-    delta_vs_plain: Annotated[Estimate | None, Column("paired difference to the plain backbone")]
-    delta_vs_context_1: Annotated[
-        Estimate | None, Column("paired difference to the backbone that sees the previous chunk as context")
-    ]
-    delta_vs_random: Annotated[
-        Estimate | None,
-        Column(
-            "paired difference to random decisions with the same budget (fixed schedules: of the same cost within 5 %)"
-        ),
-    ]
-    delta_vs_update_1: Annotated[
+    delta_vs_update_1: Doc[
         Estimate | None, Column("controls with a wrong lesson: paired difference to UPDATE_1")
     ]
-    delta_vs_fixed_flops: Annotated[
+    delta_vs_fixed_flops: Doc[
         Estimate | None,
         Column(
             "paired difference to the best of SKIP, UPDATE_1, UPDATE_2, UPDATE_4 and the schedule at equal counted FLOPs, or at "
@@ -101,7 +79,7 @@ class TableRow:
         ),
     ]
     delta_vs_fixed_seconds: Estimate | None
-    delta_vs_rule: Annotated[
+    delta_vs_rule: Doc[
         Estimate | None,
         Column(
             "learned policies: paired difference to the rule with the lowest loss at the same budget, and that rule; it is "
@@ -109,32 +87,26 @@ class TableRow:
         ),
     ]
     best_rule: str | None
-    update_rate: Annotated[
-        float, Column("fraction of chunks followed by at least one update; fractions of the four actions")
-    ]
+    update_rate: Doc[float, Column("fraction of chunks followed by an update; fractions of the four actions")]
     share_skip: float
     share_update_1: float
     share_update_2: float
     share_update_4: float
-    rank_gap: Annotated[
-        float | None,
-        Column(
-            "largest distance between the percentile ranks of the signal here and on training streams; 0: the percentiles hold"
-        ),
+    rank_gap: Doc[
+        float | None, Column("largest gap of a signal's percentile ranks to those on training streams")
     ]
-    cost_nominal: Annotated[
+    cost_nominal: Doc[
         float,
         Column(
-            "means per chunk: nominal cost (the unit of budgets, SKIP = 1), FLOPs counted from the programs that ran, measured "
-            "seconds"
+            "means per chunk: nominal cost (the unit of budgets, SKIP = 1), counted FLOPs, measured seconds"
         ),
     ]
     cost_flops: float
     cost_seconds: float
-    budget_error: Annotated[
-        float | None, Column("mean cost divided by the budget, minus one, in the unit of the budget")
+    budget_error: Doc[
+        float | None, Column("mean cost divided by the budget, minus one, in the budget's unit")
     ]
-    recovery_vs_skip: Annotated[
+    recovery_vs_skip: Doc[
         float | None,
         Column(
             "fraction of the gain of an oracle with the same budget that the arm has, over `skip` and over random decisions; "
@@ -142,10 +114,8 @@ class TableRow:
         ),
     ]
     recovery_vs_random: float | None
-    note: Annotated[str, Column("why a cell is empty, and other warnings")]
-    run_digest: Annotated[
-        str, Column("digest of the manifests of its records, and of the code that made them")
-    ]
+    note: Doc[str, Column("why a cell is empty, and other warnings")]
+    run_digest: Doc[str, Column("digest of the manifests of its records, and of the code that made them")]
     code_digest: str
 
     @property
@@ -163,15 +133,15 @@ class TableRow:
 class SeedRow:
     """One seed of an arm, a row of ``seeds.csv``: the values that the intervals over seeds are made of."""
 
-    model: Annotated[str, Column("the arm, as in `paper_table.csv`")]
+    model: Doc[str, Column("the arm, as in `paper_table.csv`")]
     fast_weights: str
     method: str
     protocol: str
     corpus: str
     language: str
-    seed: Annotated[int, Column("seed of the run; a deterministic arm has a single run")]
+    seed: Doc[int, Column("seed of the run; a deterministic arm has a single run")]
     deterministic: bool
-    loss: Annotated[float, Column("values of this seed, as in `paper_table.csv`")]
+    loss: Doc[float, Column("values of this seed, as in `paper_table.csv`")]
     delta_vs_skip: float | None
     delta_vs_plain: float | None
     update_rate: float
@@ -185,36 +155,35 @@ class SeedRow:
 class FrontierRow:
     """One ``score_first`` arm at one measure of cost, a row of ``frontier.csv``."""
 
-    model: Annotated[str, Column("the arm's backbone and fast weights")]
+    model: Doc[str, Column("the arm's backbone and fast weights")]
     fast_weights: str
-    policy: Annotated[
+    policy: Doc[
         str,
         Column(
             "the line to which the arm belongs: a method at all its budgets; `fixed` for SKIP, UPDATE_1, UPDATE_2, UPDATE_4 and "
             "the schedule; `context` for the backbone"
         ),
     ]
-    corpus: Annotated[str, Column("held-out corpus")]
-    cost_measure: Annotated[str, Column("`nominal`, `flops` (counted) or `seconds` (measured)")]
-    method: Annotated[str, Column("the arm's method and budget, its mean cost per chunk and its loss")]
+    corpus: Doc[str, Column("held-out corpus")]
+    cost_measure: Doc[str, Column("`nominal`, `flops` (counted) or `seconds` (measured)")]
+    method: Doc[str, Column("the arm's method and budget, its mean cost per chunk and its loss")]
     budget: float | None
     cost: float
     loss: float
-    on_front: Annotated[
+    on_front: Doc[
         bool,
         Column(
-            "whether no other arm of the model and corpus costs less and loses less; oracles and wrong lessons do not count, "
-            "since they cannot be run for real"
+            "whether no other arm that can be run for real (no oracle, no wrong lesson) costs less and loses less"
         ),
     ]
-    n_costs: Annotated[int, Column("number of different costs of the policy; with one, it has no area")]
-    range_low: Annotated[
+    n_costs: Doc[int, Column("number of different costs of the policy; with one, it has no area")]
+    range_low: Doc[
         float | None,
         Column("costs of the area: those that the policy, random decisions and fixed schedules all reach"),
     ]
     range_high: float | None
-    area: Annotated[Estimate | None, Column("mean loss over these costs under the policy's lower envelope")]
-    area_vs_random: Annotated[
+    area: Doc[Estimate | None, Column("mean loss over these costs under the policy's lower envelope")]
+    area_vs_random: Doc[
         Estimate | None,
         Column("paired difference of `area` to random decisions and to fixed schedules over the same costs"),
     ]
@@ -225,17 +194,17 @@ class FrontierRow:
 class SignalRow:
     """One feature and update of one arm, a row of ``signals.csv``, read along the path of the greedy oracle."""
 
-    model: Annotated[str, Column("the arm whose records hold the look-ahead of the oracle")]
+    model: Doc[str, Column("the arm whose records hold the look-ahead of the oracle")]
     fast_weights: str
     method: str
     corpus: str
-    feature: Annotated[str, Column("feature of a chunk, and the group that it belongs to")]
+    feature: Doc[str, Column("feature of a chunk, and the group that it belongs to")]
     group: str
-    action: Annotated[str, Column("update after the chunk, whose gain shows at the next chunk")]
-    n_seeds: Annotated[int, Column("what the correlation is computed from")]
+    action: Doc[str, Column("update after the chunk, whose gain shows at the next chunk")]
+    n_seeds: Doc[int, Column("what the correlation is computed from")]
     n_streams: int
     n_chunks: int
-    rho: Annotated[
+    rho: Doc[
         Estimate | None,
         Column(
             "Spearman's rank correlation of the feature with the gain over all chunks, and of ranks within each stream; means "
