@@ -13,6 +13,7 @@ HEAVY = {
     "transformers",
     "snakemake",
     "matplotlib",
+    "pandas",
     "pyarrow",
     "orbax",
     "huggingface_hub",
