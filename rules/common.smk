@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from ponderttt.errors import ConfigError
+from ponderttt.errors import PonderTTTError
+from ponderttt.files.atomic import check_folder
 from ponderttt.files.commands import DEFAULT_CONFIG, OPTIONS_VARIABLE, study_options
 from ponderttt.files.folder import Folder
 from ponderttt.names import FastWeightsName, MethodName
@@ -27,7 +28,10 @@ try:
     EXPERIMENT = load(
         *(workflow.overwrite_configfiles or [DEFAULT_CONFIG]), overrides=OVERRIDES
     )
-except ConfigError as error:
+    # Snakemake itself looks into both folders before a run begins.
+    check_folder(EXPERIMENT.data_dir, "data_dir")
+    check_folder(EXPERIMENT.results_dir, "results_dir")
+except PonderTTTError as error:
     print(f"ponderttt: {error}", file=sys.stderr)
     sys.exit(1)
 

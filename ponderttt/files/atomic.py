@@ -34,6 +34,20 @@ def disk_is_full(error: Exception) -> bool:
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
+def check_folder(folder: Path | str, key: str) -> None:
+    """Check that a folder of the configuration is a folder, or can become one; make nothing.
+
+    Raises:
+        PonderTTTError: it or a folder above it is a file, or a link to nothing.
+    """
+    for path in (Path(folder), *Path(folder).parents):
+        if path.is_dir():
+            return
+        if path.is_symlink() or path.exists():
+            reason = "a file, not a folder" if path.exists() else "a link to a folder that is missing"
+            raise PonderTTTError(f"{path}: {reason}; set {key} to a folder that can be written")
+
+
 def check_writable(folder: Path | str, key: str) -> None:
     """Make a folder of the configuration if it is missing, and check that files can be written in it.
 

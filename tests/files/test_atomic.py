@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ponderttt.errors import PonderTTTError
-from ponderttt.files.atomic import atomic_path, check_writable, digest, disk_is_full
+from ponderttt.files.atomic import atomic_path, check_folder, check_writable, digest, disk_is_full
 from small_disk import small_disk
 
 
@@ -134,3 +134,14 @@ def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path):
     check_writable(tmp_path / "a" / "b", "data_dir")
     check_writable(tmp_path / "a" / "b", "data_dir")
     assert names(tmp_path / "a" / "b") == []
+
+
+def test_a_folder_that_can_become_one_is_not_made(tmp_path):
+    check_folder(tmp_path / "a" / "b", "data_dir")
+    assert names(tmp_path) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PonderTTTError, match="file: a file, not a folder; set data_dir"):
+        check_folder(tmp_path / "file" / "inside", "data_dir")
+    (tmp_path / "link").symlink_to("/nowhere/x")
+    with pytest.raises(PonderTTTError, match="link: a link to a folder that is missing; set data_dir"):
+        check_folder(tmp_path / "link" / "inside", "data_dir")
