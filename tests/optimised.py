@@ -45,10 +45,12 @@ class Separate:
         self.reports: dict[Path, dict[str, list[Any]]] = {}
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Report what the child reported; None leaves other tests to pytest."""
         if not optimised(item):
             return None
+        # The test before left set up what it shares with this one, which may be more than it shares with the next.
+        item.session._setupstate.teardown_exact(nextitem)
         if item.path not in self.reports:
             tests = [other for other in item.session.items if other.path == item.path and optimised(other)]
             self.reports[item.path] = self._run([other.nodeid for other in tests])
