@@ -1,5 +1,8 @@
 """Change X, and exactly Y runs again."""
 
+import re
+import shutil
+
 import pytest
 
 from edits import Edit
@@ -118,6 +121,47 @@ def test_a_changed_setting_runs_what_uses_it(
 def test_spelling_out_a_default_runs_nothing(study: Study) -> None:
     study.configure(grid__budget=3.0, cache="auto", data_dir="data")
     assert study.plan() == {}
+
+
+def test_data_of_another_study_are_rebuilt_however_they_are_spelled(study: Study) -> None:
+    target = "elsewhere/runs/test/tiny/none/plain/seed-0/records.parquet"
+    for spelling in ("./data", str(study.folder / "data")):
+        study.configure("other.yaml", data_dir=spelling, results_dir="elsewhere")
+        assert study.plan(target, "--configfile", "other.yaml") == {"plain": 1}
+        study.configure("other.yaml", data_dir=spelling, results_dir="elsewhere", chunk_size=32)
+        assert study.plan(target, "--configfile", "other.yaml") == {"chunks": 1, "hidden": 1, "plain": 1}
+
+
+def test_changes_are_seen_where_snakemake_has_no_record(study: Study) -> None:
+    records, aside = study.folder / ".snakemake", study.folder / "aside"
+    records.rename(aside)
+    try:
+        assert study.plan() == {}
+        study.configure(statistics__bootstrap_samples=200)
+        assert study.plan() == {**REPORTING, "effective_config": 1}
+        study.configure(models__tiny__source={"kind": "path", "path": "another"})
+        downstream = {rule: count for rule, count in FROM_SHARDS.items() if rule not in ("shards", "drops")}
+        assert study.plan() == {"model": 1, **downstream, "effective_config": 1}
+    finally:
+        shutil.rmtree(records, ignore_errors=True)
+        aside.rename(records)
+
+
+def test_a_profile_may_override_all_rules_of_a_stage(study: Study) -> None:
+    study.configure(
+        grid__fast_weights=["lora", "lora-narrow"],
+        fast_weights__variants={"narrow": {"lora": {"rank": 2}}},
+    )
+    overrides = ("--set-threads", "arms=1", "--set-resources", "arms:mem_mb=1234", "arms_lora:runtime=77")
+    ran = study.run("--dry-run", "--forceall", *overrides)
+    assert ran.returncode == 0, ran.stderr
+    jobs = [
+        job for job in re.split(r"^(?=rule )", ran.stdout, flags=re.MULTILINE) if job.startswith("rule arms_")
+    ]
+    assert len(jobs) == 4
+    for job in jobs:
+        assert "threads:" not in job
+        assert "mem_mb=1234" in job and "runtime=77" in job
 
 
 @pytest.mark.parametrize(

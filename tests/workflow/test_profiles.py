@@ -1,5 +1,6 @@
 """``snakemake --profile NAME results/paper_table.csv -n`` plans the same DAG from the root of a checkout."""
 
+import re
 import subprocess
 import sys
 
@@ -56,6 +57,15 @@ def test_rules_run_scripts_only() -> None:
     for path in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")):
         lines = [line.strip() for line in path.read_text().splitlines()]
         assert not {"run:", "shell:"} & set(lines)
+
+
+def test_every_rule_takes_parameters_in_one_way_and_looks_for_stale_outputs() -> None:
+    for path in (ROOT / "rules").glob("*.smk"):
+        for rule in re.split(r"^ *(?:rule|checkpoint)\b", path.read_text(), flags=re.MULTILINE)[1:]:
+            (params,) = re.findall(r"params:\n(.*?)\n *script:", rule, flags=re.DOTALL)
+            assert re.fullmatch(r" *\*\*params\([^\n]*\),", params), params
+            # Others are made from folders with stamps.
+            assert "stale" in rule or re.match(r" (drops|figures):", rule), rule
 
 
 def test_the_lock_names_no_index_and_no_torch() -> None:
