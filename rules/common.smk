@@ -15,7 +15,8 @@ from ponderttt.names import FastWeightsName, MethodName
 from ponderttt.settings.experiment import load
 from ponderttt.settings.layers import read_overrides
 from ponderttt.settings.mapping import as_mapping
-from ponderttt.workflow import digests, session, stamps
+from ponderttt.workflow import session, stamps
+from ponderttt.workflow.digests import stage_code
 from ponderttt.workflow.layout import Layout, figure_names, methods_on, policies_on
 from ponderttt.workflow.plans.needs import Needs
 from ponderttt.workflow.plans.parameters import Plan
@@ -75,13 +76,6 @@ def one_of(names):
     return "|".join(re.escape(name) for name in names) or "(?!)"
 
 
-def code(stage):
-    """The digest of a stage's code: a comment does not change it, an edited module that the stage imports does."""
-    return digests.stage_code(
-        stage, Path(workflow.basedir) / "workflow_scripts" / "stage.py"
-    )
-
-
 def settings(stage, **fixed):
     """All settings that the stage's result depends on."""
     return lambda wildcards: getattr(PLAN, stage)(**dict(wildcards.items()), **fixed)
@@ -95,7 +89,7 @@ def params(stage, of=None, **fixed):
     """
     return {
         "stage": stage,
-        "code": code(stage),
+        "code": stage_code(stage),
         "settings": settings(of or stage, **fixed),
         "place": lambda wildcards, threads: PLAN.place(wildcards.get("corpus")),
     }
@@ -103,12 +97,12 @@ def params(stage, of=None, **fixed):
 
 def stale(stage, folders, of=None, **fixed):
     """No input: rebuild the folders if their stamps differ from the study, also where Snakemake has no record of them."""
-    digest, now = code(stage), settings(of or stage, **fixed)
+    code, now = stage_code(stage), settings(of or stage, **fixed)
 
     def force(wildcards):
         for folder in [folders] if isinstance(folders, str) else folders:
             folder = Folder(folder.format(**dict(wildcards.items())))
-            if folder.exists and stamps.problem(folder, now(wildcards), digest):
+            if folder.exists and stamps.problem(folder, now(wildcards), code):
                 workflow.dag.forcefiles.add(folder.manifest)
         return []
 

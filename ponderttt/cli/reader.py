@@ -132,6 +132,9 @@ def open_model(experiment: Experiment, name: str, notice: Notice) -> Backbone:
         PonderTTTError: an unknown model, a source that cannot be read, or a folder that was converted from another one.
     """
     from ponderttt.models.weights import convert, open_configured
+    from ponderttt.workflow import stamps
+    from ponderttt.workflow.digests import stage_code
+    from ponderttt.workflow.plans.parameters import Plan
 
     if name not in experiment.models:
         raise PonderTTTError(unknown("--model", name, experiment.models))
@@ -141,6 +144,8 @@ def open_model(experiment: Experiment, name: str, notice: Notice) -> Backbone:
         check_writable(experiment.data_dir, "data_dir")
         notice(f"fetching and converting {name} into {folder} (once)")
         convert(settings, layout.downloads, folder.path)
+        stamp = stamps.made_from("model", stage_code("model"), Plan(experiment).model(name), [], folder)
+        stamps.write_stamp(folder, stamp)
     return open_configured(settings, folder.path, rebuild(folder.manifest))
 
 

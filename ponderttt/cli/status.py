@@ -9,11 +9,14 @@ from typing import Literal
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.commands import study_options, workflow_command
-from ponderttt.files.manifest import MANIFEST, read_manifest
+from ponderttt.files.manifest import read_manifest
 from ponderttt.records.record import KIND, RECORDS
 from ponderttt.settings.experiment import Experiment, load
+from ponderttt.workflow import stamps
 from ponderttt.workflow.digests import records_code
-from ponderttt.workflow.layout import Layout, Run, grid_runs
+from ponderttt.workflow.failures import last_failure
+from ponderttt.workflow.layout import Run, grid_runs
+from ponderttt.workflow.plans.parameters import Plan
 
 State = Literal["finished", "missing", "failed", "outdated", "damaged"]
 
@@ -35,12 +38,12 @@ class RunStatus:
     target: str
 
 
-def run_status(run: Run, layout: Layout) -> RunStatus:
+def run_status(run: Run, plan: Plan) -> RunStatus:
     """Return the state of one run, from its records or, if there are none, from the logs of their jobs."""
-    folder = Path(run.folder(layout))
-    target = str(folder / RECORDS)
-    if not (folder / MANIFEST).exists():
-        failure = last_failure(run, layout)
+    folder = run.folder(plan.layout)
+    target = folder.file(RECORDS)
+    if not folder.exists:
+        failure = last_failure(run, plan.layout)
         return RunStatus(run, "failed" if failure else "missing", failure or "", target)
     try:
         facts = read_manifest(folder, KIND, "")["facts"]
@@ -48,30 +51,16 @@ def run_status(run: Run, layout: Layout) -> RunStatus:
         return RunStatus(run, "damaged", str(error).partition(" Rebuild it")[0], target)
     if facts.get("stage_digest") != records_code():
         return RunStatus(run, "outdated", "made by another version of the code", target)
+    problem = stamps.problem(folder, plan.run(run))
+    if problem:
+        return RunStatus(run, "outdated", problem, target)
     return RunStatus(run, "finished", "", target)
-
-
-def last_failure(run: Run, layout: Layout) -> str | None:
-    """Return the error that ended the job of a run, or a job before it; None if no log has one."""
-    results = Path(layout.results)
-    logs = [results / "logs" / "plain" / run.corpus / run.model / f"{run.method}.log"]
-    if run.fast_weights != "none":
-        tail = Path(run.model) / run.fast_weights / f"seed-{run.seed}.log"
-        logs = [results / "logs" / "arms" / run.corpus / tail, results / "logs" / "calibrate" / tail]
-        policies = results / "logs" / "policy" / run.model / run.fast_weights
-        logs += [*sorted(policies.glob(f"*/seed-{run.seed}.log")), results / "logs" / "train" / tail]
-    for log in logs:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-        found = next((line for line in reversed(lines) if line.startswith("ponderttt: ")), None)
-        if found:
-            return found.removeprefix("ponderttt: ")
-    return None
 
 
 def statuses(experiment: Experiment) -> list[RunStatus]:
     """Return the state of every run of the grid, in the grid's order."""
-    layout = Layout.of(experiment)
-    return [run_status(run, layout) for run in grid_runs(experiment)]
+    plan = Plan(experiment)
+    return [run_status(run, plan) for run in grid_runs(experiment)]
 
 
 def report(config_path: Path | str) -> str:

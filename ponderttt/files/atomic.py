@@ -14,6 +14,9 @@ from typing import Any
 
 from ponderttt.errors import PonderTTTError
 
+#: A quota and a limit on the size of a file count as a full disk.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def sha256_file(path: Path | str) -> str:
     """Return the sha256 of a file's bytes, as hex."""
@@ -30,8 +33,27 @@ def digest(value: Any) -> str:
 def disk_is_full(error: Exception) -> bool:
     """Return whether writing failed for lack of space; compiled libraries say so only in the message."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+        return error.errno in _FULL
+    return any(os.strerror(code) in str(error) for code in _FULL[:2])
+
+
+@contextlib.contextmanager
+def full_disk_named(target: Path | str, kept: str = "nothing was written") -> Iterator[None]:
+    """Turn the error of a full disk into one line that names what was being written; ``kept`` says what is left.
+
+    Raises:
+        PonderTTTError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        # A full disk inside of another block of this kind: the outer one names what the user knows.
+        cause = error.__cause__ if isinstance(error, PonderTTTError) else error
+        if isinstance(cause, Exception) and disk_is_full(cause):
+            raise PonderTTTError(
+                f"{target}: the disk is full; {kept}. Free some space and run the same command again."
+            ) from cause
+        raise
 
 
 def check_folder(folder: Path | str, key: str) -> None:
@@ -78,24 +100,21 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
     target = Path(target)
     temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp creates private files; results get the permissions of ordinary files.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(target)
-    except Exception as error:
-        if disk_is_full(error):
-            raise PonderTTTError(
-                f"{target}: the disk is full; nothing was written. Free some space and run the same command again."
-            ) from error
-        raise
+        with full_disk_named(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(
+                prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent
+            )
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            # mkstemp creates private files; results get the permissions of ordinary files.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(target)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from ponderttt.errors import CorruptFileError, PonderTTTError
-from ponderttt.files.atomic import digest, disk_is_full
+from ponderttt.errors import CorruptFileError
+from ponderttt.files.atomic import digest, full_disk_named
 from ponderttt.files.locks import lock
 
 
@@ -73,15 +73,8 @@ class Checkpoints:
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), log=ocp.args.JsonSave({"lines": log})
         )
-        try:
-            with _quiet():
-                saved = self._manager.save(step, args=arguments)
-        except Exception as error:  # orbax has no type for storage errors
-            if disk_is_full(error):
-                raise PonderTTTError(
-                    f"{self.folder}: the disk is full; earlier checkpoints are kept. Free some space and run the same command again."
-                ) from error
-            raise
+        with full_disk_named(self.folder, "earlier checkpoints are kept"), _quiet():
+            saved = self._manager.save(step, args=arguments)
         if not saved:
             raise ValueError(f"step {step} is not after the newest checkpoint, {self._manager.latest_step()}")
 

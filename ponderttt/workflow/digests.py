@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 from ponderttt.files.atomic import digest
-from ponderttt.files.code import stage_digest
+from ponderttt.files.code import PACKAGE_ROOT, stage_digest
+
+#: The script of all rules, in the root of a checkout.
+SCRIPT = PACKAGE_ROOT.parent / "workflow_scripts" / "stage.py"
 
 #: Stages that write records.  They share one digest, which the table demands of every record.
 RECORD_STAGES = ("arms", "plain")
@@ -23,7 +25,7 @@ def records_code() -> str:
     return stage_digest(*entry_modules(RECORD_STAGES[0]))
 
 
-def stage_code(stage: str, script: Path) -> str:
+def stage_code(stage: str) -> str:
     """Return the digest of a stage's modules and of the script that calls it; comments do not count."""
-    tree = ast.dump(ast.parse(script.read_text(encoding="utf-8")))
-    return digest([stage_digest(*entry_modules(stage)), tree])
+    script = SCRIPT.read_text(encoding="utf-8") if SCRIPT.exists() else ""
+    return digest([stage_digest(*entry_modules(stage)), ast.dump(ast.parse(script))])

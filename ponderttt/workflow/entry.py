@@ -74,7 +74,7 @@ def job(log: str, threads: int) -> Iterator[Progress]:
             os.dup2(written.fileno(), 1)
             os.dup2(written.fileno(), 2)
             for line in ignore_variables():
-                print(f"ponderttt: {line}")
+                print(f"note: {line}")
             try:
                 yield progress
             except PonderTTTError as error:

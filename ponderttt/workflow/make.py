@@ -1,4 +1,4 @@
-"""``make table`` and ``make smoke``: run the workflow, make the report if the table is newer, say where things are."""
+"""``make table`` and ``make smoke``: run the workflow, make the report if the table is newer, print where results are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make(config_path: str) -> int:
     _remind_of_terms(experiment)
     results = Path(experiment.results_dir)
     command = [sys.executable, "-m", "snakemake"]
-    # The workflow reads the default file by itself, and then names no file in its messages either.
+    # The workflow reads the default file without being told, and then names no file in its messages.
     configured = [] if config_path == DEFAULT_CONFIG else ["--configfile", config_path]
     option = f" --config {shlex.quote(config_path)}" if configured else ""
     begin = time.monotonic()
@@ -65,7 +65,7 @@ def make(config_path: str) -> int:
 
 
 def _remind_of_terms(experiment: Experiment) -> None:
-    """What whoever accepted the terms of a bulk download is bound by, once more before it begins."""
+    """Print the terms of a bulk download again before it begins."""
     grid = experiment.grid
     kinds = {experiment.corpora[name].kind for name in (grid.train_corpus, *grid.eval_corpora)}
     if "stack_v2" in kinds:
@@ -73,7 +73,7 @@ def _remind_of_terms(experiment: Experiment) -> None:
 
 
 def _run(command: list[str], quiet: bool = False) -> int:
-    """Run a command that shares the terminal; an interrupt reaches both, and is waited for."""
+    """Run a command that shares the terminal; an interrupt reaches both processes, so wait for it to end."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE if quiet else None,

@@ -1,4 +1,4 @@
-"""What a user sees while the workflow runs: one line when a job ends, how far the present one is, time left.
+"""The display of a run: one line when a job ends, progress of the running job, time left.
 
 The Snakefile starts it; Snakemake's own messages go on into its log file below ``.snakemake/log``.
 """
@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-#: Seconds of a job of each rule, means of one run of the default study on 2 cores: the first guess, replaced by what
-#: is measured as soon as a job of the rule has ended.
+#: Mean seconds of a job of each rule in one run of the default study on 2 cores: the first guess, until a job of the rule has
+#: ended.
 TYPICAL_SECONDS: Mapping[str, float] = {
     "model": 15,
     "shards": 11,
@@ -26,7 +26,7 @@ TYPICAL_SECONDS: Mapping[str, float] = {
     "hidden": 41,
     "train": 46,
     "calibrate": 16,
-    # Not in that study: a policy of a memory, side by side with another.
+    # Not in that study: a policy of a memory, with another policy at the same time.
     "policy": 150,
     "arms_ttt": 58,
     "arms_lora": 133,
@@ -46,7 +46,7 @@ LINE_SECONDS, REFRESH_SECONDS = 20.0, 1.0
 
 
 def in_words(seconds: float) -> str:
-    """A duration as people say it: ``40 s``, ``3 min``, ``1 h 20 min``."""
+    """Return a duration in words: ``40 s``, ``3 min``, ``1 h 20 min``."""
     if seconds < 90:
         return f"{round(seconds)} s"
     minutes = round(seconds / 60)
@@ -63,7 +63,7 @@ class Running:
     started: float
 
     def progress(self) -> tuple[float, str]:
-        """The share that is done, 0 if unknown, and how the job puts it."""
+        """Return the share that is done, 0 if unknown, and the progress in words."""
         if self.log is None:
             return 0.0, ""
         with contextlib.suppress(OSError, ValueError, KeyError, ZeroDivisionError):
@@ -75,32 +75,33 @@ class Running:
 
 @dataclass
 class Estimate:
-    """How long the rest takes, from what each rule took so far."""
+    """Estimate of the time left, from the time of each rule so far."""
 
     #: Rule → jobs that have not ended.
     left: dict[str, int]
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def ended(self, rule: str, seconds: float) -> None:
-        """A job has ended after so many seconds."""
+        """Count a job that has ended after so many seconds."""
         self.left[rule] = max(0, self.left.get(rule, 0) - 1)
         self.seconds.setdefault(rule, []).append(seconds)
 
     def of_rule(self, rule: str) -> float:
-        """Seconds that a job of the rule is expected to take."""
+        """Return the expected seconds of a job of a rule."""
         if rule in self.seconds:
             return sum(self.seconds[rule]) / len(self.seconds[rule])
-        # Fast weights on a context take what they take without.
-        return self._pace() * TYPICAL_SECONDS.get(rule.partition("_context_")[0], QUICK_SECONDS)
+        # Variants, and fast weights on a context, take as long as their kind.
+        known = [name for name in TYPICAL_SECONDS if rule == name or rule.startswith(f"{name}_")]
+        return self._pace() * (TYPICAL_SECONDS[max(known, key=len)] if known else QUICK_SECONDS)
 
     def _pace(self) -> float:
-        """Measured over typical seconds of what has ended; 1 at the start."""
+        """The ratio of measured to typical seconds of all jobs that have ended; 1 at the start."""
         known = {rule: times for rule, times in self.seconds.items() if rule in TYPICAL_SECONDS}
         typical = sum(TYPICAL_SECONDS[rule] * len(times) for rule, times in known.items())
         return sum(map(sum, known.values())) / typical if typical else 1.0
 
     def remaining(self, running: Sequence[Running], now: float) -> float:
-        """Seconds until all is done, if as many jobs run side by side as now."""
+        """Return the seconds until all jobs are done, if as many jobs run at a time as now."""
         total = sum(count * self.of_rule(rule) for rule, count in self.left.items())
         for job in running:
             expected, spent = self.of_rule(job.rule), now - job.started
@@ -111,7 +112,7 @@ class Estimate:
 
 
 class Display(logging.Handler):
-    """Turns Snakemake's events into few lines for people."""
+    """Handler that turns Snakemake's events into a few readable lines."""
 
     def __init__(self, left: Mapping[str, int], stream: TextIO = sys.stderr) -> None:
         """``left``: rule → jobs to run."""
@@ -141,7 +142,7 @@ class Display(logging.Handler):
                 self._line(record.getMessage().strip())
 
     def close(self) -> None:
-        """Stop refreshing and leave the terminal's last line clean."""
+        """Stop refreshing and clear the last line of the terminal."""
         self._closed.set()
         with self._writing, contextlib.suppress(ValueError, OSError):
             self._clear()

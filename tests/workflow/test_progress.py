@@ -30,6 +30,12 @@ def test_the_estimate_learns_from_jobs_that_ended() -> None:
     assert estimate.remaining([], 0.0) == TYPICAL_SECONDS["hidden"] / 2
 
 
+def test_a_variant_is_expected_to_take_as_long_as_its_kind() -> None:
+    for rule in ("arms_lora_rank_64", "arms_memory_context_1", "controls_lora_rank_64"):
+        kind = "_".join(rule.split("_")[:2])
+        assert Estimate({}).of_rule(rule) == Estimate({}).of_rule(kind) == TYPICAL_SECONDS[kind]
+
+
 def test_the_estimate_counts_what_a_running_job_has_done(tmp_path: Path) -> None:
     log = tmp_path / "job.log"
     Progress(Path(f"{log}.progress"))(3, 4)

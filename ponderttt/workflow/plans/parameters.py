@@ -22,7 +22,7 @@ from ponderttt.settings.learning import Learning
 from ponderttt.settings.mapping import as_mapping
 from ponderttt.settings.rules import RulesConfig
 from ponderttt.workflow.digests import records_code
-from ponderttt.workflow.layout import Layout, figure_names
+from ponderttt.workflow.layout import Layout, Run, figure_names
 from ponderttt.workflow.plans.needs import Needs
 
 Parameters = dict[str, Any]
@@ -33,6 +33,11 @@ class Plan:
     """The parameters of a study's jobs: one method for each stage, with the wildcards of its rule as arguments."""
 
     experiment: Experiment
+
+    @property
+    def layout(self) -> Layout:
+        """The folders of the study."""
+        return Layout.of(self.experiment)
 
     def model(self, model: str) -> Parameters:
         """Source and family of a backbone."""
@@ -150,6 +155,12 @@ class Plan:
             "names": {"model": model, "corpus": corpus},
         }
 
+    def run(self, run: Run) -> Parameters:
+        """A run of the table, with fast weights or without."""
+        if run.fast_weights == "none":
+            return self.plain(run.corpus, run.model, run.method)
+        return self.arms(run.corpus, run.model, run.fast_weights, str(run.seed))
+
     def table(self) -> Parameters:
         """How runs are put together."""
         kinds = {name: self.experiment.corpora[name].kind for name in self.experiment.grid.control_corpora}
@@ -173,7 +184,7 @@ class Plan:
 
     def place(self, corpus: str | None = None) -> Parameters:
         """Where jobs keep things, and how files of a dataset are reached; no result depends on it."""
-        layout = Layout.of(self.experiment)
+        layout = self.layout
         hub = None if corpus is None else self.experiment.corpora[corpus].hub
         access = (
             {} if hub is None else {key: value for key, value in as_mapping(hub).items() if key in ACCESS}
