@@ -29,7 +29,7 @@ class Folder(str):
 
     @property
     def exists(self) -> bool:
-        """Whether a job has finished it."""
+        """True once a job has finished it."""
         return Path(self.manifest).exists()
 
     def file(self, name: str) -> str:

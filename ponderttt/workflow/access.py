@@ -1,4 +1,4 @@
-"""How the files of a dataset are reached, which no result depends on, joined with the settings that results depend on."""
+"""Access to the files of a dataset.  No result depends on it, so it is kept apart from the settings of a corpus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Access:
 
 
 def with_access(corpus: CorpusConfig, access: Mapping[str, Any]) -> CorpusConfig:
-    """Return a corpus that can be fetched; the two keys of ``contents`` that results depend on stay as they are."""
+    """Return a corpus with its access; the two keys of ``contents`` that results depend on are unchanged."""
     assert corpus.hub is not None
     given, own = from_mapping(Access, access, "access"), corpus.hub.contents
     contents = replace(given.contents, segment_files=own.segment_files, max_failures=own.max_failures)

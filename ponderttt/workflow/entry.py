@@ -1,4 +1,4 @@
-"""What every job of the workflow has around its stage: log, lock, threads, progress, one-line errors."""
+"""The frame of every job: log, lock, threads, progress, one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a run has no records: the error at the end of a job's log."""
+"""The reason that a run has no records: the error at the end of a job's log."""
 
 from __future__ import annotations
 

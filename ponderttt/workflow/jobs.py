@@ -1,4 +1,4 @@
-"""What a stage is given: input folders, output folders, and where it may keep things."""
+"""Arguments of a stage besides its settings: input folders, output folders, and places to keep files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FrozenFolders:
-    """A corpus as a backbone reads it.
+    """A corpus after the frozen pass.
 
     Attributes:
         model: the converted backbone.
@@ -46,7 +46,7 @@ class ModuleFolders(FrozenFolders):
 
 @settings
 class Place:
-    """Where a job keeps things and how it reaches other machines.  No result may depend on any of it.
+    """Places where a job keeps files, and access to datasets.  No result may depend on these.
 
     Attributes:
         downloads: archives and wheels, shared by studies.
@@ -69,7 +69,7 @@ class Job:
         folders: output folders in the order of the rule.
         files: name of an output → its paths.
         made_from: stage, code, settings and digests of input folders: all that the outputs depend on.
-        place: where it keeps things.
+        place: places where it keeps files.
         threads: processor threads.
         progress: called with (done, total, what).
     """

@@ -50,7 +50,7 @@ class Layout:
         return Folder(f"{self.data}/shards/{corpus}")
 
     def selected(self, corpus: str = "{corpus}", part: int | str = "{part}") -> Folder:
-        """The files of one part of a dataset that are wanted, by bucket."""
+        """The selected files of one part of a dataset, by bucket."""
         return Folder(f"{self.data}/selected/{corpus}/part-{part}")
 
     def contents(self, corpus: str = "{corpus}", bucket: int | str = "{bucket}") -> Folder:
@@ -58,7 +58,7 @@ class Layout:
         return Folder(f"{self.data}/contents/{corpus}/bucket-{bucket}")
 
     def chunks(self, model: str = "{model}", corpus: str = "{corpus}") -> Folder:
-        """A corpus in chunks, under the tokenizer of a model."""
+        """A corpus in chunks under the tokenizer of a model."""
         return Folder(f"{self.data}/chunks/{model}/{corpus}")
 
     def hidden(
@@ -109,7 +109,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Run:
-    """One arm and seed that the table needs."""
+    """One arm and seed of the table."""
 
     corpus: str
     model: str
@@ -123,9 +123,9 @@ class Run:
 
 
 def grid_runs(experiment: Experiment) -> list[Run]:
-    """Every arm and seed of the grid, the plain backbone and its contexts first."""
+    """Return every run of the grid, first those of the plain backbone."""
     grid, runs = experiment.grid, []
-    # The plain backbone is what everything is compared with, so it is there even if only contexts are named.
+    # Every arm is compared with the plain backbone, so it runs even if the grid names only contexts.
     contexts = {0, *grid.context_chunks, *(name.context for name in grid.all_fast_weights)}
     for corpus in (*grid.eval_corpora, *grid.control_corpora):
         control = corpus in grid.control_corpora
@@ -144,29 +144,29 @@ def grid_runs(experiment: Experiment) -> list[Run]:
 
 
 def fast_weights_on(grid: GridConfig, control: bool) -> list[FastWeightsName]:
-    """The fast weights of the arms on a corpus; without context on a control."""
+    """Return the fast weights of the arms on a corpus; on a control corpus only those without context."""
     return [name for name in grid.all_fast_weights if not (control and name.context)]
 
 
 def methods_on(grid: GridConfig, fast_weights: FastWeightsName, control: bool) -> list[MethodName]:
-    """The methods of the arms on a corpus: few on a control, where the question is only whether updates gain."""
+    """Return the methods of the arms on a corpus; a control corpus only shows whether updates gain, so it has few."""
     methods = [method for method in grid.all_methods if fast_weights.runs(method)]
     return [m for m in methods if m.base in ("skip", "update_1", "update_4")] if control else methods
 
 
 def policies_on(grid: GridConfig, fast_weights: FastWeightsName, control: bool) -> list[MethodName]:
-    """The learned policies that the arms on a corpus need, each named as it is trained."""
+    """Return the learned policies that the arms on a corpus need, by the names under which they are trained."""
     methods = methods_on(grid, fast_weights, control)
     return list(dict.fromkeys(method.trained_as for method in methods if method.is_learned))
 
 
 def seeds_on(grid: GridConfig, control: bool) -> tuple[int, ...]:
-    """The seeds of the arms on a corpus: the first on a control."""
+    """Return the seeds of the arms on a corpus; on a control corpus the first only."""
     return grid.seeds[:1] if control else grid.seeds
 
 
 def figure_names(methods: Sequence[str]) -> list[str]:
-    """The figures that a grid's methods have something to show in."""
+    """Return the figures in which a grid's methods have something to show."""
     updates = any(method in methods for method in ("update_1", "update_2", "update_4", "random"))
     ranks = [method for method in CALIBRATED_METHODS if method != "adaptive"]
     wanted = {

@@ -1,6 +1,6 @@
 """The display of a run: one line when a job ends, progress of the running job, time left.
 
-The Snakefile starts it; Snakemake's own messages go on into its log file below ``.snakemake/log``.
+The Snakefile starts it; Snakemake's own messages still go to its log file in ``.snakemake/log``.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Display(logging.Handler):
                 busy = [job for job in self._running.values() if job.rule != "all"]
                 if not busy or (not self._terminal and time.monotonic() - self._shown < LINE_SECONDS):
                     continue
-                # With many jobs side by side, the one that has run longest stands for all.
+                # If several jobs run, show the one that has run longest.
                 words = busy[0].progress()[1]
                 more = f" and {len(busy) - 1} more" if len(busy) > 1 else ""
                 text = f"{self._count()} {busy[0].label}{': ' + words if words else ''}{more}{self._left()}"

@@ -122,7 +122,7 @@ class Study:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Of this checkout's processes: its own package, not the installed one."""
+        """The environment of this checkout's processes: its own package, not the installed one."""
         return {**os.environ, "PYTHONPATH": str(self.folder), "JAX_PLATFORMS": "cpu"}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,8 +1,11 @@
-"""What the workflow refuses, in one line, and what a failure leaves behind."""
+"""Refusals of the workflow are one line, and a failure leaves finished results whole."""
 
+import csv
 import fcntl
 import json
+import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,36 @@ def test_a_corrupt_hidden_file_is_named_with_the_command_that_rebuilds_it(copied
     assert len(before) == len(rebuilt)
 
 
+def test_hidden_states_of_other_chunks_are_refused_and_rebuilt(copied_study: Study) -> None:
+    hidden = "data/hidden/tiny/test/context-0"
+    path = copied_study.folder / "data/chunks/tiny/test/manifest.json"
+    manifest, times = json.loads(path.read_text()), path.stat()
+    manifest["files"]["chunks-00000.parquet"]["rows"] += 1
+    path.write_text(json.dumps(manifest))
+    # Copied or restored data may be older than what was made from other data.
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    ran = copied_study.run("--force", "--allowed-rules", "plain", "--", PLAIN)
+    assert ran.returncode == 1
+    (line,) = (line for line in complaints(ran.stderr) if line.startswith("ponderttt:"))
+    assert line.startswith(f"ponderttt: {hidden}: made from another data/chunks/tiny/test. Rebuild it: ")
+    assert line.endswith(f"--force {hidden}/manifest.json")
+    assert copied_study.plan(PLAIN) == {"hidden": 1, "plain": 1}
+
+
+def test_a_failed_seed_is_left_out_of_the_table_if_runs_may_be_missing(copied_study: Study) -> None:
+    results = copied_study.folder / "results"
+    for folder in (*results.glob("training/*/*/seed-1"), *results.glob("runs/test/tiny/lora/*/seed-1")):
+        shutil.rmtree(folder)
+    (results / "logs/train/tiny/lora/seed-1.log").write_text("ponderttt: something broke\n")
+    copied_study.configure(statistics__allow_missing=True)
+    assert copied_study.plan() == {"table": 1, "figures": 1, "effective_config": 1}
+    ran = copied_study.run()
+    assert ran.returncode == 0, ran.stderr
+    with (results / "seeds.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["fast_weights"] == "lora"]
+    assert rows and {row["seed"] for row in rows} == {"0"}
+
+
 def sha256_of(content: bytes) -> str:
     import hashlib
 
@@ -137,5 +170,5 @@ def test_a_failed_job_is_one_line_and_leaves_the_others_finished(copied_study: S
     assert len(lines) == failed and all(weights in line for line in lines)
     assert "Traceback" not in ran.stderr
     assert (copied_study.folder / targets[0]).stat().st_mtime_ns > before[0]
-    # Its calibration failed first, so what was there is neither made anew nor half-written.
+    # Its calibration failed first, so what was there is neither rebuilt nor half-written.
     assert (copied_study.folder / targets[1]).stat().st_mtime_ns == before[1]

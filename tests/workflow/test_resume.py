@@ -145,5 +145,5 @@ def test_an_interrupt_leaves_a_clean_state(long_study: Study) -> None:
     assert not list(folder.glob("*")) if folder.exists() else True
     assert not list(study.folder.glob("results/**/*.progress"))
     assert study.plan(target) == {"train": 1}
-    # Neither lock nor --unlock stands in the way.
+    # No lock is left, so no --unlock is needed.
     assert study.run(target).returncode == 0

@@ -1,1 +1,1 @@
-"""What the rules of the workflow need to know of a study: parameters, inputs beyond the obvious, resources."""
+"""The logic of the rules: parameters, inputs that depend on settings, resources."""

@@ -83,7 +83,7 @@ class Plan:
         return {"name": corpus, "corpus": as_mapping(self._dataset(corpus))}
 
     def chunks(self, model: str, corpus: str) -> Parameters:
-        """How a corpus is cut."""
+        """Sizes of chunks and streams."""
         kept = self.experiment.corpora[corpus].chunks_per_stream
         return {"chunk_size": self.experiment.chunk_size, "chunks_per_stream": kept}
 
@@ -98,7 +98,7 @@ class Plan:
         }
 
     def hidden(self, model: str, corpus: str, context: str) -> Parameters:
-        """How a backbone reads a corpus."""
+        """Context and cache of a frozen pass."""
         return {
             "model": self._model(model),
             "context_chunks": int(context),
@@ -162,7 +162,7 @@ class Plan:
         return self.arms(run.corpus, run.model, run.fast_weights, str(run.seed))
 
     def table(self) -> Parameters:
-        """How runs are put together."""
+        """Statistics, and the kinds of control corpora."""
         kinds = {name: self.experiment.corpora[name].kind for name in self.experiment.grid.control_corpora}
         return {
             **self._reporting(),
@@ -175,7 +175,7 @@ class Plan:
         return {}
 
     def figures(self) -> Parameters:
-        """Which figures to draw."""
+        """Statistics, and the names of the figures."""
         return {**self._reporting(), "names": figure_names(self.experiment.grid.methods)}
 
     def effective(self) -> Parameters:
@@ -183,7 +183,7 @@ class Plan:
         return {"config": as_mapping(self.experiment)}
 
     def place(self, corpus: str | None = None) -> Parameters:
-        """Where jobs keep things, and how files of a dataset are reached; no result depends on it."""
+        """Folders of downloads, checkpoints and programs, and access to a dataset; no result depends on these."""
         layout = self.layout
         hub = None if corpus is None else self.experiment.corpora[corpus].hub
         access = (

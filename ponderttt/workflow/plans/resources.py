@@ -1,6 +1,6 @@
 """Threads, memory and time of every job, in one table by stage and, where it matters, by kind of fast weights.
 
-``set-threads`` and ``set-resources`` of a profile may name a stage (``arms``), a kind of it (``arms_lora``) or a rule
+``set-threads`` and ``set-resources`` of a profile may name a stage (``arms``), a kind (``arms_lora``) or a rule
 (``arms_lora_rank_64``); the most specific entry wins.
 """
 
@@ -21,7 +21,7 @@ WIDTH, STREAMS, CHUNKS = 1024, 64, 64
 
 @dataclass(frozen=True)
 class Need:
-    """What one job needs.
+    """Needs of one job.
 
     Attributes:
         cores: ``all`` for jobs whose seconds are reported, so that no other job slows them; ``half`` for jobs that run two at

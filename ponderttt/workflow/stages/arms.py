@@ -29,7 +29,7 @@ from ponderttt.workflow.modules import SpendingSettings, open_module
 
 @settings
 class Settings(SpendingSettings):
-    """What runs on an adapter.
+    """An adapter, its budget, and names for its records.
 
     Attributes:
         purpose: ``arms`` or ``calibrate``; names the job's checkpoints.

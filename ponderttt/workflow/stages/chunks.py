@@ -17,7 +17,7 @@ from ponderttt.workflow.jobs import Job
 
 @settings
 class Settings:
-    """How streams are cut.
+    """Sizes of chunks and streams.
 
     Attributes:
         chunk_size: tokens per chunk.

@@ -24,7 +24,7 @@ from ponderttt.workflow.access import with_access
 from ponderttt.workflow.entry import Progress
 from ponderttt.workflow.jobs import Job
 
-#: Folder beside those of the buckets: contents fetched for any of them.
+#: Folder next to those of the buckets, with the contents fetched for all of them.
 FETCHED = "fetched"
 
 
@@ -86,7 +86,7 @@ def fetch(
         name: its name in the configuration.
         bucket: number of the bucket.
         parts: folders of :func:`ponderttt.workflow.stages.select.select`, of all parts.
-        output_dir: folder of the bucket; contents from the server are kept in ``fetched`` beside it.
+        output_dir: folder of the bucket; contents from the server are kept in ``fetched`` next to it.
         settings: digest of code and settings that contents depend on; segments with another one are rebuilt.
         progress: called with the number of files done.
     """

@@ -24,7 +24,7 @@ from ponderttt.workflow.jobs import Job
 
 @settings
 class Settings:
-    """Which figures to draw.
+    """Figures to draw.
 
     Attributes:
         names: figures.
@@ -39,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What figures show.
+    """Inputs of all figures.
 
     Attributes:
         table: ``paper_table.csv``, with the other result files in the same folder.

@@ -23,7 +23,7 @@ ELEMENT_BYTES = 4
 
 @settings
 class Settings:
-    """How a backbone reads a corpus.
+    """Context and cache of a frozen pass.
 
     Attributes:
         model: dtype and split of the backbone.

@@ -29,7 +29,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the corpus is made from.
+    """Inputs of the corpus.
 
     Attributes:
         parts: selected files of all parts.

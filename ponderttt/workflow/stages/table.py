@@ -18,7 +18,7 @@ from ponderttt.workflow.jobs import Job
 
 @settings
 class Settings:
-    """How runs are put together.
+    """Statistics, and facts that all runs share.
 
     Attributes:
         statistics: bootstrap samples, confidence and seed.
