@@ -19,8 +19,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-from reference import reference
 from setting import parse
 
 from ponderttt.models.backbone import Backbone
@@ -64,6 +62,8 @@ def best_of(run: Callable[[], Any], clock: Callable[[], float], repeats: int = 3
 
 def matrix_product_peak(config: Shape, clock: Callable[[], float]) -> float:
     """Best FLOP/s of the model's own matrix products on 512 tokens, by either library."""
+    import torch
+
     product = jax.jit(lambda a, b: jnp.einsum("TD,FD->TF", a, b))
     best = 0.0
     for shape in family_of(config).block_shapes(config).values():
@@ -82,12 +82,14 @@ def matrix_product_peak(config: Shape, clock: Callable[[], float]) -> float:
 
 def compare(
     backbone: Backbone,
-    model: torch.nn.Module,
+    model: Any,
     case: tuple[int, int, int],
     rounds: int,
     clock: Callable[[], float],
 ) -> Row:
     """Time one case, ``rounds`` rounds of both in turn."""
+    import torch
+
     batch, length, keep = case
     tokens = np.random.default_rng(0).integers(0, backbone.config.vocab_size, (batch, length))
     own_tokens, torch_tokens = jnp.asarray(tokens), torch.from_numpy(tokens)
@@ -103,7 +105,8 @@ def compare(
     found = own()
     first = clock() - start
     difference = float(np.abs(found - theirs()).max())
-    own_seconds, torch_seconds = [], []
+    own_seconds: list[float] = []
+    torch_seconds: list[float] = []
     for _ in range(rounds):
         for run, seconds in ((own, own_seconds), (theirs, torch_seconds)):
             start = clock()
@@ -132,6 +135,9 @@ def compare(
 def main() -> None:
     """Print a table, and write JSON where asked to."""
     setting = parse(__doc__.splitlines()[0], 9)
+    import torch
+    from reference import reference
+
     torch.set_num_threads(setting.threads)
     backbone = setting.backbone()
     model = reference(backbone).base_model

@@ -94,6 +94,7 @@ def run(case: str, setting: Setting, source: str | None) -> None:
         import torch
         import transformers
 
+        assert setting.model_dir is not None
         model = transformers.AutoModelForCausalLM.from_pretrained(setting.model_dir, dtype=torch.float32)
         with torch.inference_mode():
             ids = torch.randint(3, 40_000, (1, TOKENS))

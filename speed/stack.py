@@ -161,7 +161,7 @@ def duplicates(files: int) -> list[dict[str, Any]]:
         pairs.append(len(first & second) / len(first | second))
         for which, content in enumerate((file.content, copy)):
             text = content.decode("utf-8", "replace")
-            row = {name: "" for name in segment_schema().names}
+            row: dict[str, Any] = dict.fromkeys(segment_schema().names, "")
             row |= {
                 "blob_id": f"{number}-{which}",
                 "content": text,
@@ -183,9 +183,9 @@ def duplicates(files: int) -> list[dict[str, Any]]:
         pq.write_table(pa.Table.from_pylist(rows, schema=segment_schema()), folder / "segment.parquet")
         pq.write_table(pa.Table.from_pylist(signed, schema=signature_schema()), folder / "signatures.parquet")
         begin = time.perf_counter()
-        files = [folder / "segment.parquet"], [folder / "signatures.parquet"]
-        with open_duplicates(*files, 0.7, folder / "scratch") as duplicates:
-            reasons = duplicates.copies().reasons
+        segments, signatures = [folder / "segment.parquet"], [folder / "signatures.parquet"]
+        with open_duplicates(segments, signatures, 0.7, folder / "scratch") as joined:
+            reasons = joined.copies().reasons
         taken = time.perf_counter() - begin
     # A copy of a file that was itself dropped as another one's copy says nothing of this pair.
     stays = [n for n in range(len(pairs)) if 2 * n not in reasons]

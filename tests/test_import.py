@@ -1,4 +1,4 @@
-"""Importing the package is cheap: what is heavy is loaded where it is used (trap 25)."""
+"""Importing the package is cheap: heavy libraries are loaded where they are used."""
 
 from __future__ import annotations
 

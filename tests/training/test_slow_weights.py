@@ -63,7 +63,7 @@ def test_every_slow_weight_has_a_gradient_and_moves(kind, trained):
 
 @pytest.mark.parametrize("kind", ["ttt", "lora", "suffix"])
 def test_every_window_trains(kind, trained):
-    """Not an empty memory's; windows in the middle of a stream too: truncation must not leave a step without a gradient (trap 7)."""
+    """In the middle of a stream too: truncation leaves no step without a gradient.  An empty memory has none."""
     assert min(line["grad_norm"] for line in trained[kind][2] if "grad_norm" in line) > 0.01
 
 
