@@ -1,14 +1,13 @@
 """Training of a binary gate end to end through the stream, see :mod:`ponderttt.training.gate_stream`.
 
-A whole stream is one step, on the loss
+Each step takes a whole stream and minimises
 
     L = L_CE + ttt_weight · L_TTT + cost_weight · L_cost
 
 L_CE is the mean committed loss of the stream's tokens in nats.  L_TTT is the mean over chunks of the reconstruction
-error, as a share of what fresh fast weights have: raw errors are sums over the width of a head, beside which neither
-nats nor costs would count.  Modules whose inner loss is the next-token loss reconstruct nothing: their inner loss is
-L_CE, and L_TTT is 0.  L_cost is the mean over chunks of what the decision costs above SKIP in units of one update,
-which is the mean of g.
+error, relative to that of fresh fast weights: raw errors are sums over the width of a head and would dominate nats and
+costs.  Adapters whose inner loss is the next-token loss have no reconstruction error: their inner loss is L_CE, and L_TTT
+is 0.  L_cost is the mean over chunks of the decision's cost above SKIP, in units of one update: the mean of g.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from ponderttt.training.world import streams_within
 
 
 class GateState(NamedTuple):
-    """Everything that changes while a gate is trained."""
+    """Training state of a gate."""
 
     weights: Any
     optimiser: optax.OptState
@@ -60,35 +59,35 @@ def train_gate(
     inputs: int = BASE,
     logits_bytes: float = 0,
 ) -> tuple[Gate, Log]:
-    """Train a gate, one optimiser step for each stream and epoch.
+    """Train a gate with one optimiser step per stream and epoch.
 
     Args:
-        module: fast weights with trained slow weights, never changed.
-        streams: of the training split.
-        readout: the frozen matrices that a chunk is read with, never changed; without logits.
+        module: adapter with trained slow weights, which stay fixed.
+        streams: streams of the training split.
+        readout: frozen matrices that score a chunk, without logits.
         normaliser: statistics of the features over training streams.
         config: see :class:`ponderttt.settings.gate.GateConfig`.
         kind: ``hard`` decides SKIP or UPDATE_1, ``soft`` the share of UPDATE_1 that is kept.
-        seed: of the gate's initial weights, the order of streams and the draws.
-        checkpoints: an entered :class:`Checkpoints`; training goes on from its newest one.
-        progress: called with (steps done, steps in all, loss).
-        costs: of the four actions, which the gate sees as in the loop.
-        inputs: how many features it sees, the first of the table.
-        logits_bytes: frozen logits that are kept from epoch to epoch, of the first streams; others are projected again.
+        seed: seed of the gate's initial weights, the order of streams and the samples.
+        checkpoints: an entered :class:`Checkpoints`; training resumes from its newest one.
+        progress: called with (steps done, total, loss).
+        costs: cost of each of the four actions, observed by the gate as in the loop.
+        inputs: number of features that it sees, the first of the table.
+        logits_bytes: size of the cache of frozen logits, for the first streams; others are projected again in each epoch.
 
     Returns:
-        The trained gate and the log, one mapping for each step: the parts of the loss (``ce``, ``ttt``, ``cost``) before
-        their weights, and the ``temperature`` of the draws (1 for soft gates, which draw nothing).
+        The trained gate and the log, one mapping per step: the unweighted parts of the loss (``ce``, ``ttt``, ``cost``) and
+        the ``temperature`` of the samples (1 for soft gates, which do not sample).
     """
     order = _order(len(streams), config.epochs, seed)
     size = max(len(stream.hidden) for stream in streams)
     gate_graph, weights = nnx.split(Gate(inputs, rngs=nnx.Rngs(named_key(seed, "gate"))))
-    # Made once where it is slow: the product of the module's basis with the vocabulary.
+    # Slow, so computed once: the product of the adapter's basis with the vocabulary.
     readout = ModulePrograms(module).readout(readout.unembedding, None, readout.suffix)
     graph, slow = nnx.split(module)
     train_step = _compile(graph, gate_graph, config, kind, tuple(costs))
     state = GateState(weights, _optimiser(config).init(weights))
-    # Which streams these are does not depend on where training was resumed: programs with and without them round apart.
+    # The choice must not depend on where training resumes: programs with and without cached logits round differently.
     keeps = (
         streams_within(streams, readout.unembedding.shape[0], logits_bytes) if module.reads == "logits" else 0
     )
@@ -117,7 +116,7 @@ def train_gate(
 
 
 def _order(streams: int, epochs: int, seed: int) -> list[tuple[int, int]]:
-    """(epoch, stream) of every step; each epoch has every stream once, in an order of its own."""
+    """Return (epoch, stream) of every step; each epoch has every stream once, in its own order."""
     return [
         (epoch, int(stream))
         for epoch in range(epochs)
@@ -126,7 +125,7 @@ def _order(streams: int, epochs: int, seed: int) -> list[tuple[int, int]]:
 
 
 def _optimiser(config: GateConfig) -> optax.GradientTransformation:
-    """Adam with clipping."""
+    """Return Adam with clipping of the gradient norm."""
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
 
 
@@ -138,7 +137,7 @@ def _compile(
     kind: Kind,
     costs: tuple[float, ...],
 ) -> Callable[..., tuple[GateState, dict[str, Array]]]:
-    """The training step; it holds no arrays, so that trainings of one shape share what was compiled."""
+    """Return the training step; it holds no arrays, so trainings of one shape share its compiled program."""
     optimiser = _optimiser(config)
 
     def loss_of(

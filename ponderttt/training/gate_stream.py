@@ -1,17 +1,17 @@
 """A stream under a gate, as one differentiable program.
 
-Chunk by chunk, as at test time: score, observe, let the gate decide, learn one update and keep of it what the gate says,
+For each chunk, as at test time: score, observe, let the gate decide, make one update and keep the fraction g of it,
 
     fast ← (1 − g)·fast + g·adapt(fast, chunk),
 
-with g in {0, 1} (``hard``, a straight-through draw) or in 0..1 (``soft``, the probability of UPDATE itself, which is what
-is executed at test time).  The loss of later chunks thus has a gradient in every earlier g.
+with g in {0, 1} (``hard``, a straight-through sample) or in 0..1 (``soft``, the probability of UPDATE, as at test time).
+So the loss of later chunks has a gradient with respect to every earlier g.
 
-What the gate observes are facts, through which no gradient flows; backbone and slow weights are constants.
+No gradient flows through the gate's observations; backbone and slow weights are constants.
 
-What a memory holds is in whole numbers too (which token, how many), which have no gradient: after a hard SKIP its loss
-says nothing of the update that was not made.  Beside the memory that obeys the draws, a second one therefore keeps
-their relaxations.  Losses, observations and decisions are those of the first; gradients are those of the second.
+A memory also holds integers (which token, how many), which have no gradient: after a hard SKIP its loss does not depend on
+the update that was not made.  So a second memory with the relaxed g runs beside the one with the samples.  Losses,
+observations and decisions come from the first, gradients from the second.
 """
 
 from __future__ import annotations
@@ -40,51 +40,51 @@ from ponderttt.settings.gate import GateConfig
 from ponderttt.training.slow_weights import window_chunks
 
 Kind = Literal["hard", "soft"]
-#: Fresh fast weights that reconstruct better than this leave nothing to learn.
+#: Reconstruction error of fresh fast weights below which there is nothing to learn.
 _SMALLEST_ERROR = 1e-6
 
 
 class GateStream(NamedTuple):
-    """One stream of up to N chunks, the missing ones masked altogether."""
+    """One stream of up to N chunks; missing chunks are fully masked."""
 
     #: With a leading axis of N.
     chunks: Chunk
-    #: Of the frozen pass, by ``features.table.FROZEN``.
+    #: Features of the frozen pass, in the order of ``features.table.FROZEN``.
     features: Float[Array, "N R"]
     #: Mean frozen loss of each chunk, nats per token.
     loss_frozen: Float[Array, " N"]
-    #: Chunks that exist.
+    #: True for chunks that exist.
     length: Int[Array, ""]
-    #: Frozen logits of the chunks, if they are at hand.
+    #: Frozen logits of the chunks; None if they are not cached.
     logits: Float[Array, "N T V"] | None = None
 
 
 class ChunkPlayed(NamedTuple):
-    """Of one chunk; of a chunk that does not exist, zeros."""
+    """Result of one chunk; zeros for a missing chunk."""
 
-    #: Its part of L_CE + ttt_weight · L_TTT.
+    #: Contribution to L_CE + ttt_weight · L_TTT.
     objective: Float[Array, ""]
     #: Committed loss, nats per token.
     loss: Float[Array, ""]
-    #: Sum of its tokens' losses, nats.
+    #: Sum of the losses of the chunk's tokens, nats.
     nll: Float[Array, ""]
-    #: Reconstruction error as a share of that of fresh fast weights; 0 for modules that reconstruct nothing.
+    #: Reconstruction error relative to fresh fast weights; 0 for adapters without one.
     error_left: Float[Array, ""]
-    #: g, the share of the update that was kept.
+    #: g, the fraction of the update that was kept.
     share: Float[Array, ""]
-    #: What the gate saw, raw.
+    #: Raw features that the gate saw.
     features: Float[Array, " F"]
 
 
 class StreamPlayed(NamedTuple):
-    """A stream under a gate."""
+    """Result of a stream under a gate."""
 
     loss: Float[Array, ""]
     ce: Float[Array, ""]
     ttt: Float[Array, ""]
     #: Mean of g.
     cost: Float[Array, ""]
-    #: Share of chunks with g above ½.
+    #: Fraction of chunks with g above ½.
     update_share: Float[Array, ""]
     #: With a leading axis of N.
     chunks: ChunkPlayed
@@ -93,17 +93,17 @@ class StreamPlayed(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What scoring a chunk says, before anything is learned from it."""
+    """Result of scoring a chunk, before anything is learned from it."""
 
     objective: Float[Array, ""]
     nll: Float[Array, ""]
-    #: As the loop shows it; ``None`` for modules that reconstruct nothing.
+    #: Reconstruction error as in the loop; None for adapters without one.
     reconstruction: Float[Array, ""] | None
     error_left: Float[Array, ""]
 
 
 def gate_stream(stream: FrozenChunks, size: int) -> GateStream:
-    """A stream of at most ``size`` chunks, on the device."""
+    """Put a stream of at most ``size`` chunks on the device."""
     count = len(stream.hidden)
     missing = size - count
     rows, losses = (
@@ -118,15 +118,15 @@ def gate_stream(stream: FrozenChunks, size: int) -> GateStream:
 
 
 class Weights(NamedTuple):
-    """Of the parts of a chunk's objective."""
+    """Weights of the parts of a chunk's objective."""
 
-    #: Of the sum of its tokens' losses.
+    #: Weight of the sum of its tokens' losses.
     nll: Float[Array, ""]
     error_left: Float[Array, ""]
 
 
 def score(module: FastWeights, fast: Fast, chunk: Chunk, readout: Readout, weights: Weights) -> Score:
-    """Score a chunk with fast weights as they stand."""
+    """Score a chunk with the current fast weights."""
     nll = jnp.sum(module.score(fast, chunk, readout))
     error, left = module.reconstruction(fast, chunk), jnp.zeros(())
     fresh = module.reconstruction(module.reset(), chunk)
@@ -138,10 +138,10 @@ def score(module: FastWeights, fast: Fast, chunk: Chunk, readout: Readout, weigh
 def score_with_gradient(
     module: FastWeights, fast: Fast, chunk: Chunk, readout: Readout, weights: Weights
 ) -> Score:
-    """:func:`score`, with a gradient of the objective.
+    """Score a chunk as :func:`score` does, with a gradient of the objective.
 
-    It is taken at once, while the logits of the chunk exist, and enters as the linear term ⟨gradient, fast − fast⟩,
-    which is 0.  Backward nothing is projected again, and no [T, V] array is kept.
+    The gradient is computed at once, while the logits of the chunk exist, and enters as the linear term
+    ⟨gradient, fast − fast⟩, which is 0.  So the backward pass projects nothing again, and no [T, V] array is kept.
     """
 
     def told(fast: Fast) -> tuple[Float[Array, ""], Score]:
@@ -168,26 +168,26 @@ def play(
     temperature: Float[Array, ""] | float,
     costs: Sequence[float] = NOMINAL_COSTS,
 ) -> StreamPlayed:
-    """One stream under a gate; traceable, and differentiable in the gate.
+    """Run one stream under a gate; traceable, and differentiable with respect to the gate.
 
     Args:
-        module: fast weights with trained slow weights.
-        gate: what decides.
+        module: adapter with trained slow weights.
+        gate: the gate.
         normaliser: statistics of the features.
         stream: see :func:`gate_stream`.
         readout: frozen matrices, without logits.
         config: weights of the losses.
-        kind: of the gate.
-        key: of the draws of a hard gate.
-        temperature: of those draws.
-        costs: of the four actions, which the gate sees.
+        kind: kind of the gate.
+        key: key of the samples of a hard gate.
+        temperature: temperature of these samples.
+        costs: cost of each of the four actions, observed by the gate.
     """
     tokens = jnp.maximum(jnp.sum(stream.chunks.mask), 1).astype(jnp.float32)
     count = stream.length.astype(jnp.float32)
     price = jnp.asarray(costs, jnp.float32)
     parts = Weights(1 / tokens, config.ttt_weight / count)
     shadowed = kind == "hard" and isinstance(module, Memory)
-    # Fast weights, those that keep the relaxations if there are two, and the history.
+    # Fast weights, the relaxed ones if there are two, and the history.
     carried = tuple[Fast, Fast, History]
 
     def one_chunk(carry: carried, inputs: tuple[Any, ...]) -> tuple[carried, ChunkPlayed]:
@@ -243,7 +243,7 @@ def play(
         return carry, ChunkPlayed(zero, zero, zero, zero, zero, jnp.zeros(len(NAMES)))
 
     def step(carry: carried, inputs: tuple[Any, ...]) -> tuple[carried, ChunkPlayed]:
-        # Outside of vmap the branch that is not taken costs nothing.
+        # Outside vmap the branch that is not taken costs nothing.
         return jax.lax.cond(inputs[0] < stream.length, one_chunk, no_chunk, carry, inputs)
 
     size = len(stream.loss_frozen)

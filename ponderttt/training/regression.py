@@ -1,8 +1,8 @@
-"""The cheap rival of a learned gate: ridge regression of what an update gains on what is seen before it.
+"""Ridge regression of an update's gain on the features: the cheap alternative to a learned gate.
 
-The gain of UPDATE_1 on chunk t, when no update follows, is the sum of what it saves on all later chunks.  It is
-measured at chunks of training streams that random sequences of the budget lead to, and regressed on the normalised
-features (Hoerl & Kennard 1970); the penalty is chosen by leaving out streams.
+The gain of UPDATE_1 on chunk t, if no update follows, is the sum of what it saves on all later chunks.  It is measured at
+chunks on random paths of the budget and regressed on the normalised features (Hoerl & Kennard 1970).  The penalty is
+chosen by leaving out streams.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 
 
 class Fitted(NamedTuple):
-    """A ridge regression."""
+    """A fitted ridge regression."""
 
     coefficients: Float[np.ndarray, " n"]
     intercept: float
     penalty: float
-    #: Of gains in streams that were left out; at most 1, and 0 for the mean gain.
+    #: Explained variance of gains in left-out streams; at most 1, and 0 for the mean gain.
     explained: float
 
 
@@ -30,7 +30,7 @@ def fit_ridge(
     streams: Int[np.ndarray, " M"],
     penalties: Sequence[float],
 ) -> Fitted:
-    """Ridge regression whose penalty leaves the smallest error on streams left out, one after the other."""
+    """Fit a ridge regression with the penalty of smallest error in leave-one-stream-out validation."""
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
@@ -60,19 +60,19 @@ def group_importance(
     seed: int,
     repeats: int = 20,
 ) -> dict[str, float]:
-    """How much less is explained of a stream left out when the features of one group are shuffled among its chunks.
+    """Return the drop in explained variance on left-out streams when the features of one group are shuffled.
 
-    Permutation importance (Breiman 2001) of whole groups, since features of a group stand in for each other.  Shares of
-    the variance of the gains; about 0 for a group that tells nothing, below 0 for one that misleads.
+    Permutation importance (Breiman 2001) of whole groups, since features of a group can replace each other.  Fractions of
+    the variance of the gains; about 0 for a group without information, below 0 for one that misleads.
 
     Args:
         inputs: normalised features.
-        gains: what they should tell.
-        streams: of each chunk.
-        groups: of each feature.
-        penalty: of the regression.
-        seed: of the shuffles.
-        repeats: shuffles for each stream and group.
+        gains: gains to predict.
+        streams: stream of each chunk.
+        groups: group of each feature.
+        penalty: penalty of the regression.
+        seed: seed of the shuffles.
+        repeats: shuffles per stream and group.
     """
     from sklearn.linear_model import Ridge
 

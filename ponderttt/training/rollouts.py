@@ -1,7 +1,7 @@
-"""Trajectories of a policy over training streams, several side by side: what reinforcement learning learns from.
+"""Rollouts: trajectories of a policy over training streams, several in parallel.
 
-Environments go over the same streams in the same order, so that a chunk is opened and projected once for all of them;
-they differ in what was drawn.  What a policy is shown is what the loop shows, by the same function.
+All environments read the same streams in the same order, so each chunk is opened and projected once; they differ in the
+sampled actions.  Observations are computed by the same function as in the loop.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ponderttt.training.world import Read, Updates, World
 
 
 class Choice(NamedTuple):
-    """What a policy does in E environments."""
+    """Decisions of a policy in E environments."""
 
     action: Int[np.ndarray, " E"]
     log_prob: Float[np.ndarray, " E"]
-    #: Estimates of the discounted reward and cost that are to come.
+    #: Estimates of the discounted future reward and cost.
     value: Float[np.ndarray, " E"]
     cost_value: Float[np.ndarray, " E"]
 
@@ -36,7 +36,7 @@ class Choice(NamedTuple):
 class Rollout(NamedTuple):
     """N steps of E environments."""
 
-    #: Raw, in the order of ``features.table.NAMES``.
+    #: Raw features, in the order of ``features.table.NAMES``.
     features: Float[np.ndarray, "N E F"]
     action: Int[np.ndarray, "N E"]
     log_prob: Float[np.ndarray, "N E"]
@@ -44,22 +44,22 @@ class Rollout(NamedTuple):
     cost_value: Float[np.ndarray, "N E"]
     #: Loss of the frozen backbone on the next chunk minus the committed loss there, nats per token; 0 at the end of a stream.
     reward: Float[np.ndarray, "N E"]
-    #: In multiples of SKIP.
+    #: Cost in multiples of SKIP.
     cost: Float[np.ndarray, "N E"]
-    #: Whether the stream ended with this chunk.
+    #: True if the stream ends with this chunk.
     end: Bool[np.ndarray, "N E"]
-    #: Of what follows step N; means nothing where the last step was an end.
+    #: Decision after step N; meaningless where the last step is an end.
     last: Choice
 
 
 class Episode:
-    """One stream under way.
+    """One pass over a stream.
 
     Args:
-        world: of the streams.
-        stream: which one.
-        budget: mean cost per chunk that the policy is told of, in multiples of SKIP; infinite is none.
-        costs: of the four actions.
+        world: the streams.
+        stream: index of the stream.
+        budget: mean cost per chunk that the policy observes, in multiples of SKIP; infinite for none.
+        costs: cost of each of the four actions.
     """
 
     def __init__(self, world: World, stream: int, budget: float, costs: Sequence[float]) -> None:
@@ -72,11 +72,11 @@ class Episode:
 
     @property
     def read(self) -> Read:
-        """What reading the chunk under way shows."""
+        """Result of scoring the current chunk."""
         return self.world.read(self.stream, self.t, self.updates)
 
     def observe(self) -> Float[np.ndarray, " F"]:
-        """The features of the chunk under way."""
+        """Return the features of the current chunk."""
         read, stream = self.read, self.world.streams[self.stream]
         row: Float[np.ndarray, " F"] = observe(
             stream.features[self.t],
@@ -92,7 +92,7 @@ class Episode:
         return row
 
     def observation(self, features: Float[np.ndarray, " F"]) -> Observation:
-        """What a policy of the loop is shown of the chunk under way."""
+        """Return the observation that a policy gets in the loop, for the current chunk."""
         read, stream = self.read, self.world.streams[self.stream]
         as_array = lambda value: jnp.asarray(value, jnp.float32)  # noqa: E731
         return Observation(
@@ -107,7 +107,7 @@ class Episode:
         )
 
     def act(self, action: Action) -> bool:
-        """Learn, and go on to the next chunk; whether the stream has ended."""
+        """Adapt, go to the next chunk, and return True if the stream has ended."""
         read = self.read
         self._history = remember(
             self._history,
@@ -123,16 +123,16 @@ class Episode:
         return self.t == self.length
 
     def reward(self) -> float:
-        """What the updates so far are worth on the chunk under way: frozen minus committed loss, nats per token."""
+        """Return the gain of the updates so far on the current chunk: frozen minus committed loss, nats per token."""
         return self.world.loss_frozen(self.stream, self.t) - self.read.loss
 
 
 def demonstrate(
     world: World, policy: Policy, budget: float, costs: Sequence[float], seed: int, number: int = 0
 ) -> tuple[Float[np.ndarray, "M F"], Int[np.ndarray, " M"]]:
-    """The features of every chunk that a policy comes to, once through each stream, and its actions there.
+    """Run a policy once over each stream; return the features of every chunk and its actions.
 
-    ``number`` tells demonstrations of a random policy apart.
+    ``number`` distinguishes demonstrations of a random policy.
     """
     features, actions = [], []
     decide = jax.jit(policy.decide)
@@ -159,16 +159,16 @@ def rollout(
     budget: float,
     costs: Sequence[float],
 ) -> Rollout:
-    """``steps`` chunks in each of E environments; one trajectory per stream, the next of ``order`` when it ends.
+    """Run a policy for ``steps`` chunks in each of E environments; when a stream ends, the next of ``order`` starts.
 
     Args:
-        world: of the streams.
-        choose: from the features of E chunks and the number of the step to a :class:`Choice`.
-        order: streams, gone over again from the start if they end before the steps do.
+        world: the streams.
+        choose: maps the features of E chunks and the step to a :class:`Choice`.
+        order: order of the streams, repeated if they end before the steps do.
         steps: N.
         environments: E.
         budget: mean cost per chunk, in multiples of SKIP.
-        costs: of the four actions.
+        costs: cost of each of the four actions.
     """
     place = 0
     episodes = [Episode(world, order[place], budget, costs) for _ in range(environments)]

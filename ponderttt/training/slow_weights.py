@@ -1,9 +1,9 @@
 """Training of slow weights across training streams: truncated back-propagation through the loop.
 
-Each step takes a window of consecutive chunks of one stream.  Every chunk is scored first and learned from after,
-as at test time, and gradients flow through the updates inside the window; of those before it only the end is kept.  Each stream draws one action (0, 1, 2 or 4 updates) per epoch and keeps it, so that the
-trained adapter is at home under all of them, SKIP included: the control "trained adapter, 0 updates" is no
-adapter pushed out of its training distribution.
+Each step takes a window of consecutive chunks of one stream.  Every chunk is scored first and learned from afterwards,
+as at test time.  Gradients flow through the updates inside the window; of earlier updates only the fast weights are
+kept.  Each stream draws one action (0, 1, 2 or 4 updates) per epoch and keeps it, so the adapter is trained for all of
+them, SKIP included: the baseline (trained adapter, 0 updates) stays within the training distribution.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Log = list[dict[str, Any]]
 
 
 class TrainState(NamedTuple):
-    """Everything that changes while slow weights are trained."""
+    """Training state of slow weights."""
 
     slow: Any
     optimiser: optax.OptState
-    #: Of the stream under way, as it enters the next window.
+    #: Fast weights of the current stream at the start of the next window.
     fast: Fast
     best_slow: Any
     best_validation: Float[Array, ""]
@@ -42,7 +42,7 @@ class TrainState(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """``chunks`` consecutive chunks of a stream, from ``start``; the unit of a training step."""
+    """A training step: ``chunks`` consecutive chunks of a stream, from ``start``."""
 
     epoch: int
     stream: int
@@ -54,14 +54,14 @@ class WindowLoss(NamedTuple):
     """Sums over the sampled tokens of a window; nats."""
 
     loss: Float[Array, ""]
-    #: Of the frozen backbone on the same tokens.
+    #: Loss of the frozen backbone on the same tokens.
     frozen: Float[Array, ""]
     tokens: Float[Array, ""]
     fast: Fast
 
 
 def schedule(lengths: Sequence[int], config: TrainingConfig, seed: int, epoch: int) -> list[Window]:
-    """The windows of one epoch: streams in a random order, each cut from its start, one action for each."""
+    """Return the windows of one epoch: streams in random order, each cut from its start, with one action per stream."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     windows = []
     for stream in rng.permutation(len(lengths)):
@@ -80,16 +80,16 @@ def window_loss(
     key: Key[Array, ""],
     outer_tokens: int | None,
 ) -> WindowLoss:
-    """Score-first loss of a window.
+    """Return the score-first loss of a window.
 
     Args:
-        module: the slow weights.
-        fast: fast weights as they enter the window.
-        chunks: with a leading axis of W chunks; a chunk without real tokens counts nothing and teaches nothing.
-        readout: frozen vocabulary projection, without logits; and the frozen suffix where the module reads from the split.
+        module: adapter with the slow weights.
+        fast: fast weights at the start of the window.
+        chunks: W chunks along a leading axis; a chunk without real tokens is neither scored nor learned from.
+        readout: frozen vocabulary projection, without logits, and the frozen suffix if the adapter reads at the split.
         action: index of the action after each chunk.
-        key: chooses the tokens that the outer loss samples.
-        outer_tokens: how many of each chunk, or ``None`` for all.
+        key: samples the tokens of the outer loss.
+        outer_tokens: tokens per chunk in the outer loss; None for all.
     """
 
     def one_chunk(fast: Fast, inputs: tuple[Chunk, Key[Array, ""]]) -> tuple[Fast, tuple[Any, ...]]:
@@ -103,7 +103,7 @@ def window_loss(
         def learn(steps: int) -> Callable[[Fast], Fast]:
             return (lambda f: module.adapt(f, chunk, readout, steps).fast) if steps else (lambda f: f)
 
-        # Outside of vmap a switch runs the chosen branch alone.
+        # Outside vmap a switch runs only the chosen branch.
         after = jax.lax.switch(action, [learn(a.steps) for a in Action], fast)
         real = jnp.any(chunk.mask)
         after = jax.tree.map(lambda new, old: jnp.where(real, new, old), after, fast)
@@ -115,10 +115,10 @@ def window_loss(
 
 
 def entering(module: FastWeights, carried: Fast, begins: Bool[Array, ""]) -> Fast:
-    """The fast weights with which a window starts: fresh at the start of a stream, else those carried so far.
+    """Return the fast weights at the start of a window: fresh at the start of a stream, else those carried so far.
 
-    Carried ones enter as the learned start plus a constant, so that every window trains the start (the Jacobian of
-    the windows before counts as the identity), while their value stays what it was.
+    Carried fast weights enter as the learned start plus a constant: their value does not change, but every window trains
+    the start (as if the Jacobian of earlier windows were the identity).
     """
 
     def leaf(first: Array, now: Array) -> Array:
@@ -130,7 +130,7 @@ def entering(module: FastWeights, carried: Fast, begins: Bool[Array, ""]) -> Fas
 
 
 def window_chunks(stream: FrozenChunks, start: int, size: int) -> Chunk:
-    """Chunks ``start … start+size−1`` of a stream; beyond its end, chunks that are masked altogether."""
+    """Return chunks ``start … start+size−1`` of a stream; beyond its end, fully masked chunks."""
     names = [name for name in Chunk._fields if name != "split" or stream.split is not None]
     parts = {name: np.asarray(getattr(stream, name)[start : start + size]) for name in names}
     missing = size - len(parts["mask"])
@@ -155,17 +155,17 @@ def train_slow_weights(
     """Train ``module`` and return it with the slow weights of the best epoch on ``validation``.
 
     Args:
-        module: freshly initialised from ``seed``.
-        training: streams to learn from.
-        validation: streams of the training split that choose the epoch.
-        readout: the frozen matrices that a chunk is read with, never changed; without logits.
+        module: adapter freshly initialised from ``seed``.
+        training: streams to train on.
+        validation: streams of the training split that select the epoch.
+        readout: frozen matrices that score a chunk, without logits.
         config: see :class:`ponderttt.settings.training.TrainingConfig`.
-        seed: order of streams, actions and sampled tokens.
-        checkpoints: an entered :class:`Checkpoints`; training goes on from its newest one.
-        progress: called with (steps done, steps in all, loss).
+        seed: seed of the order of streams, actions and sampled tokens.
+        checkpoints: an entered :class:`Checkpoints`; training resumes from its newest one.
+        progress: called with (steps done, total, loss).
 
     Returns:
-        The trained module and the log, one mapping for each step and each validation.
+        The trained adapter and the log, one mapping per step and per validation.
     """
     graph, slow = nnx.split(module)
     epochs = [schedule([len(s.hidden) for s in training], config, seed, e) for e in range(config.epochs)]
@@ -197,7 +197,7 @@ def train_slow_weights(
 
 
 def make_optimiser(config: TrainingConfig, total_steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping, linear warm-up and cosine decay to a tenth."""
+    """Return AdamW with clipping, linear warm-up and cosine decay to a tenth."""
     warmup = max(1, round(config.warmup_share * total_steps))
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, warmup, max(total_steps, warmup + 1), 0.1 * config.learning_rate
@@ -249,7 +249,7 @@ def _validate(
     config: TrainingConfig,
     fresh: Fast,
 ) -> tuple[TrainState, dict[str, float]]:
-    """Losses without updates and with one; the best epoch is the one with the smallest mean of the two.
+    """Validate with 0 updates and with 1; the best epoch has the smallest mean loss of the two.
 
     The sampled tokens are the same in every epoch.
     """

@@ -1,6 +1,6 @@
-"""Chunks of training streams that random sequences of a budget lead to, with what an update would gain there.
+"""Chunks of training streams on random paths of a budget, with the gain of an update there.
 
-They set the scale of the features, the percentiles of learned scores, and the gains that a regression learns.
+They give the scale of the features, the percentiles of learned scores, and the gains that a regression learns.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ponderttt.training.world import Updates, World
 
 
 class Visits(NamedTuple):
-    """Chunks that random sequences led to."""
+    """Chunks on random sequences of actions."""
 
-    #: Raw.
+    #: Raw features.
     features: Float[np.ndarray, "M F"]
-    #: Of UPDATE_1, nats per token summed over later chunks; NaN where it was not asked for.
+    #: Gain of UPDATE_1, nats per token summed over later chunks; NaN if not measured.
     gain: Float[np.ndarray, " M"]
     stream: Int[np.ndarray, " M"]
 
 
 def random_actions(tables: BudgetTables, length: int, rng: np.random.Generator) -> list[Action]:
-    """A random sequence of actions whose total is exactly the budget of a stream."""
+    """Draw a sequence of actions that costs exactly the budget of a stream."""
     left, actions = stream_units(tables, length), []
     for t in range(length):
         rank = jnp.asarray(rng.random(), jnp.float32)
@@ -50,17 +50,17 @@ def visit(
     shown_budget: float = np.inf,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Visits:
-    """Go through each stream by random sequences, and measure gains on the way if asked to.
+    """Run random sequences of actions over each stream, and measure gains if ``with_gains``.
 
     Args:
-        world: of training streams.
-        tables: of the budget that sequences spend.
-        costs: of the four actions.
-        sequences: for each stream.
-        seed: of the sequences.
-        with_gains: whether gains are measured.
-        shown_budget: mean cost per chunk that features tell of; infinite for a policy that is trained without a budget.
-        progress: called with (streams done, streams in all).
+        world: training streams.
+        tables: budget tables that the sequences spend by.
+        costs: cost of each of the four actions.
+        sequences: number of sequences per stream.
+        seed: seed of the sequences.
+        with_gains: measure the gain of UPDATE_1 at each chunk.
+        shown_budget: mean cost per chunk in the features; infinite for a policy trained without a budget.
+        progress: called with (streams done, total).
     """
     features, owners = [], []
     gains: list[float] = []

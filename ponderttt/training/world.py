@@ -1,8 +1,8 @@
-"""Training streams as a world that answers what any sequence of actions leads to, each question once.
+"""Training streams as a deterministic environment that computes the result of a sequence of actions once.
 
-The world is deterministic: what chunk t loses depends on the updates before it alone.  So an answer is kept, and a
-policy that comes back to a sequence of actions pays for scoring and adapting once; actions that nobody took are never
-computed.  Answers come from the programs of the loop.
+The loss of chunk t depends only on the updates before it.  So results are cached: a policy that repeats a sequence of
+actions pays for scoring and adapting once, and actions that are never taken are never computed.  The programs are
+those of the loop.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
 
-#: Actions that are another one twice on the same chunk, where a module's steps compose.
+#: Action → the action that gives it when made twice on the same chunk, if the adapter's steps compose.
 _HALF = {Action.UPDATE_2: Action.UPDATE_1, Action.UPDATE_4: Action.UPDATE_2}
 
-#: Updates of a stream so far: (chunk, action) of each that was not SKIP.  Equal updates leave equal fast weights.
+#: Updates of a stream so far: (chunk, action) of each that was not SKIP.  Equal updates give equal fast weights.
 Updates = tuple[tuple[int, int], ...]
 
 
 def streams_within(streams: Sequence[FrozenChunks], vocabulary: int, logits_bytes: float) -> int:
-    """How many streams, from the first one on, have frozen float32 logits of so many bytes together."""
+    """Return how many of the first streams have frozen float32 logits that fit in ``logits_bytes``."""
     sizes = [4 * vocabulary * int(np.prod(np.shape(stream.targets))) for stream in streams]
     return int(np.searchsorted(np.cumsum(sizes), logits_bytes, side="right"))
 
 
 class Read(NamedTuple):
-    """What reading a chunk shows before anything is learned from it."""
+    """Result of scoring a chunk before anything is learned from it."""
 
     #: Committed loss, nats per token.
     loss: float
@@ -42,15 +42,15 @@ class Read(NamedTuple):
 
 
 class World:
-    """Streams under one trained module.
+    """Streams with one trained adapter.
 
     Args:
-        programs: of the module.
-        streams: to act on.
+        programs: programs of the adapter.
+        streams: streams to act on.
         unembedding: the frozen vocabulary projection [V, D], as the model keeps it.
-        suffix: frozen blocks after the split layer, for modules that read from there.
-        memory_bytes: fast weights that are kept at hand; others are computed again from the updates that led to them.
-        logits_bytes: frozen logits that are kept at hand, of the first streams; others are projected again.
+        suffix: frozen blocks after the split layer, for adapters that read there.
+        memory_bytes: size of the cache of fast weights; others are recomputed from their updates.
+        logits_bytes: size of the cache of frozen logits, for the first streams; others are projected again.
     """
 
     def __init__(
@@ -72,23 +72,23 @@ class World:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self._fresh))
         self._capacity = max(16, memory_bytes // max(1, size))
         self._held: OrderedDict[tuple[int, Updates], Any] = OrderedDict()
-        #: Seconds spent in the programs of the module and in the projection, compilation left out.
+        #: Seconds spent in the programs of the adapter and in the projection, without compilation.
         self.seconds = 0.0
 
     def __len__(self) -> int:
-        """Number of answers that are known."""
+        """Number of cached results."""
         return len(self._reads)
 
     def length(self, stream: int) -> int:
-        """Chunks of a stream."""
+        """Return the number of chunks of a stream."""
         return len(self.streams[stream].hidden)
 
     def loss_frozen(self, stream: int, t: int) -> float:
-        """Of the frozen backbone on chunk t, nats per token."""
+        """Return the loss of the frozen backbone on chunk t, nats per token."""
         return float(self.streams[stream].loss_frozen[t])
 
     def read(self, stream: int, t: int, updates: Updates) -> Read:
-        """Score chunk t after some updates on chunks before it."""
+        """Score chunk t after ``updates`` on chunks before it."""
         key = (stream, t, updates)
         if key not in self._reads:
             fast = self._fast(stream, updates)
@@ -102,9 +102,9 @@ class World:
         return self._reads[key]
 
     def learn(self, stream: int, t: int, updates: Updates, action: Action) -> Updates:
-        """The updates after an action on chunk t.
+        """Return the updates after an action on chunk t.
 
-        Fast weights are made at once, while the chunk is open, unless the next chunk's answer is known already.
+        Computes the fast weights at once, while the chunk is open, unless the next chunk's result is already cached.
         """
         if not action.steps:
             return updates
@@ -122,7 +122,7 @@ class World:
             return self._held[key]
         t, action = updates[-1][0], Action(updates[-1][1])
         if self.programs.steps_compose and action in _HALF:
-            # What UPDATE_1 led to is at hand, or will be asked for.
+            # The result of half the steps is cached, or will be needed.
             action = _HALF[action]
             before = self._fast(stream, (*updates[:-1], (t, int(action))))
         else:
@@ -143,7 +143,7 @@ class World:
         return readout
 
     def _open(self, stream: int, t: int) -> Page:
-        """The page under way; of those before it the ones that there is room for are held: logits are the largest thing here."""
+        """Return the page of chunk t; keep earlier pages if there is room, since logits are the largest thing here."""
         if self._page is None or self._page[0] != stream or self._page[1].t != t:
             if self._page is not None and self._page[0] >= self._keeps_pages:
                 group, page = self._groups[self._page[0]], self._page[1]

@@ -1,9 +1,8 @@
-"""Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438), one trajectory for each environment.
+"""Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438), one trajectory per environment.
 
     δ_t = r_t + γ·(1 − end_t)·V_{t+1} − V_t,      A_t = δ_t + γ·λ·(1 − end_t)·A_{t+1}
 
-Where a stream ends, nothing after it counts.  Where only the rollout ends, the value of what would have come next
-stands for it.
+Rewards after the end of a stream do not count.  Where only the rollout ends, the value of the next chunk replaces them.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ def gae(
     gamma: float,
     lam: float,
 ) -> Float[Array, "N E"]:
-    """Advantage of each action; ``gae(…) + values`` are the λ-returns that values are fitted to.
+    """Return the advantage of each action; ``gae(…) + values`` are the λ-returns that values are fitted to.
 
     Args:
-        rewards: that followed each chunk.
-        values: expected return from each chunk on, before its action.
-        last_value: the same of the chunk after the rollout; it counts for nothing where a stream ended with the rollout.
+        rewards: reward after each chunk.
+        values: expected return from each chunk on, before its action is known.
+        last_value: expected return from the chunk after the rollout on; ignored where a stream ends with the rollout.
         ends: whether the stream ends with this chunk.
         gamma: discount per chunk.
-        lam: λ; 0 looks one reward ahead and trusts the values for the rest, 1 trusts rewards alone.
+        lam: λ; 0 uses one reward and the values after it, 1 uses rewards alone.
     """
     goes_on = 1.0 - ends.astype(values.dtype)
     following = jnp.concatenate([values[1:], last_value[None]])
@@ -46,6 +45,6 @@ def gae(
 
 
 def normalise(advantage: Float[Array, "N E"], eps: float = 1e-6) -> Float[Array, "N E"]:
-    """Zero mean and unit standard deviation over the whole rollout; equal advantages become 0."""
+    """Shift and scale to mean 0 and standard deviation 1 over the whole rollout; equal advantages become 0."""
     centred = advantage - jnp.mean(advantage)
     return centred / (jnp.std(advantage) + eps)

@@ -1,4 +1,4 @@
-"""Behaviour cloning: a policy that starts as a rule and goes on from there."""
+"""Behaviour cloning: train a policy to copy a rule, as a start for PPO."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from ponderttt.training.ppo import losses
 
-#: Chunks of each step, drawn with replacement.
+#: Chunks per step, drawn with replacement.
 MINIBATCH = 256
 
 
@@ -28,17 +28,17 @@ def clone(
     steps: int,
     learning_rate: float,
 ) -> Any:
-    """The parameters after ``steps`` steps of Adam on the mean −log π(a | features) of the rule's actions, nats.
+    """Return the parameters after Adam steps on the mean −log π(a | features) of the rule's actions, in nats.
 
     Args:
-        graph: of an :class:`ponderttt.policies.networks.ActorCritic`.
-        params: to start from; those of the critics stay as they are.
-        features: of M chunks, normalised.
-        allowed: actions that the policy could take there, the rule's among them.
-        actions: of the rule.
+        graph: graph definition of an :class:`ponderttt.policies.networks.ActorCritic`.
+        params: initial parameters; those of the critics do not change.
+        features: normalised features of M chunks.
+        allowed: actions that the policy could take at each chunk, including the rule's.
+        actions: actions of the rule.
         key: draws the minibatches.
-        steps: how many.
-        learning_rate: of Adam.
+        steps: number of Adam steps.
+        learning_rate: learning rate of Adam.
     """
     adam = optax.adam(learning_rate)
 

@@ -1,18 +1,18 @@
 """A PID controller for the Lagrange multiplier λ of a budget (Stooke et al. 2020, arXiv:2007.03964, algorithm 2).
 
-With c the mean cost of an iteration over the limit, so that 1 is on budget:
+Let c be the mean cost of an iteration divided by the limit, so that 1 is on budget:
 
     error  e = c − 1
     P = K_P · smoothed e
     I = K_I · S,                       S ← clip(S + e, 0, S_max)
-    D = K_D · max(0, smoothed c − the same, some iterations before)
+    D = K_D · max(0, smoothed c − smoothed c some iterations earlier)
     λ = clip(P + I + D, 0, λ_max)
 
-The form is positional: λ is computed anew from P, I and D and never added to itself.  As in the paper, D acts against
-increases of the cost alone, so that it never hinders a cost that is falling, and the sum of errors is not smoothed
-and never below 0.  That sum is also bounded above: a long time over budget is not paid for by as long a time under it.
-P and D are smoothed and D looks back several iterations, as the authors' own program does.  What is remembered before
-the first iteration is a cost at the limit, so a start at the limit gives 0 for all three.
+The form is positional: λ is computed from P, I and D in each iteration and never added to itself.  As in the paper, D acts
+on increases of the cost only, so it never slows a falling cost; the sum of errors is not smoothed and never below 0.
+The sum is also bounded above, so a long time over budget does not cause an equally long time under it.  P and D are
+smoothed, and D looks back several iterations, as in the authors' code.  The history starts with a cost at the limit, so
+P, I and D are 0 if the first cost is at the limit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ponderttt.settings.ppo import PidConfig
 
 
 class PidState(NamedTuple):
-    """What the controller remembers."""
+    """State of the controller."""
 
     #: Smoothed error.
     error: Float[Array, ""]
@@ -34,12 +34,12 @@ class PidState(NamedTuple):
     total: Float[Array, ""]
     #: Smoothed cost over the limit.
     cost: Float[Array, ""]
-    #: The same after each of the last iterations, the oldest first.
+    #: Smoothed cost over the limit after each of the last iterations, oldest first.
     history: Float[Array, " K"]
 
 
 class PidTerms(NamedTuple):
-    """The parts of λ, and λ itself."""
+    """P, I, D and λ."""
 
     p: Float[Array, ""]
     i: Float[Array, ""]
@@ -48,7 +48,7 @@ class PidTerms(NamedTuple):
 
 
 def start(config: PidConfig) -> PidState:
-    """Before the first iteration: as if the cost had always been at the limit."""
+    """Return the state before the first iteration, as if the cost had always been at the limit."""
     zero, one = jnp.asarray(0.0), jnp.asarray(1.0)
     return PidState(zero, zero, one, jnp.ones(config.derivative_span))
 
@@ -56,11 +56,11 @@ def start(config: PidConfig) -> PidState:
 def step(
     config: PidConfig, state: PidState, cost_over_limit: Float[Array, ""] | float
 ) -> tuple[PidState, PidTerms]:
-    """λ for an iteration whose mean cost, divided by the limit, is ``cost_over_limit``; traceable."""
+    """Return the next state and λ for an iteration with mean cost / limit = ``cost_over_limit``; traceable."""
     keep = config.smoothing
     error = jnp.asarray(cost_over_limit, jnp.float32) - 1
     smooth_error = keep * state.error + (1 - keep) * error
-    # Written as a step towards the cost, so that a cost at the limit leaves exactly 1.
+    # As a step towards the cost, so that a cost at the limit gives exactly 1.
     cost = state.cost + (1 - keep) * (error + 1 - state.cost)
     total = jnp.clip(state.total + error, 0.0, config.integral_max)
     p = config.proportional * smooth_error

@@ -1,7 +1,7 @@
 """PPO with a PID-Lagrangian budget on training streams (Schulman et al. 2017, arXiv:1707.06347; Stooke et al. 2020).
 
-An iteration rolls the policy out, asks the controller for λ at the mean cost that was spent, and improves the policy on
-(A_reward − λ·A_cost) / (1 + λ).  The budget enters through λ alone: while it learns, the policy may overspend.
+An iteration rolls the policy out, gets λ from the controller for the mean cost that was spent, and improves the policy on
+(A_reward − λ·A_cost) / (1 + λ).  The budget acts through λ only: the policy may overspend while it learns.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from ponderttt.training.rollouts import Choice, Rollout, demonstrate, rollout
 from ponderttt.training.world import World
 
 Log = list[dict[str, Any]]
-#: Of copying a rule: enough to have its habits, too few to know the demonstrations by heart.
+#: Steps and learning rate of cloning a rule: enough to copy it, too few to memorise the demonstrations.
 _CLONE_STEPS, _CLONE_RATE = 100, 1e-3
 
 
 class PPOState(NamedTuple):
-    """Everything that changes from iteration to iteration."""
+    """Training state: all that changes between iterations."""
 
     params: Any
     optimiser: optax.OptState
     pid: pid.PidState
-    #: Share of each action, averaged over the last iterations.
+    #: Fraction of each action, averaged over the last iterations.
     shares: Float[Array, " A"]
 
 
@@ -63,20 +63,20 @@ def train_ppo(
     """Train a policy for one budget.
 
     Args:
-        world: training streams under one trained module.
-        normaliser: of the features.
-        inputs: n, how many of them the policy sees.
+        world: training streams with one trained adapter.
+        normaliser: normalises the features.
+        inputs: n, the number of features that the policy sees.
         config: see :class:`PPOConfig`.
         budget: mean cost per chunk, in the unit of ``costs``.
-        costs: of the four actions.
-        seed: of the initialisation, the order of streams and all draws.
-        checkpoints: an entered :class:`Checkpoints`; training goes on from its newest one.
-        teacher: a rule whose decisions are copied first; ``None`` starts from an untrained network.
-        demonstrations: how often it shows each stream.
-        progress: called with (iterations done, in all, a word on the last one).
+        costs: cost of each of the four actions.
+        seed: seed of the initialisation, the order of streams and all samples.
+        checkpoints: an entered :class:`Checkpoints`; training resumes from its newest one.
+        teacher: a rule to clone first; None starts from an untrained network.
+        demonstrations: number of times that the teacher acts on each stream.
+        progress: called with (iterations done, total, a summary of the last one).
 
     Returns:
-        The network, the shares of its actions over the last iterations, and the log, one mapping for each iteration.
+        The network, the fractions of its actions over the last iterations, and the log, one mapping per iteration.
     """
     graph, params = nnx.split(
         ActorCritic(inputs, rngs=nnx.Rngs(params=named_key(seed, "ppo", "initialisation")))
@@ -162,7 +162,7 @@ def _iterate(
         **{f"share_{action.name.lower()}": float(shares[action]) for action in Action},
         **{name: float(value) for name, value in stats._asdict().items()},
         "answers": len(world),
-        # Of these, the module's own: scoring, adapting and the projection that both share.
+        # ``module_seconds`` is the adapter's part: scoring, adapting and the projection that both share.
         "seconds": seconds,
         "module_seconds": world.seconds - before,
         "update_seconds": time.perf_counter() - rolled,
@@ -178,9 +178,9 @@ def _batch(
     lambda_: Float[Array, ""],
     limit: float,
 ) -> Batch:
-    """What an update reads; critics of reward and cost have advantages of their own, normalised apart.
+    """Build the batch of an update; advantages of reward and cost are normalised separately.
 
-    Costs are in multiples of the limit, so that returns of both are small numbers.
+    Costs are in multiples of the limit, so that both returns are small.
     """
     advantages = {}
     for name, gains, values, last in (
@@ -228,7 +228,7 @@ def _draw(logits: Float[Array, "E A"], key: Key[Array, ""]) -> Int[Array, " E"]:
 
 
 def _act(graph: Any, params: Any, features: Float[Array, "E n"], key: Key[Array, ""]) -> tuple[Array, ...]:
-    """Actions drawn from the policy, their log-probabilities as an update computes them, and both values."""
+    """Sample actions; return them with their log-probabilities, as an update computes them, and both values."""
     heads = _heads(graph, params, features)
     actions = _draw(heads.logits, key)
     allowed = jnp.ones(heads.logits.shape, bool)

@@ -1,7 +1,6 @@
 """One PPO update: epochs of shuffled minibatches over a rollout, in one compiled function.
 
-Everything that changes is passed in and handed back, so that policies of several seeds can be trained in any order,
-or in turns, with the same result.
+The function is pure, so policies of several seeds can be trained in any order, or interleaved, with the same result.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.settings.ppo import PPOConfig
 from ponderttt.training.ppo import losses
 
-#: Of Adam: large beside the usual 1e-8, so that rarely used weights take no wild steps.
+#: ε of Adam: larger than the usual 1e-8, so that rarely used weights take no large steps.
 ADAM_EPSILON = 1e-5
 
 
 class Batch(NamedTuple):
-    """A rollout of N chunks of E streams, as it was gathered."""
+    """A rollout of N chunks in E environments."""
 
-    #: Normalised.
+    #: Normalised features.
     features: Float[Array, "N E n"]
     actions: Int[Array, "N E"]
-    #: Actions that were possible; one at least.
+    #: Actions that were allowed; at least one.
     allowed: Bool[Array, "N E A"]
-    #: Of the action, under the policy that took it and among the allowed ones.
+    #: Log-probability of the action among the allowed ones, under the policy that took it.
     log_prob: Float[Array, "N E"]
-    #: Of reward and cost together, normalised.
+    #: Combined, normalised advantage of reward and cost.
     advantage: Float[Array, "N E"]
     value: Float[Array, "N E"]
     value_target: Float[Array, "N E"]
@@ -42,28 +41,29 @@ class Batch(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """What an update did; losses, entropy and clipfrac are means over the steps that were taken."""
+    """Statistics of an update; losses, entropy and clipfrac are means over the steps taken."""
 
     policy_loss: Float[Array, ""]
     value_loss: Float[Array, ""]
     cost_value_loss: Float[Array, ""]
     entropy: Float[Array, ""]
-    #: Mean of the last epoch that was taken.
+    #: Mean over the last epoch taken.
     approx_kl: Float[Array, ""]
     clipfrac: Float[Array, ""]
-    #: Of the critics before the update.
+    #: Explained variance of each critic before the update.
     explained_variance: Float[Array, ""]
     cost_explained_variance: Float[Array, ""]
-    #: Whether an epoch was left out since the one before went beyond the KL limit.
+    #: True if an epoch was left out because the previous one exceeded the KL limit.
     stopped: Bool[Array, ""]
-    #: Largest |ratio − 1| before the first step, on its minibatch; 0 when actions are judged as they were taken.
+    #: Largest |ratio − 1| before the first step, on its minibatch; 0 if log-probabilities are computed as in the rollout.
     first_ratio_error: Float[Array, ""]
 
 
 def optimiser(config: PPOConfig, learning_rate: float | Float[Array, ""]) -> optax.GradientTransformation:
-    """Adam after clipping of the gradient norm; ``learning_rate`` is not part of its state and may be traced.
+    """Return Adam with clipping of the gradient norm; ``learning_rate`` is not part of its state and may be traced.
 
-    Actor and critics are clipped apart: they share no weights, and critics that are far off would leave the actor none.
+    Actor and critics are clipped separately: they share no weights, and large errors of the critics would otherwise scale
+    the actor's gradient to almost nothing.
     """
     clip = optax.clip_by_global_norm(config.grad_clip)
     return optax.chain(
@@ -74,7 +74,7 @@ def optimiser(config: PPOConfig, learning_rate: float | Float[Array, ""]) -> opt
 
 
 def _parts(params: Any) -> Any:
-    """``actor`` or ``critics`` for each parameter of an :class:`ponderttt.policies.networks.ActorCritic`."""
+    """Return ``actor`` or ``critics`` for each parameter of an :class:`ponderttt.policies.networks.ActorCritic`."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "actor" if path[0].key in ("actor", "policy") else "critics", params
     )
@@ -87,10 +87,10 @@ def log_probs(
     allowed: Bool[Array, "*B A"],
     actions: Int[Array, "*B"],
 ) -> Float[Array, "*B"]:
-    """Log-probability of each action among the allowed ones, as :func:`update` computes it.
+    """Return the log-probability of each action among the allowed ones, as :func:`update` computes it.
 
-    On two rows or more at a time each row comes out the same to the bit, whatever the others; a single row may be
-    computed in another order of summation.
+    With two or more rows, each row's result is the same bit for bit, whatever the other rows; a single row may be summed
+    in another order.
     """
     return losses.log_prob(losses.masked(nnx.merge(graph, params)(features).logits, allowed), actions)
 
@@ -177,28 +177,27 @@ def update(
     entropy_weight: float | Float[Array, ""],
     learning_rate: float | Float[Array, ""] | None = None,
 ) -> tuple[Any, optax.OptState, Stats]:
-    """Improve a policy and its critics on one rollout; compiled once for each network, configuration and shape.
+    """Improve a policy and its critics on one rollout; compiled once per network, configuration and shape.
 
     Args:
-        graph: of an :class:`ponderttt.policies.networks.ActorCritic`.
-        params: of the policy that gathered the rollout.
-        opt_state: of :func:`optimiser`, initialised with the first parameters.
+        graph: graph definition of an :class:`ponderttt.policies.networks.ActorCritic`.
+        params: parameters of the policy that made the rollout.
+        opt_state: state of :func:`optimiser`, initialised with the first parameters.
         batch: the rollout.
         key: shuffles the chunks of each epoch.
         config: see :class:`PPOConfig`.
-        entropy_weight: of the bonus, at this iteration.
-        learning_rate: at this iteration; that of ``config`` where it is not given.
+        entropy_weight: weight of the entropy bonus in this iteration.
+        learning_rate: learning rate in this iteration; None for that of ``config``.
 
     Returns:
-        The new parameters, the new state of the optimiser, and what happened.
+        The new parameters, the new state of the optimiser, and statistics.
 
     Raises:
         PonderTTTError: the minibatches do not divide the rollout.
     """
     if batch.actions.size % config.minibatches:
         raise PonderTTTError(
-            f"a rollout of {batch.actions.size} chunks cannot be cut into {config.minibatches} equal minibatches; "
-            "set ppo minibatches to a divisor"
+            f"learned.ppo.minibatches must divide the {batch.actions.size} chunks of a rollout, got {config.minibatches}"
         )
     rate = config.learning_rate if learning_rate is None else learning_rate
     numbers = (jnp.asarray(value, jnp.float32) for value in (entropy_weight, rate))

@@ -124,7 +124,7 @@ def test_the_entropy_bonus_keeps_a_policy_undecided(bandit, moved):
 
 def test_minibatches_that_do_not_divide_a_rollout_are_refused(bandit, moved):
     learner, batch = moved
-    with pytest.raises(PonderTTTError, match="128 chunks cannot be cut into 5"):
+    with pytest.raises(PonderTTTError, match="minibatches must divide the 128 chunks of a rollout, got 5"):
         config = dataclasses.replace(bandit.config, minibatches=5, rollout=5)
         update(learner.graph, learner.params, learner.opt_state, batch, jax.random.key(0), config, 0.0)
 
