@@ -1,4 +1,4 @@
-"""What an action not taken costs: a policy's wall-clock time against (1−r)·SKIP + r·UPDATE_1, and against every branch.
+"""The cost of an action that is not taken: a policy's wall-clock time against (1−r)·SKIP + r·UPDATE_1, and against every branch.
 
     python speed/buckets.py [--streams 1] [--chunks 8] [--rounds 3] [--rate 0.4] [--kind lora]
 
@@ -42,7 +42,7 @@ TARGET = 0.10
 
 @dataclass(frozen=True)
 class Coin:
-    """UPDATE_1 with a probability, for each stream and chunk anew."""
+    """Policy that takes UPDATE_1 with a fixed probability, independently for each stream and chunk."""
 
     rate: float
     budget: float | None = None
@@ -50,11 +50,11 @@ class Coin:
 
     @property
     def params(self) -> Any:
-        """The probability."""
+        """The probability, as parameters."""
         return jnp.asarray(self.rate)
 
     def init(self) -> Any:
-        """Nothing to remember."""
+        """Return the empty state."""
         return ()
 
     @staticmethod
@@ -66,14 +66,14 @@ class Coin:
 
 
 def wall_clock(run: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     begin = time.perf_counter()
     run()
     return time.perf_counter() - begin
 
 
 def main() -> None:
-    """Print the comparison; the exit status says whether the policy is within the target of what it should cost."""
+    """Print the comparison; exit with 1 if the policy costs more than its target."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--chunks", type=int, default=8)

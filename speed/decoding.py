@@ -34,13 +34,13 @@ from ponderttt.models.safetensors_file import read_folder, write_folder
 from ponderttt.models.tensors import assemble, random_tensors
 
 BATCHES = (1, 16)
-#: Decodes prompts [B, T] to so many tokens; gives them and the seconds of all but the first.
+#: Decodes a number of tokens after prompts [B, T]; returns them and the seconds of all but the first.
 Decode = Callable[[np.ndarray, int], tuple[list[list[int]], float]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Of one batch: tokens per second of each in their best round, and the median ratio of speeds."""
+    """Result of one batch: tokens per second of each in its best round, and the median ratio of speeds."""
 
     batch: int
     ponderttt_tokens_per_second: float
@@ -50,7 +50,7 @@ class Row:
 
 
 def own(backbone: Backbone) -> Decode:
-    """This package."""
+    """Return a decoder of this package."""
     generator = Generator(backbone)
 
     def decode(prompts: np.ndarray, tokens: int) -> tuple[list[list[int]], float]:
@@ -65,14 +65,14 @@ def own(backbone: Backbone) -> Decode:
 
 
 def own_of_folder(folder: Path) -> tuple[int, Decode]:
-    """Bytes before anything is loaded, and this package with a model from a file."""
+    """Return the bytes before anything is loaded, and a decoder of this package with a model from a file."""
     jax.block_until_ready(jax.numpy.zeros(1))
     imports = peak_memory()
     return imports, own(make_backbone(assemble(read_folder(folder))))
 
 
 def theirs_of_folder(folder: Path) -> tuple[int, Decode]:
-    """:func:`own_of_folder` of transformers, which then holds no copy of the model but its own."""
+    """Do what :func:`own_of_folder` does with transformers, in a process that holds no other copy of the model."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -82,7 +82,7 @@ def theirs_of_folder(folder: Path) -> tuple[int, Decode]:
 
 
 def theirs(model: Any, front: Sequence[int]) -> Decode:
-    """Transformers, whose first token is timed by asking for it alone."""
+    """Return a decoder of transformers; its first token is timed by decoding that token alone."""
     import torch
 
     def decode(prompts: np.ndarray, tokens: int) -> tuple[list[list[int]], float]:
@@ -106,7 +106,7 @@ def theirs(model: Any, front: Sequence[int]) -> Decode:
 
 
 def compare(ours: Decode, other: Decode, prompts: np.ndarray, tokens: int, rounds: int) -> Row:
-    """Both in turn; the first round compiles and does not count."""
+    """Time both in turn; the first round compiles and does not count."""
     seconds: list[list[float]] = [[], []]
     answers: list[list[list[int]]] = [[], []]
     for number in range(rounds + 1):
@@ -126,7 +126,7 @@ def compare(ours: Decode, other: Decode, prompts: np.ndarray, tokens: int, round
 
 
 def main() -> None:
-    """Print a table, and write JSON where asked to."""
+    """Print a table, and write JSON with ``--json``."""
     options = parser(__doc__.splitlines()[0], 5)
     options.add_argument("--prompt", type=int, default=256, help="tokens of a prompt")
     options.add_argument("--tokens", type=int, default=64, help="tokens to decode")

@@ -1,4 +1,4 @@
-"""What observing a chunk costs, as a share of a SKIP chunk: attention, predictions, features of both and of the text.
+"""The cost of observing a chunk, as a share of a SKIP chunk: attention, predictions, features of both and of the text.
 
     python speed/features.py [--model-dir data/models/smollm2-135m] [--rounds 31] [--json features.json]
 
@@ -34,7 +34,7 @@ from ponderttt.models.losses import frozen_losses, gradient_sketch
 CHUNK = 512
 #: Real code that every Python has.
 SOURCE = Path(sysconfig.get_path("stdlib")) / "argparse.py"
-#: What observation may cost, as a share of SKIP.
+#: Largest allowed cost of observation, as a share of SKIP.
 TARGET = 0.02
 
 
@@ -48,15 +48,15 @@ class Bytes:
     digest: str = "bytes"
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
+        """Return the ids of a text."""
         return list(text.encode())
 
     def token_bytes(self, ids: list[int]) -> list[int]:
-        """Bytes that each token stands for."""
+        """Return the number of bytes of each token."""
         return [1] * len(ids)
 
     def decode(self, ids: Any) -> str:
-        """The text of token ids."""
+        """Return the text of token ids."""
         return bytes(np.asarray(ids, np.uint8)).decode(errors="replace")
 
 
@@ -71,7 +71,7 @@ class Row:
 
 
 def parts_of(backbone: Backbone, tokenizer: Any, stream: Stream) -> dict[str, Callable[[], Any]]:
-    """What is timed, on chunk 1 of a stream: name → a call that runs to completion."""
+    """Return what is timed, on chunk 1 of a stream: name → a call that runs to completion."""
     graph, params = backbone.graph, backbone.params
     matrix, sketch = backbone.unembedding, gradient_sketch(backbone.unembedding)
     tokens, targets = stream.input_ids[1][None], stream.targets[1]
@@ -111,7 +111,7 @@ def parts_of(backbone: Backbone, tokenizer: Any, stream: Stream) -> dict[str, Ca
 def measure(
     parts: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float]
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Seconds of each part in each round, all parts in turn; FLOPs of those that are programs."""
+    """Time each part in each round, all parts in turn; return seconds, and FLOPs of compiled programs."""
     flops = {}
     for name, run in parts.items():
         result = run()
@@ -127,7 +127,7 @@ def measure(
 
 
 def rows_of(seconds: Mapping[str, np.ndarray], flops: Mapping[str, float]) -> list[Row]:
-    """The table: SKIP, what each part of observation adds to it, and all of them."""
+    """Return the table: SKIP, what each part of observation adds to it, and all of them."""
     s, f = seconds, flops
     skip = s["prefix"] + s["suffix"] + s["loss and entropy"]
     before = s["features without text or the chunk before"]
@@ -164,7 +164,7 @@ def rows_of(seconds: Mapping[str, np.ndarray], flops: Mapping[str, float]) -> li
 
 
 def main() -> None:
-    """Print a table, and write JSON where asked to; the exit status says whether the target is met."""
+    """Print a table, and write JSON with ``--json``; exit with 1 if the target is missed."""
     setting = parse(__doc__.splitlines()[0], 31)
     backbone = setting.backbone()
     tokenizer: Any = backbone.tokenizer or Bytes()

@@ -31,7 +31,7 @@ CASES = ((1, 512, 512), (4, 512, 512), (1, 1024, 512))
 
 @dataclass(frozen=True)
 class Row:
-    """One case: best and median seconds of each, their ratio, and the share of the peak that the best reaches."""
+    """Result of one case: best and median seconds of each, their ratio, and the best one's share of peak FLOP/s."""
 
     batch: int
     length: int
@@ -50,7 +50,7 @@ class Row:
 
 
 def best_of(run: Callable[[], Any], clock: Callable[[], float], repeats: int = 30) -> float:
-    """Least seconds of several calls after one that does not count."""
+    """Return the least seconds of several calls, after one that does not count."""
     run()
     seconds = []
     for _ in range(repeats):
@@ -61,7 +61,7 @@ def best_of(run: Callable[[], Any], clock: Callable[[], float], repeats: int = 3
 
 
 def matrix_product_peak(config: Shape, clock: Callable[[], float]) -> float:
-    """Best FLOP/s of the model's own matrix products on 512 tokens, by either library."""
+    """Measure the best FLOP/s of the model's own matrix products on 512 tokens, by either library."""
     import torch
 
     product = jax.jit(lambda a, b: jnp.einsum("TD,FD->TF", a, b))
@@ -133,7 +133,7 @@ def compare(
 
 
 def main() -> None:
-    """Print a table, and write JSON where asked to."""
+    """Print a table, and write JSON with ``--json``."""
     setting = parse(__doc__.splitlines()[0], 9)
     import torch
     from reference import reference

@@ -42,8 +42,7 @@ DECODED = 8
 
 @dataclass(frozen=True)
 class Row:
-    """Of one case: the peak, what of it is neither the libraries' nor the tokenizer's, and the bound on that, where there is
-    one; bytes."""
+    """Result of one case in bytes: the peak, the peak without libraries and tokenizer, and the bound on that, if any."""
 
     case: str
     peak: int
@@ -52,7 +51,7 @@ class Row:
 
 
 def run(case: str, setting: Setting, source: str | None) -> None:
-    """Do what a case is, and print the peak in bytes."""
+    """Run a case and print its peak in bytes."""
     from ponderttt.models import weights
     from ponderttt.models.losses import linear_cross_entropy
     from ponderttt.models.quantised import EXACT, Precision
@@ -103,7 +102,7 @@ def run(case: str, setting: Setting, source: str | None) -> None:
 
 
 def facts(setting: Setting) -> dict[str, Any]:
-    """Of the converted model."""
+    """Return the manifest facts of the converted model."""
     found: dict[str, Any] = json.loads(
         (Path(setting.model_dir or "") / "manifest.json").read_text(encoding="utf-8")
     )["facts"]
@@ -111,7 +110,7 @@ def facts(setting: Setting) -> dict[str, Any]:
 
 
 def bound(case: str, setting: Setting, source: str | None) -> int | None:
-    """The model and its largest tensor, as the case holds them; ``None`` for what is more than loading."""
+    """Return the bound of a case in bytes: the model and its largest tensor; None for cases that do more than load."""
     from ponderttt.models.families import shape_from_facts
     from ponderttt.models.tensors import tensor_shapes
 
@@ -127,7 +126,7 @@ def bound(case: str, setting: Setting, source: str | None) -> int | None:
 
 
 def main() -> None:
-    """Print a table, and write JSON where asked to."""
+    """Print a table, and write JSON with ``--json``."""
     options = parser(__doc__.splitlines()[0], 1)
     options.add_argument("--source", help="what the model was converted from")
     options.add_argument("--reference", action="store_true", help="transformers too")

@@ -1,4 +1,4 @@
-"""How much memory a process had; imports nothing that would take some itself."""
+"""Peak memory of a process; imports nothing that takes memory itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def peak_memory() -> int:
-    """Bytes that this process had in memory at its peak, whatever the process that started it had (Linux)."""
+    """Return the peak resident bytes of this process, without those of its parent (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return 1024 * int(line.split()[1])

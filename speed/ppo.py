@@ -1,9 +1,9 @@
-"""What a PPO iteration costs beyond scoring and adapting: rollouts of 64 chunks × 8 streams on cached states, and the update.
+"""The cost of a PPO iteration beyond scoring and adapting: rollouts of 64 chunks × 8 streams on cached states, and the update.
 
     python speed/ppo.py [--kind lora] [--iterations 3] [--chunks 16]
 
-Streams of random states in the shapes of SmolLM2-135M.  Each iteration has a world of its own, in which nothing is known
-yet: the dearest case for the module, the one that counts.  Then one more in a world that knows all answers.
+Streams of random states in the shapes of SmolLM2-135M.  Each iteration has its own world with an empty cache: the most
+expensive case for the adapter, and the one that counts.  Then one more iteration runs in a world with all results cached.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TARGET = 0.10
 
 
 def main() -> None:
-    """Print the share; the exit status says whether it is below the target."""
+    """Print the share; exit with 1 if it is above the target."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kind", choices=["ttt", "lora", "memory"], default="lora")
     parser.add_argument("--iterations", type=int, default=3, help="besides one that compiles")

@@ -13,7 +13,7 @@ from ponderttt.models.config_json import shape_json
 
 
 def reference(backbone: Backbone) -> transformers.PreTrainedModel:
-    """It answers nothing but tokens: special tokens are unset, so that generation goes on to its limit."""
+    """Return the model with its special tokens unset, so that generation runs to its limit."""
     settings = shape_json(backbone.config)
     settings.pop("dtype")
     settings |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))

@@ -1,4 +1,4 @@
-"""What the benchmarks of a backbone share: options, cores and clock, the model, and how results are written."""
+"""Shared parts of the speed comparisons of a backbone: options, cores and clock, the model, and writing results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOKENS, WIDTH, VOCABULARY = 512, SMOLLM2_135M.width, SMOLLM2_135M.vocab_size
 
 @dataclass(frozen=True)
 class Setting:
-    """How a benchmark was asked to run."""
+    """Options of a speed comparison."""
 
     rounds: int
     threads: int
@@ -39,17 +39,17 @@ class Setting:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Seconds of the wall, or of this process on all its threads."""
+        """Return wall-clock seconds, or seconds of this process on all its threads."""
         return time.perf_counter if self.clock_name == "wall" else time.process_time
 
     def backbone(self) -> Backbone:
-        """The model of ``--model-dir``, or random weights of the preset's shape."""
+        """Return the model of ``--model-dir``, or random weights of the preset's shape."""
         if self.model_dir:
             return weights.open_backbone(self.model_dir)
         return random_backbone(preset(self.model), jax.random.key(0))
 
     def write(self, rows: Sequence[Any], **facts: Any) -> None:
-        """Write the rows and what they are of as JSON, where asked to."""
+        """Write the rows and their setting as JSON, with ``--json``."""
         if self.json:
             report = {
                 "rows": [asdict(row) for row in rows],
@@ -62,7 +62,7 @@ class Setting:
 
 
 def parser(description: str, rounds: int) -> argparse.ArgumentParser:
-    """The options that all of them have."""
+    """Return a parser with the common options."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument(
         "--model", choices=PRESETS, default="smollm2-135m", help="a shape, with random weights"
@@ -76,7 +76,7 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
 
 
 def read(options: argparse.ArgumentParser) -> tuple[argparse.Namespace, Setting]:
-    """What was asked for; keeps to the cores that this allows, which JAX takes one thread for each of."""
+    """Parse the options and keep to the allowed cores, with one thread of JAX for each."""
     given = options.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     threads = given.threads or len(cores)
@@ -85,12 +85,12 @@ def read(options: argparse.ArgumentParser) -> tuple[argparse.Namespace, Setting]
 
 
 def parse(description: str, rounds: int) -> Setting:
-    """:func:`read` of the common options alone."""
+    """Parse the common options only, as :func:`read` does."""
     return read(parser(description, rounds))[1]
 
 
 def random_stream(number: int, chunks: int) -> FrozenChunks:
-    """Random states, features and targets in the shapes of SmolLM2-135M, as the frozen pass would leave them."""
+    """Return random states, features and targets in the shapes of SmolLM2-135M, as the frozen pass writes them."""
     rng = np.random.default_rng(number)
     shape, ones = (chunks, TOKENS), np.ones(chunks)
     return FrozenChunks(

@@ -1,4 +1,4 @@
-"""Contents per second from a local S3 server, and how many near duplicates are found.
+"""Contents per second from a local S3 server, and the recall of near duplicates.
 
     python speed/stack.py fetch [--files 2000] [--connections 64]
     python speed/stack.py duplicates [--files 400]
@@ -37,7 +37,7 @@ class Written:
 
 
 def sources(count: int) -> list[Written]:
-    """So many different real files in repositories of twenty."""
+    """Return ``count`` different real files in repositories of twenty."""
     library = Path(os.__file__).parent
     paths = [p for p in sorted(library.rglob("*.py")) if "site-packages" not in p.parts and is_text(p)]
     found = []
@@ -50,7 +50,7 @@ def sources(count: int) -> list[Written]:
 
 
 def is_text(path: Path) -> bool:
-    """Whether a file is UTF-8 of an ordinary size."""
+    """Return True for a UTF-8 file of an ordinary size."""
     try:
         return 200 <= len(path.read_text(encoding="utf-8")) < 60_000
     except UnicodeDecodeError:
@@ -58,7 +58,7 @@ def is_text(path: Path) -> bool:
 
 
 def fetch(files: int, connections: int, rounds: int) -> list[dict[str, Any]]:
-    """Files per second with and without verification."""
+    """Measure files per second with and without verification."""
     from ponderttt.corpus.files import blob_id, content_id
     from ponderttt.corpus.hub.candidates import Candidate
     from ponderttt.corpus.hub.contents import ContentClient, in_order, unzipped
@@ -132,7 +132,7 @@ def fetch(files: int, connections: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def edited(content: bytes, every: int) -> bytes:
-    """A copy in which one line of so many says something else."""
+    """Return a copy in which one line in every few is different."""
     lines = content.decode("utf-8", "replace").split("\n")
     return "\n".join(
         f"changed = {n}  # here" if n % every == 0 else line for n, line in enumerate(lines)
@@ -140,7 +140,7 @@ def edited(content: bytes, every: int) -> bytes:
 
 
 def duplicates(files: int) -> list[dict[str, Any]]:
-    """Recall and precision of the join on disk against the true similarity of word 5-grams."""
+    """Measure recall and precision of the join on disk against the true similarity of word 5-grams."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -207,7 +207,7 @@ def duplicates(files: int) -> list[dict[str, Any]]:
 
 
 def parquet(files: int) -> list[dict[str, Any]]:
-    """Bytes, and seconds of writing and reading, by compression and rows of a group."""
+    """Measure bytes, and seconds of writing and reading, by compression and row group size."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -236,7 +236,7 @@ def parquet(files: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Run one of them."""
+    """Run the measurement that is named."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("what", choices=("fetch", "duplicates", "parquet"))
     options.add_argument("--files", type=int, default=2_000)

@@ -1,4 +1,4 @@
-"""Peak memory and seconds of the stages for 1 and for 10 parts, and how fast contents are read back out of a bucket.
+"""Peak memory and seconds of the stages for 1 and for 10 parts, and the speed of reading contents back out of a bucket.
 
     python speed/stack_stages.py memory [--files 4000]
     python speed/stack_stages.py read [--files 9000]
@@ -34,7 +34,7 @@ STAGES = ("select", "contents", "merge")
 
 
 def candidates(count: int, per_repository: int) -> list[Any]:
-    """Files of a dataset whose contents come along."""
+    """Files of a dataset that includes their contents."""
     from ponderttt.corpus.hub.candidates import Candidate
     from stack_data import StackFile
 
@@ -64,7 +64,7 @@ def candidates(count: int, per_repository: int) -> list[Any]:
 
 
 def read(files: int) -> list[dict[str, Any]]:
-    """Files per second that one job reads of a bucket, writing alone and reading alone."""
+    """Measure files per second of one job that writes a bucket, and of one that reads it."""
     from ponderttt.corpus.hub.buckets import BucketWriter, read_bucket
 
     rows = []
@@ -89,7 +89,7 @@ def read(files: int) -> list[dict[str, Any]]:
 
 
 def select(parts: int) -> list[dict[str, Any]]:
-    """Peak memory of spreading 400 MB over one bucket and over so many, in processes that may open 100 files."""
+    """Measure the peak memory of spreading 400 MB over one and over many buckets, with 100 open files allowed."""
     rows = []
     for buckets in (1, parts):
         found = json.loads(own_process("spread", str(buckets)))
@@ -99,7 +99,7 @@ def select(parts: int) -> list[dict[str, Any]]:
 
 
 def spread(buckets: int) -> dict[str, Any]:
-    """Files of 10 kB, made as they are asked for."""
+    """Yield files of 10 kB."""
     import pyarrow.parquet as pq
 
     from ponderttt.corpus.hub.buckets import BucketWriter
@@ -118,7 +118,7 @@ def spread(buckets: int) -> dict[str, Any]:
 
 
 def own_process(*arguments: str) -> str:
-    """The last line that this program prints, run with other arguments."""
+    """Run this program with other arguments and return the last line that it prints."""
     command = [sys.executable, __file__, *arguments]
     return subprocess.run(
         command, check=True, stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
@@ -126,7 +126,7 @@ def own_process(*arguments: str) -> str:
 
 
 def memory(files: int) -> list[dict[str, Any]]:
-    """Peak memory of each stage for 1 part of so many files and for 10 parts."""
+    """Measure the peak memory of each stage for 1 part and for 10 parts of ``files`` files."""
     rows = []
     for parts in (1, 10):
         found = stages(parts, files)
@@ -141,13 +141,13 @@ def memory(files: int) -> list[dict[str, Any]]:
 
 
 def unlike(content: bytes) -> bytes:
-    """A later lap's copy of a file with words of its own, so that it is no near duplicate of the first."""
+    """Return a copy of a file with other words, so that it is no near duplicate of the first."""
     lap = re.search(rb"# lap (\d+)\n$", content)
     return re.sub(rb"\b[A-Za-z]{4,}\b", rb"\g<0>" + lap[1], content) if lap else content
 
 
 def stages(parts: int, files: int) -> dict[str, Any]:
-    """The largest peak and the sum of seconds of the jobs of each stage."""
+    """Return the largest peak and the sum of seconds of the jobs of each stage."""
     from stack_data import StackFile, write_stack_v3
 
     found: dict[str, Any] = {}
@@ -173,7 +173,7 @@ def stages(parts: int, files: int) -> dict[str, Any]:
 
 
 def stage(what: str, split: str, job: int, parts: int, folder: Path) -> dict[str, Any]:
-    """One job of a stage."""
+    """Run one job of a stage."""
     import datasets
     import duckdb
     import pyarrow.parquet
@@ -206,7 +206,7 @@ def stage(what: str, split: str, job: int, parts: int, folder: Path) -> dict[str
 
 
 def main() -> None:
-    """Run one of them."""
+    """Run the measurement that is named."""
     if sys.argv[1:2] == ["stage"]:
         what, split, job, parts, folder = sys.argv[2:]
         print(json.dumps(stage(what, split, int(job), int(parts), Path(folder))))

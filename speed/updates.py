@@ -1,4 +1,4 @@
-"""What UPDATE_1 costs on top of SKIP: wall-clock seconds of a chunk, frozen pass, projection and all.
+"""The cost of UPDATE_1 on top of SKIP: wall-clock seconds of a chunk, frozen pass, projection and all.
 
     python speed/updates.py [--rounds 15] [--model smollm2-135m] [--rank 32]
 
@@ -22,13 +22,13 @@ from ponderttt.fast_weights.build import build
 from ponderttt.loop.programs import ModulePrograms, project
 from ponderttt.settings.fast_weights import FastWeightsConfig, LoRAConfig
 
-#: Of the study: UPDATE_1 over SKIP at most.
+#: Largest allowed ratio of UPDATE_1 to SKIP, per kind.
 TARGETS = {"ttt": 1.05, "lora": 1.3, "memory": 1.05}
 
 
 @dataclass(frozen=True)
 class Row:
-    """Of one kind: median seconds of SKIP, and the median ratio of UPDATE_1 to it."""
+    """Result of one kind: median seconds of SKIP, and the median ratio of UPDATE_1 to SKIP."""
 
     kind: str
     skip_seconds: float
@@ -37,7 +37,7 @@ class Row:
 
 
 def main() -> None:
-    """Print a table, and write JSON where asked to."""
+    """Print a table, and write JSON with ``--json``."""
     options = parser(__doc__.splitlines()[0], 15)
     options.add_argument("--rank", type=int, default=32, help="of LoRA")
     given, setting = read(options)
