@@ -70,7 +70,7 @@ for family, how in [*((family, "") for family in TINY), ("gemma3", " in int8"), 
     found[f"{family}{how}: digest"] = backbone.digest
     if len(sys.argv) == 2 and not how:
         chunk = FrozenModel(backbone).run(stream, 1, 1, None)
-        found[f"{family}{how} in the frozen pass"] = [*chunk.nll.tolist(), *chunk.features.tolist()]
+        found[f"{family}{how} in the frozen pass"] = [*chunk.nll_frozen.tolist(), *chunk.features.tolist()]
     if len(sys.argv) == 2 and "int8" in how:
         written = Generator(backbone).continuations([tokens[0, :9].tolist()], [Sampling()], 4)
         found[f"{family}{how} goes on"] = [float(token) for token in written[0]]
