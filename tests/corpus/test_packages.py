@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -40,14 +41,19 @@ def test_no_repository_of_the_projects_list_is_in_two_splits_or_pinned_twice() -
 
 
 def test_the_projects_list_has_enough_of_every_corpus_and_names_no_address() -> None:
-    counts: dict[tuple[str, str], int] = {}
-    for package in read_packages(LIST):
-        key = (package.language, package.split)
-        counts[key] = counts.get(key, 0) + 1
-    assert counts[("Python", "train")] >= 16
-    assert counts[("Python", "heldout")] >= 8
-    assert all(counts[(language, "ood")] >= 8 for language in ("JavaScript", "Go", "Java"))
+    counts = Counter((p.language, p.split) for p in read_packages(LIST))
+    assert counts[("Python", "heldout")] >= 40
+    assert counts[("Python", "train")] >= 50
+    assert counts[("Python", "policy-train")] >= 50
+    assert all(counts[(language, "ood")] >= 20 for language in ("JavaScript", "Go", "Java"))
     assert "://" not in LIST.read_text()
+
+
+def test_every_wheel_of_the_projects_list_is_one_that_pip_picks_on_any_python_3() -> None:
+    wheels = [p for p in read_packages(LIST) if p.registry_kind == "wheel"]
+    tags = {p.package: p.archive.removesuffix(".whl").split("-")[-3:-1] for p in wheels}
+    bound = [name for name, (python, abi) in tags.items() if abi != "abi3" and "py3" not in python.split(".")]
+    assert bound == []
 
 
 def test_a_corpus_is_the_matching_rows_in_the_order_of_the_list(tmp_path: Path) -> None:
