@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from ponderttt.contexts import ALONE, PATTERN, Context
 from ponderttt.errors import ConfigError, unknown
 
 FIXED_METHODS = ("skip", "update_1", "update_2", "update_4")
@@ -45,16 +46,16 @@ NO_CONTEXT = "the blocks that suffix adapts see one chunk at a time"
 
 _VARIANT = re.compile(r"[a-z0-9_]+")
 _METHOD = re.compile(r"([^-@]+)(?:-([^@]*))?(?:@(.*))?")
-_PLAIN = re.compile(r"plain|context_([1-9]\d*)")
-_FAST_WEIGHTS = re.compile(rf"({'|'.join(KINDS)})(?:-({_VARIANT.pattern}))?(?:\+context_([1-9]\d*))?")
+_PLAIN = re.compile(rf"plain|{PATTERN}")
+_FAST_WEIGHTS = re.compile(rf"({'|'.join(KINDS)})(?:-({_VARIANT.pattern}))?(?:\+({PATTERN}))?")
 
 
 @dataclass(frozen=True)
 class MethodName:
-    """A method, as in ``entropy``, ``entropy@1.5``, ``ppo-myopic@2``; ``plain`` and ``context_2`` have no fast weights.
+    """A method, as in ``entropy``, ``entropy@1.5``, ``ppo-myopic@2``; ``plain`` and ``full`` have no fast weights.
 
     Attributes:
-        base: the method alone: one of :data:`METHODS`, ``plain`` or ``context_{n}``.
+        base: the method alone: one of :data:`METHODS`, ``plain``, or the name of a context.
         variant: settings of ``learned.variants`` that a learned method is trained with; None for the study's.
         budget: the budget in the name; None for ``grid.budget``.
     """
@@ -94,19 +95,20 @@ class MethodName:
         return cls(base, variant, value)
 
     @classmethod
-    def plain(cls, context: int) -> MethodName:
-        """The backbone without fast weights that sees ``context`` preceding chunks."""
-        return cls(f"context_{context}" if context else "plain")
+    def plain(cls, context: Context) -> MethodName:
+        """The backbone without fast weights, in a context."""
+        return cls("plain" if context == ALONE else str(context))
 
     def __str__(self) -> str:
         variant = "" if self.variant is None else f"-{self.variant}"
         return f"{self.base}{variant}" + ("" if self.budget is None else f"@{self.budget:g}")
 
     @property
-    def context(self) -> int | None:
-        """Preceding chunks that the backbone without fast weights sees; None for a method with fast weights."""
-        match = _PLAIN.fullmatch(self.base)
-        return None if match is None else int(match[1] or 0)
+    def context(self) -> Context | None:
+        """Context of the backbone without fast weights; None for a method with fast weights."""
+        if not _PLAIN.fullmatch(self.base):
+            return None
+        return ALONE if self.base == "plain" else Context.parse(self.base)
 
     @property
     def is_calibrated(self) -> bool:
@@ -150,17 +152,17 @@ class MethodName:
 
 @dataclass(frozen=True)
 class FastWeightsName:
-    """Fast weights, as in ``lora``, ``lora-rank_64``, ``memory+context_1``.
+    """Fast weights, as in ``lora``, ``lora-rank_64``, ``memory+full``.
 
     Attributes:
         kind: one of :data:`KINDS`.
         variant: settings of ``fast_weights.variants``; None for the study's.
-        context: preceding chunks that the backbone below sees.
+        context: what the backbone below attends to.
     """
 
     kind: str
     variant: str | None = None
-    context: int = 0
+    context: Context = ALONE
 
     @classmethod
     def parse(cls, text: str) -> FastWeightsName:
@@ -172,21 +174,23 @@ class FastWeightsName:
         match = _FAST_WEIGHTS.fullmatch(text)
         if match is None:
             raise ConfigError(
-                f"{unknown('grid.fast_weights', text, KINDS)} (each also as '<kind>-<variant>' and '<kind>+context_<n>')"
+                f"{unknown('grid.fast_weights', text, KINDS)} (each also as '<kind>-<variant>' and '<kind>+<context>', with full, window_<n> or context_<n>)"
             )
-        name = cls(match[1], match[2], int(match[3] or 0))
+        name = cls(match[1], match[2], Context.parse(match[3]) if match[3] else ALONE)
         if name.misses_context:
-            raise ConfigError(f"grid.fast_weights has {text}: {NO_CONTEXT}; use {replace(name, context=0)}")
+            raise ConfigError(
+                f"grid.fast_weights has {text}: {NO_CONTEXT}; use {replace(name, context=ALONE)}"
+            )
         return name
 
     def __str__(self) -> str:
         variant = "" if self.variant is None else f"-{self.variant}"
-        return f"{self.kind}{variant}" + (f"+context_{self.context}" if self.context else "")
+        return f"{self.kind}{variant}" + ("" if self.context == ALONE else f"+{self.context}")
 
     @property
     def misses_context(self) -> bool:
         """Whether it has a context that it cannot see, see :data:`NO_CONTEXT`."""
-        return self.kind == "suffix" and self.context > 0
+        return self.kind == "suffix" and self.context != ALONE
 
     def runs(self, method: MethodName) -> bool:
         """Whether a method makes sense for it: only TTT can be read inside a chunk."""

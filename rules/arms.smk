@@ -19,7 +19,7 @@ rule plain:
     benchmark:
         f"{RESULTS}/benchmarks/plain/{{corpus}}/{{model}}/{{method}}.tsv"
     wildcard_constraints:
-        method=r"plain|context_[1-9]\d*",
+        method=f"plain|{CONTEXT_PATTERN}",
     threads: cores("plain")
     resources:
         **resources("plain"),

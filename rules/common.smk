@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from ponderttt.contexts import PATTERN as CONTEXT_PATTERN
+from ponderttt.contexts import Context
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.atomic import check_folder
 from ponderttt.files.commands import DEFAULT_CONFIG, OPTIONS_VARIABLE, study_options
@@ -67,8 +69,8 @@ wildcard_constraints:
     model="[^/]+",
     corpus="[^/]+",
     seed=r"\d+",
-    context=r"\d+",
-    fast_weights=r"[a-z]+(-[a-z0-9_]+)?(\+context_\d+)?",
+    context=f"alone|{CONTEXT_PATTERN}",
+    fast_weights=rf"[a-z]+(-[a-z0-9_]+)?(\+({CONTEXT_PATTERN}))?",
 
 
 def one_of(names):

@@ -9,12 +9,12 @@ rule hidden:
     output:
         manifest=LAYOUT.hidden().manifest,
     log:
-        f"{DATA}/logs/hidden/{{model}}/{{corpus}}/context-{{context}}.log",
+        f"{DATA}/logs/hidden/{{model}}/{{corpus}}/{{context}}.log",
     benchmark:
-        f"{DATA}/benchmarks/hidden/{{model}}/{{corpus}}/context-{{context}}.tsv"
+        f"{DATA}/benchmarks/hidden/{{model}}/{{corpus}}/{{context}}.tsv"
     threads: cores("hidden")
     resources:
-        **resources("hidden", repeats=lambda wildcards: int(wildcards.context) + 1),
+        **resources("hidden", repeats=lambda wildcards: Context.parse(wildcards.context).chunks + 1),
     params:
         **params("hidden"),
     script:

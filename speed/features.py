@@ -86,7 +86,7 @@ def parts_of(backbone: Backbone, tokenizer: Any, stream: Stream) -> dict[str, Ca
     plain_losses, losses = Program(lambda *given: frozen_losses(*given)[:2]), Program(frozen_losses)
 
     model = FrozenModel(backbone)
-    previous, states = model.states(stream, 0, 0).hidden, model.states(stream, 1, 0)
+    previous, states = model.together(stream, 0, 0).hidden, model.together(stream, 1, 0)
     split, scored = prefix(params, tokens).value, losses(states.hidden, matrix, sketch, targets).value
 
     def signals() -> Any:

@@ -186,7 +186,7 @@ def doctor() -> None:
     type=FROM_0,
     default=0,
     show_default=True,
-    help="Chunks before each chunk that the model sees.",
+    help="Chunks that are read again with each chunk (context_n).",
 )
 @click.option(
     "--batch",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ponderttt.contexts import Context
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.commands import DEFAULT_CONFIG, study_of
 from ponderttt.names import KINDS, NAMED_POLICIES, SPENDING_RULES, FastWeightsName, MethodName
@@ -42,6 +43,25 @@ class _Policy(click.ParamType[MethodName | Path]):
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return f"[{'|'.join(NAMED_POLICIES)}|FOLDER]"
+
+
+class _Context(click.ParamType[Context]):
+    """The name of a context."""
+
+    name = "context"
+
+    def convert(
+        self, value: str | Context, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Context:
+        if isinstance(value, Context):
+            return value
+        try:
+            return Context.parse(value)
+        except ValueError as problem:
+            self.fail(str(problem), param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "[alone|window_n|full|context_n]"
 
 
 def _study(context: click.Context, _: click.Parameter, config_path: str) -> str:
@@ -103,11 +123,12 @@ _READING = (
         help="A trained adapter to use instead of the study's.",
     ),
     click.option(
-        "--context-chunks",
-        type=FROM_0,
-        default=0,
+        "--context",
+        type=_Context(),
+        default="full",
         show_default=True,
-        help="Chunks before each chunk that the frozen model sees.",
+        help="What the frozen model sees of the text before each chunk: nothing, the n chunks before it, or all of "
+        "it up to the model's limit.",
     ),
 )
 
@@ -122,7 +143,7 @@ def request_of(
     model_name: str | None,
     kind: str,
     policy: MethodName | Path,
-    context_chunks: int,
+    context: Context,
     **options: Any,
 ) -> Request:
     """Return the request that the options of :data:`_READING` make; refuse options that contradict each other."""
@@ -143,8 +164,8 @@ def request_of(
     return Request(
         experiment=experiment,
         model_name=model_name or experiment.grid.models[0],
-        fast_weights=None if kind == "none" else FastWeightsName(kind, context=context_chunks),
+        fast_weights=None if kind == "none" else FastWeightsName(kind, context=context),
         policy=policy,
-        context_chunks=context_chunks,
+        context=context,
         **options,
     )

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ponderttt.cli.studies import Adapter
+from ponderttt.contexts import Context
 from ponderttt.errors import CorruptFileError, PonderTTTError, unknown
 from ponderttt.files.atomic import check_writable, sha256_file
 from ponderttt.files.commands import rebuild
 from ponderttt.files.folder import Folder
 from ponderttt.files.manifest import check_facts, read_manifest
 from ponderttt.names import NO_CONTEXT, SPENDING_RULES, FastWeightsName, MethodName
+from ponderttt.settings.context import ContextConfig
 from ponderttt.settings.experiment import Experiment
 from ponderttt.settings.mapping import as_mapping
 from ponderttt.settings.rules import RulesConfig
@@ -42,7 +44,7 @@ class Request:
         budget: mean nominal cost per chunk; None is the configuration's, or the one that the policy was trained with.
         seed: seed of the study's adapter and of random decisions.
         slow_weights: file of an adapter to use instead of the study's.
-        context_chunks: chunks before each one that the backbone sees.
+        context: what the backbone attends to while it reads a chunk.
     """
 
     experiment: Experiment
@@ -52,7 +54,7 @@ class Request:
     budget: float | None
     seed: int
     slow_weights: Path | None
-    context_chunks: int
+    context: Context
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Reader:
         spending: the budget, and what the policy knows.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
         chunk_size: tokens of a chunk.
-        context_chunks: chunks before each one that the backbone sees.
+        context: what the backbone attends to while it reads a chunk.
+        ends: how the context ends.
         seed: seed of random decisions.
     """
 
@@ -76,7 +79,8 @@ class Reader:
     spending: Spending
     suffix: SuffixWeights | None
     chunk_size: int
-    context_chunks: int
+    context: Context
+    ends: ContextConfig
     seed: int
 
 
@@ -87,7 +91,7 @@ def open_reader(request: Request, notice: Notice) -> Reader:
         PonderTTTError: a budget that no actions have, an unknown model, an adapter, calibration or
             policy that is missing, damaged or made for something else, or a chunk that does not fit the model's context.
     """
-    from ponderttt.frozen.model import check_context
+    from ponderttt.frozen.reading import check_context
     from ponderttt.models.suffix import suffix_weights
     from ponderttt.workflow.entry import compilation_cache
     from ponderttt.workflow.stages.arms import calibration_of
@@ -95,7 +99,7 @@ def open_reader(request: Request, notice: Notice) -> Reader:
     experiment, name = request.experiment, request.fast_weights
     if name is not None and name.misses_context:
         raise PonderTTTError(
-            f"--context-chunks {name.context}: {NO_CONTEXT}; leave it out, or use other fast weights"
+            f"--context {name.context}: {NO_CONTEXT}; use --context alone, or other fast weights"
         )
     # What can be refused is refused before the model is read, which takes seconds.
     method, spending, facts = _policy(request)
@@ -104,7 +108,7 @@ def open_reader(request: Request, notice: Notice) -> Reader:
         adapter.check_calibration(method)
     compilation_cache(Layout.of(experiment).programs)
     backbone = open_model(experiment, request.model_name, notice)
-    check_context(backbone.config, experiment.chunk_size, request.context_chunks)
+    check_context(backbone.config, experiment.chunk_size, request.context, experiment.context)
     module = None
     if adapter is not None:
         module, digest = _module(experiment, adapter, request.slow_weights, backbone, notice)
@@ -120,7 +124,8 @@ def open_reader(request: Request, notice: Notice) -> Reader:
         spending,
         suffix_weights(backbone) if name is not None and name.kind == "suffix" else None,
         experiment.chunk_size,
-        request.context_chunks,
+        request.context,
+        experiment.context,
         request.seed,
     )
 
@@ -187,7 +192,7 @@ def _trained_policy(folder: Path, request: Request) -> tuple[MethodName, Spendin
     if fast_weights != request.fast_weights:
         raise PonderTTTError(
             f"{where} {fast_weights}, not for {request.fast_weights or 'none'}; use --fast-weights {fast_weights.kind} "
-            f"--context-chunks {fast_weights.context}"
+            f"--context {fast_weights.context}"
         )
     if request.budget is not None and not name.is_budgeted:
         raise PonderTTTError(f"--policy {folder}: {name.base} has no budget; leave --budget out")

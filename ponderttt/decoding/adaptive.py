@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from ponderttt.contexts import Context
 from ponderttt.corpus.streams import Stream
 from ponderttt.decoding.cache import (
     CACHE_BUCKET,
@@ -31,10 +32,12 @@ from ponderttt.decoding.cache import (
     unstack,
     write,
 )
+from ponderttt.decoding.continued import after_start
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Chunk, FastWeights
 from ponderttt.frozen.live import live_stream
 from ponderttt.frozen.model import FrozenModel
+from ponderttt.frozen.reading import StreamReader
 from ponderttt.loop.arm import initial_state
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
@@ -44,6 +47,7 @@ from ponderttt.models.families.family import Shape
 from ponderttt.models.suffix import SuffixWeights
 from ponderttt.names import MethodName
 from ponderttt.records.step import Step
+from ponderttt.settings.context import ContextConfig
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
@@ -88,7 +92,8 @@ class AdaptiveText:
         method: what decides after each chunk.
         spending: the budget, and what the policy knows.
         chunk_size: tokens of a chunk.
-        context_chunks: preceding chunks that the backbone sees.
+        context: what the backbone attends to while it reads a chunk.
+        ends: how the context ends.
         max_tokens: largest length of the text, with its prompt.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
         seed: seed of random decisions.
@@ -103,7 +108,8 @@ class AdaptiveText:
         spending: Spending,
         *,
         chunk_size: int,
-        context_chunks: int,
+        context: Context,
+        ends: ContextConfig,
         max_tokens: int,
         suffix: SuffixWeights | None = None,
         seed: int = 0,
@@ -111,13 +117,12 @@ class AdaptiveText:
     ) -> None:
         self.backbone = model.backbone
         self.weights = unstack(nnx.merge(self.backbone.graph, self.backbone.params))
-        self.chunk_size, self.context_chunks, self.max_tokens = chunk_size, context_chunks, max_tokens
+        self.chunk_size, self.context, self.max_tokens = chunk_size, context, max_tokens
         self.ids: list[int] = []
         # A stream of the largest length; chunks are filled in once they are full.
         self.stream = _empty_stream(max_tokens, chunk_size, self.backbone.config.pad_id, source)
-        self._group = Group(
-            [live_stream(model, self.stream, context_chunks)], self.backbone.stored_unembedding, suffix
-        )
+        self._reader = StreamReader(model, self.stream, context, ends)
+        self._group = Group([live_stream(self._reader)], self.backbone.stored_unembedding, suffix)
         self._programs = ModulePrograms(module)
         self._arm = arm_of(method, self._programs, spending, seed)
         self._states = {self._arm.name: initial_state(self._arm, 1)}
@@ -197,28 +202,12 @@ class AdaptiveText:
 
     def _catch_up(self) -> None:
         """Read the tokens of the current chunk that are not in the cache yet."""
-        size, front = self.chunk_size, self.backbone.config.front
+        size = self.chunk_size
         split = self.backbone.split_layer if self._splits else None
         start = self._done * size
         if self._cache is None:
-            first = max(0, self._done - self.context_chunks) * size
-            tokens = [*front, *self.ids[first:]]
-            own = len(self.ids) - start
-            # One width for any number of tokens, so one program.
-            widest = (self.context_chunks + 1) * size + len(front)
-            padded = left_padded([tokens], self.backbone.config.pad_id, widest)
-            slots = bucket(widest + size, CACHE_BUCKET)
-            read, self._cache = _prefill(self.backbone.config, self.weights, padded, slots, split)
-            width = read.hidden.shape[-1]
-            self._hidden = np.zeros((size, width), np.float32)
-            self._hidden[:own] = np.asarray(read.hidden)[0, -own:]
-            if read.split is not None:
-                # The split states include a beginning-of-sequence token before the chunk.
-                before = len(front) if self.context_chunks == 0 else 0
-                self._split = np.zeros((size + before, width), np.float32)
-                self._split[: own + before] = np.asarray(read.split, np.float32)[0, -own - before :]
-            self._known = own
-        assert self._hidden is not None
+            self._begin_chunk(self.ids[start:], split)
+        assert self._hidden is not None and self._cache is not None
         for place in range(self._known, len(self.ids) - start):
             token = jnp.asarray([self.ids[start + place]], jnp.int32)
             read, fresh = _step(self.backbone.config, self.weights, token, self._cache, split)
@@ -227,6 +216,37 @@ class AdaptiveText:
             if read.split is not None and self._split is not None:
                 self._split[place - size] = np.asarray(read.split, np.float32)[0]
             self._known = place + 1
+
+    def _begin_chunk(self, own: Sequence[int], split: int | None) -> None:
+        """Read the first tokens of the current chunk after its context."""
+        if self.context.is_cached:
+            begun = self._reader.start(own)
+            self._hidden, self._cache = (
+                begun.hidden.copy(),
+                after_start(self.backbone.config, begun, len(own)),
+            )
+            self._split = begun.split.copy()
+        else:
+            self._read_together(len(own), split)
+        self._known = len(own)
+
+    def _read_together(self, own: int, split: int | None) -> None:
+        """Read the last ``own`` tokens together with the chunks before them."""
+        size, front, chunks = self.chunk_size, self.backbone.config.front, self.context.chunks
+        tokens = [*front, *self.ids[max(0, self._done - chunks) * size :]]
+        # One width for any number of tokens, so one program.
+        widest = (chunks + 1) * size + len(front)
+        padded = left_padded([tokens], self.backbone.config.pad_id, widest)
+        slots = bucket(widest + size, CACHE_BUCKET)
+        read, self._cache = _prefill(self.backbone.config, self.weights, padded, slots, split)
+        width = read.hidden.shape[-1]
+        self._hidden = np.zeros((size, width), np.float32)
+        self._hidden[:own] = np.asarray(read.hidden)[0, -own:]
+        if read.split is not None:
+            # The split states include a beginning-of-sequence token before the chunk.
+            before = 0 if chunks else len(front)
+            self._split = np.zeros((size + before, width), np.float32)
+            self._split[: own + before] = np.asarray(read.split, np.float32)[0, -own - before :]
 
 
 def _empty_stream(max_tokens: int, chunk_size: int, pad_id: int, source: Source) -> Stream:

@@ -51,6 +51,8 @@ class Cache(NamedTuple):
     #: False where a slot is padding or empty.
     real: Bool[Array, "B S"]
     filled: Int[Array, ""]
+    #: Rotary position of the first slot.
+    offset: Int[Array, ""]
 
 
 class Fresh(NamedTuple):
@@ -134,7 +136,7 @@ def prefill(
     final = family.final_norm(shape, weights.outer, hidden.astype(jnp.float32))
     filled = jnp.asarray(tokens.shape[1], jnp.int32)
     return Read(final, None if split_layer is None else split[split_layer]), Cache(
-        tuple(keys), tuple(values), jnp.pad(real, ((0, 0), room)), filled
+        tuple(keys), tuple(values), jnp.pad(real, ((0, 0), room)), filled, jnp.zeros_like(filled)
     )
 
 
@@ -149,7 +151,7 @@ def step(
     position = cache.real.sum(-1, keepdims=True)
     # All functions of a block work position by position, so the rows of a batch can serve as positions.
     hidden = family.embed(shape, weights.outer, tokens[:, None], position)[:, 0]
-    places = family.places(shape, slot[None])
+    places = family.places(shape, (slot + cache.offset)[None])
     back = slot - jnp.arange(cache.real.shape[1])
     keys: list[Array] = []
     values: list[Array] = []
@@ -183,7 +185,7 @@ def write(cache: Cache, fresh: Fresh) -> Cache:
 
     taken = jnp.ones((len(cache.real), 1), bool)
     real = lax.dynamic_update_slice(cache.real, taken, (0, slot))
-    return Cache(into(cache.keys, fresh.keys), into(cache.values, fresh.values), real, slot + 1)
+    return Cache(into(cache.keys, fresh.keys), into(cache.values, fresh.values), real, slot + 1, cache.offset)
 
 
 def logits_of(weights: Unstacked, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:

@@ -1,6 +1,6 @@
 """The frozen pass on disk: what the backbone computes of every chunk, once per (model, corpus, context).
 
-``data/hidden/{model}/{corpus}/context-{n}/`` has one safetensors file per stream, and a manifest.  All arms, seeds and
+``data/hidden/{model}/{corpus}/{context}/`` has one safetensors file per stream, and a manifest.  All arms, seeds and
 policies read these; none runs the backbone again.  A file appears when its stream is finished, so an interrupted pass
 continues after the last finished stream.
 """
@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ponderttt.contexts import Context
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.atomic import atomic_path, digest
 from ponderttt.files.manifest import read_manifest, start_or_continue, write_manifest
 from ponderttt.frozen.chunks import FROM_CORPUS, FrozenChunks, mean_loss
-from ponderttt.frozen.model import FrozenModel, check_context
+from ponderttt.frozen.model import FrozenModel
+from ponderttt.frozen.reading import StreamReader, check_context
+from ponderttt.settings.context import ContextConfig
 
 if TYPE_CHECKING:
     from ponderttt.corpus.streams import Stream
@@ -33,7 +36,8 @@ def run_frozen_pass(
     streams: Sequence[Stream],
     output_dir: Path | str,
     *,
-    context_chunks: int,
+    context: Context,
+    config: ContextConfig,
     keep_hidden: bool,
     keep_split: bool = False,
     facts: dict[str, Any],
@@ -45,7 +49,8 @@ def run_frozen_pass(
         backbone: the frozen model.
         streams: the streams of one corpus.
         output_dir: folder of the pass: one file per stream, then the manifest.
-        context_chunks: how many preceding chunks the backbone sees by attention.
+        context: what the backbone attends to while it reads a chunk.
+        config: how the context ends.
         keep_hidden: whether to write hidden states (the cache); if not, :func:`open_frozen_pass` recomputes them.
         keep_split: whether to write states at the split layer too, for arms that adapt the blocks after it.
         facts: facts of the manifest about the inputs; other facts restart the pass.
@@ -56,13 +61,12 @@ def run_frozen_pass(
     """
     from safetensors.numpy import save_file
 
-    chunk_size = streams[0].input_ids.shape[1]
-    check_context(backbone.config, chunk_size, context_chunks)
+    check_context(backbone.config, streams[0].input_ids.shape[1], context, config)
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     facts = {
         **facts,
-        "context_chunks": context_chunks,
+        **context_facts(context, config),
         "keep_hidden": keep_hidden,
         "keep_split": keep_split,
         "model_digest": backbone.digest,
@@ -75,9 +79,10 @@ def run_frozen_pass(
         file = output_dir / _file_name(number)
         if not file.exists():
             chunks: list[FrozenChunks] = []
+            reader = StreamReader(model, stream, context, config)
             for index in range(len(stream.input_ids)):
                 previous = chunks[-1].hidden if chunks else None
-                chunk = model.run(stream, index, context_chunks, previous)
+                chunk = reader.chunk(index, previous)
                 # Split states of a whole stream would double the memory of the pass.
                 chunks.append(chunk if keep_hidden and keep_split else chunk._replace(split=None))
                 progress(done + index + 1, total)
@@ -129,7 +134,8 @@ def open_frozen_pass(
                 raise PonderTTTError(
                     f"{folder}: hidden states were not kept (cache: off), and there is no model to recompute them"
                 )
-            states = [recompute.states(stream, index, facts["context_chunks"]) for index in range(expected)]
+            reader = StreamReader(recompute, stream, *_context_of(facts))
+            states = [reader.states(index) for index in range(expected)]
             arrays["hidden"] = np.stack([state.hidden for state in states])
             if facts["keep_split"]:
                 arrays["split"] = np.stack([state.split for state in states])
@@ -145,6 +151,17 @@ def open_frozen_pass(
             )
         )
     return opened, facts
+
+
+def context_facts(context: Context, config: ContextConfig) -> dict[str, Any]:
+    """Return what a manifest says of a context; how it ends matters only to one with a cache."""
+    ends = {"sinks": config.sinks, "at_limit": config.at_limit} if context.is_cached else {}
+    return {"context": str(context), **ends}
+
+
+def _context_of(facts: dict[str, Any]) -> tuple[Context, ContextConfig]:
+    ends = {name: facts[name] for name in ("sinks", "at_limit") if name in facts}
+    return Context.parse(facts["context"]), ContextConfig(**ends)
 
 
 def _file_name(number: int) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from ponderttt.frozen.chunks import FROM_CORPUS, FrozenChunks
-from ponderttt.frozen.model import FrozenModel
-
-if TYPE_CHECKING:
-    from ponderttt.corpus.streams import Stream
+from ponderttt.frozen.reading import StreamReader
 
 
 class _Column(Sequence[Any]):
@@ -28,11 +25,12 @@ class _Column(Sequence[Any]):
         return self._at(index)
 
 
-def live_stream(model: FrozenModel, stream: Stream, context_chunks: int) -> FrozenChunks:
+def live_stream(reader: StreamReader) -> FrozenChunks:
     """Return a stream whose chunks are read when a field of theirs is indexed.
 
     The loop asks for the fields of one chunk in turn and never goes back, so only the last chunk is kept.
     """
+    stream = reader.stream
     last: tuple[int, FrozenChunks] | None = None
 
     def before(t: int) -> Float[np.ndarray, "T D"] | None:
@@ -40,12 +38,12 @@ def live_stream(model: FrozenModel, stream: Stream, context_chunks: int) -> Froz
             return None
         if last is not None and last[0] == t - 1:
             return last[1].hidden
-        return model.states(stream, t - 1, context_chunks).hidden
+        return reader.states(t - 1).hidden
 
     def chunk(t: int) -> FrozenChunks:
         nonlocal last
         if last is None or last[0] != t:
-            last = (t, model.run(stream, t, context_chunks, before(t)))
+            last = (t, reader.chunk(t, before(t)))
         return last[1]
 
     def column(name: str) -> Any:

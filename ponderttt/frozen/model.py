@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from ponderttt.costs import Cost, Program
 from ponderttt.errors import PonderTTTError
 from ponderttt.features.frozen import ChunkSignals, frozen_features
+from ponderttt.frozen.after import AfterCache
 from ponderttt.frozen.chunks import FrozenChunks, mean_loss
 from ponderttt.models.losses import frozen_losses, gradient_sketch
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from ponderttt.corpus.streams import Stream
     from ponderttt.models.attention import AttentionStatistics
     from ponderttt.models.backbone import Backbone
-    from ponderttt.models.families.family import Shape
     from ponderttt.models.losses import FrozenLosses
+    from ponderttt.models.streaming import Ring
     from ponderttt.models.tokenizer import Tokenizer
 
 
@@ -62,11 +63,18 @@ class FrozenModel:
             self._sketch = gradient_sketch(self._unembedding)
         self._prefix = Program(lambda params, tokens: nnx.merge(backbone.graph, params).prefix(tokens))
         self._suffix: dict[int, Program] = {}
+        self._after: dict[Ring, AfterCache] = {}
         self._losses = Program(frozen_losses)
         self._ready = False
 
-    def states(self, stream: Stream, index: int, context_chunks: int) -> States:
-        """Read a chunk after the ``context_chunks`` chunks before it."""
+    def after(self, ring: Ring) -> AfterCache:
+        """Return the programs that read a chunk after a cache of this shape."""
+        if ring not in self._after:
+            self._after[ring] = AfterCache(self.backbone, ring)
+        return self._after[ring]
+
+    def together(self, stream: Stream, index: int, context_chunks: int) -> States:
+        """Read a chunk together with the ``context_chunks`` chunks before it."""
         bos_id = self.backbone.config.bos_id
         tokens = context_tokens(stream, index, context_chunks, bos_id)[None].astype(np.int32)
         chunk_size = stream.input_ids.shape[1]
@@ -86,18 +94,17 @@ class FrozenModel:
             suffix.cost,
         )
 
-    def run(
-        self, stream: Stream, index: int, context_chunks: int, previous: Float[np.ndarray, "T D"] | None
+    def observe(
+        self, stream: Stream, index: int, states: States, previous: Float[np.ndarray, "T D"] | None
     ) -> FrozenChunks:
-        """Read, score and observe one chunk.
+        """Score and observe one chunk.
 
         Args:
             stream: the chunk's stream.
             index: place of the chunk in its stream.
-            context_chunks: how many preceding chunks the backbone sees by attention.
+            states: what the blocks computed of it.
             previous: hidden states of the preceding chunk, if there is one.
         """
-        states = self.states(stream, index, context_chunks)
         targets = np.asarray(stream.targets[index], np.int32)
         with self.backbone.on_devices():
             losses = self._losses(states.hidden, self._unembedding, self._sketch, targets)
@@ -148,7 +155,7 @@ def chunk_signals(
     previous: Float[np.ndarray, "T D"] | None,
     tokenizer: Tokenizer | None,
 ) -> ChunkSignals:
-    """Return what the features of a chunk are computed from; arguments as in :meth:`FrozenModel.run`."""
+    """Return what the features of a chunk are computed from; arguments as in :meth:`FrozenModel.observe`."""
     starts = stream.document_starts // stream.input_ids.shape[1]
     return ChunkSignals(
         hidden=states.hidden,
@@ -183,13 +190,3 @@ def context_tokens(
     first = max(0, chunk_index - context_chunks)
     tokens = np.asarray(stream.input_ids[first : chunk_index + 1]).reshape(-1)
     return tokens if bos_id is None else np.concatenate([np.asarray([bos_id], tokens.dtype), tokens])
-
-
-def check_context(shape: Shape, chunk_size: int, context_chunks: int) -> None:
-    """Raise PonderTTTError if a chunk with its context is longer than the model's context."""
-    positions, limit = (context_chunks + 1) * chunk_size + (shape.bos_id is not None), shape.max_context
-    if positions > limit:
-        raise PonderTTTError(
-            f"chunk_size {chunk_size} with context_chunks {context_chunks} needs {positions} positions, the model's "
-            f"context holds {limit}; lower chunk_size or context_chunks"
-        )

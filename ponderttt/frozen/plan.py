@@ -91,9 +91,12 @@ def plan(
         PonderTTTError: there are too few devices, they cannot share the batch evenly, or a chunk is longer than the model's
             context.
     """
-    from ponderttt.frozen.model import check_context
+    from ponderttt.contexts import Context
+    from ponderttt.frozen.reading import check_context
+    from ponderttt.settings.context import ContextConfig
 
-    check_context(shape, chunk_size, context_chunks)
+    context = Context("context" if context_chunks else "alone", context_chunks)
+    check_context(shape, chunk_size, context, ContextConfig())
     sharing = math.prod(mesh_sizes[axis] for axis in BATCH)
     if batch % sharing:
         raise PonderTTTError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ponderttt.contexts import ALONE, Context
 from ponderttt.fast_weights.base import FastWeights
 from ponderttt.frozen.live import live_stream
 from ponderttt.frozen.model import FrozenModel
+from ponderttt.frozen.reading import StreamReader
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
@@ -15,6 +17,7 @@ from ponderttt.loop.stream import iterate_streams
 from ponderttt.names import MethodName
 from ponderttt.records.step import Step
 from ponderttt.records.steps import frozen_step
+from ponderttt.settings.context import ContextConfig
 
 if TYPE_CHECKING:
     from ponderttt.corpus.chunks import Stream
@@ -26,7 +29,8 @@ def score_stream(
     module: FastWeights | None,
     method: MethodName,
     spending: Spending,
-    context_chunks: int = 0,
+    context: Context = ALONE,
+    ends: ContextConfig | None = None,
     suffix: Any = None,
     seed: int = 0,
 ) -> Iterator[Step]:
@@ -38,14 +42,15 @@ def score_stream(
         module: fast weights; None is the plain backbone.
         method: any method but an oracle or a control.
         spending: the budget, and what the policy knows.
-        context_chunks: preceding chunks that the backbone sees.
+        context: what the backbone attends to while it reads a chunk.
+        ends: how the context ends.
         suffix: frozen weights of the blocks after the split layer, for modules that read from there.
         seed: seed of random decisions.
 
     Yields:
         One step per chunk, as soon as the chunk is scored (and learned from).
     """
-    live = live_stream(model, stream, context_chunks)
+    live = live_stream(StreamReader(model, stream, context, ends or ContextConfig()))
     if module is None:
         for t in range(len(live.hidden)):
             yield frozen_step(live, t)

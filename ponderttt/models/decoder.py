@@ -32,10 +32,20 @@ def default_split(layers: int) -> int:
     return max(layers - SUFFIX_BLOCKS, min(1, layers - 1))
 
 
-def embedded(config: Shape, outer: Mapping[str, Array], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """Return the residual stream before the first block; zeros for the pad id, which has no position."""
+def embedded(
+    config: Shape,
+    outer: Mapping[str, Array],
+    tokens: Int[Array, "B T"],
+    positions: Int[Array, "B T"] | None = None,
+) -> Float[Array, "B T D"]:
+    """Return the residual stream before the first block; zeros for the pad id, which has no position.
+
+    ``positions`` are the numbers of real tokens before each one, unless they are given.
+    """
     real = tokens < config.vocab_size
-    rows = family_of(config).embed(config, outer, jnp.where(real, tokens, 0), real_positions(real))
+    if positions is None:
+        positions = real_positions(real)
+    rows = family_of(config).embed(config, outer, jnp.where(real, tokens, 0), positions)
     return jnp.where(real[..., None], rows, 0)
 
 
@@ -87,14 +97,14 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Return the final hidden state, float32; ``mask`` is False where ``prefix`` read padding."""
         hidden, _ = self._run(self.blocks_after, self.split_layer, hidden, mask)
-        return self._normed(hidden if keep_last is None else hidden[:, -keep_last:])
+        return self.normed(hidden if keep_last is None else hidden[:, -keep_last:])
 
     def observed_suffix(
         self, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"], keep_last: int
     ) -> tuple[Float[Array, "B T D"], AttentionStatistics]:
         """Return :meth:`suffix` and statistics [L, B, N, T] of how its blocks attend at the positions kept."""
         hidden, statistics = self._run(self.blocks_after, self.split_layer, hidden, mask, observe=keep_last)
-        return self._normed(hidden[:, -keep_last:]), statistics
+        return self.normed(hidden[:, -keep_last:]), statistics
 
     def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B T D"]:
         """Return ``suffix(prefix(tokens))``; only the last ``keep_last`` positions, after attention over all of them.
@@ -112,7 +122,8 @@ class Decoder(nnx.Module):
         """Return the matrix [V, D] of :meth:`unembed`, as it is stored."""
         return self.outer.arrays()["embedding" if self.config.tied else "unembedding"]
 
-    def _normed(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def normed(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Return the final norm of the residual stream, float32."""
         wide = hidden.astype(jnp.float32)
         return family_of(self.config).final_norm(self.config, self.outer.arrays(), wide)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ponderttt.errors import ConfigError, unknown
+from ponderttt.settings.context import ContextConfig
 from ponderttt.settings.corpus import CorpusConfig
 from ponderttt.settings.fast_weights import FastWeightsSettings
 from ponderttt.settings.grid import GridConfig
@@ -43,6 +44,7 @@ class Experiment:
         description="Folder of all that depends on the grid; one run of the workflow uses it at a time.",
     )
     chunk_size: Annotated[int, Field(ge=2)] = Field(default=512, description="Tokens per chunk.")
+    context: ContextConfig = ContextConfig()
     cache: Literal["on", "off", "auto"] = Field(
         default="auto", description="Keep hidden states on disk: always, never, or up to cache_limit_bytes."
     )

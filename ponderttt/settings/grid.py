@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ponderttt.contexts import ALONE, Context
 from ponderttt.names import (
     CONTROL_METHODS,
     FIXED_METHODS,
@@ -20,12 +21,13 @@ from ponderttt.names import (
 )
 from ponderttt.seeds import SEEDS
 from ponderttt.settings.mapping import KeyProblem, UnknownName, settings
-from ponderttt.settings.values import CountOrZero, Distinct
+from ponderttt.settings.values import Distinct
 
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 #: Editors complete examples.
 FastWeightsText = Annotated[str, Field(examples=list(KINDS))]
 MethodText = Annotated[str, Field(examples=list(METHODS))]
+ContextText = Annotated[str, Field(examples=["alone", "full", "window_1", "context_1"])]
 #: A mean cost between those of SKIP and UPDATE_4.
 Budget = Annotated[float, Field(gt=1.0, lt=12.0)]
 
@@ -38,7 +40,7 @@ class GridConfig:
     fast_weights: Distinct[FastWeightsText] = Field(
         min_length=1,
         description=f"Kinds: {', '.join(KINDS)}; with -{{variant}} for settings of fast_weights.variants, and with "
-        "+context_{n} on a backbone that also attends to the n preceding chunks, as in memory+context_1.",
+        "+{context} on a backbone that attends to earlier chunks too, as in memory+full.",
     )
     methods: Distinct[MethodText] = Field(
         min_length=1,
@@ -54,9 +56,11 @@ class GridConfig:
     eval_corpora: Distinct[str] = Field(
         min_length=1, description="Held-out corpora; each has its own rows in the table."
     )
-    context_chunks: Distinct[CountOrZero] = Field(
-        default=(0, 1),
-        description="Numbers of preceding chunks that the plain backbone also attends to; each above 0 is an arm context_{n}.",
+    contexts: Distinct[ContextText] = Field(
+        default=("alone", "full"),
+        description="Contexts of the plain backbone; each but alone is an arm of its own. alone: a chunk attends to itself. "
+        "window_{n}: also to the n chunks before it, kept in a cache. full: to its whole stream, up to the model's limit. "
+        "context_{n}: to the n chunks before it, which are read again.",
     )
     budget: Budget = Field(
         default=3.0,
@@ -78,6 +82,11 @@ class GridConfig:
     def __post_init__(self) -> None:
         for fast_weights in self.fast_weights:
             FastWeightsName.parse(fast_weights)
+        for context in self.contexts:
+            try:
+                Context.parse(context)
+            except ValueError as problem:
+                raise KeyProblem("contexts", f"has an {problem}") from None
         for method in map(MethodName.parse, self.methods):
             # The workflow adds the backbone without fast weights by itself.
             if method.context is not None:
@@ -101,3 +110,11 @@ class GridConfig:
     def all_fast_weights(self) -> tuple[FastWeightsName, ...]:
         """The names of ``fast_weights``, parsed."""
         return tuple(map(FastWeightsName.parse, self.fast_weights))
+
+    @property
+    def all_contexts(self) -> tuple[Context, ...]:
+        """The contexts of the plain backbone, in order, with those below fast weights."""
+        named = {Context.parse(context) for context in self.contexts}
+        # Every arm is compared with the plain backbone on a chunk alone, whatever the grid names.
+        found = {ALONE, *named, *(name.context for name in self.all_fast_weights)}
+        return tuple(sorted(found, key=lambda context: context.order))

@@ -37,7 +37,7 @@ class ModuleSettings:
 
     Attributes:
         model: dtype and split of the backbone.
-        fast_weights: name in the grid, such as ``memory+context_1``.
+        fast_weights: name in the grid, such as ``memory+full``.
         config: settings of its kind; all other kinds are at their defaults.
         seed: seed of its training, and of random decisions.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ponderttt.contexts import ALONE, Context
 from ponderttt.files.folder import Folder
 from ponderttt.names import CALIBRATED_METHODS, ORACLE_METHODS, RULE_METHODS, FastWeightsName, MethodName
 from ponderttt.settings.experiment import Experiment
@@ -62,10 +63,10 @@ class Layout:
         return Folder(f"{self.data}/chunks/{model}/{corpus}")
 
     def hidden(
-        self, model: str = "{model}", corpus: str = "{corpus}", context: int | str = "{context}"
+        self, model: str = "{model}", corpus: str = "{corpus}", context: Context | str = "{context}"
     ) -> Folder:
         """The frozen pass over a corpus."""
-        return Folder(f"{self.data}/hidden/{model}/{corpus}/context-{context}")
+        return Folder(f"{self.data}/hidden/{model}/{corpus}/{context}")
 
     def training(
         self,
@@ -125,14 +126,12 @@ class Run:
 def grid_runs(experiment: Experiment) -> list[Run]:
     """Return every run of the grid, first those of the plain backbone."""
     grid, runs = experiment.grid, []
-    # Every arm is compared with the plain backbone, so it runs even if the grid names only contexts.
-    contexts = {0, *grid.context_chunks, *(name.context for name in grid.all_fast_weights)}
     for corpus in (*grid.eval_corpora, *grid.control_corpora):
         control = corpus in grid.control_corpora
         for model in grid.models:
             runs += [
-                Run(corpus, model, "none", str(MethodName.plain(n)), 0)
-                for n in ([0] if control else sorted(contexts))
+                Run(corpus, model, "none", str(MethodName.plain(context)), 0)
+                for context in ((ALONE,) if control else grid.all_contexts)
             ]
             for fast_weights in fast_weights_on(grid, control):
                 runs += [
@@ -145,7 +144,7 @@ def grid_runs(experiment: Experiment) -> list[Run]:
 
 def fast_weights_on(grid: GridConfig, control: bool) -> list[FastWeightsName]:
     """Return the fast weights of the arms on a corpus; on a control corpus only those without context."""
-    return [name for name in grid.all_fast_weights if not (control and name.context)]
+    return [name for name in grid.all_fast_weights if not control or name.context == ALONE]
 
 
 def methods_on(grid: GridConfig, fast_weights: FastWeightsName, control: bool) -> list[MethodName]:

@@ -49,7 +49,7 @@ def test_help_names_every_option_of_score(run):
         "--policy",
         "--budget",
         "--seed",
-        "--context-chunks",
+        "--context",
         "--json",
     ):
         assert option in out
@@ -87,9 +87,9 @@ def test_no_command_shows_the_help_and_fails(run):
         (("score",), "Missing argument 'PATHS...'"),
         (("score", "x", "--policy", "update_3"), "'update_3' is neither one of"),
         (("score", "x", "--fast-weights", "lorra"), "'lorra' is not one of"),
-        (("score", "x", "--context-chunks", "two"), "'two' is not a valid integer"),
+        (("score", "x", "--context", "two"), "'--context': unknown context 'two'; use alone, full"),
         (("score", "x", "--modle", "y"), "No such option '--modle'"),
-        (("score", "x", "--context-chunks", "-1"), "'--context-chunks': -1 is not in the range x>=0"),
+        (("score", "x", "--context", "window_0"), "'--context': unknown context 'window_0'"),
         (("score", "x", "--seed", "-1"), "'--seed': -1 is not in the range 0<=x<=4294967295"),
         (("complete", "x", "--seed", "4294967296"), "'--seed': 4294967296 is not in the range"),
         (
@@ -186,7 +186,7 @@ def policy(tmp_path):
     [
         (
             ("--fast-weights", "lora"),
-            "trained for memory, not for lora; use --fast-weights memory --context-chunks 0",
+            "trained for memory, not for lora; use --fast-weights memory --context alone",
         ),
         (("--budget", "5"), "trained for a budget of 3.5; leave --budget out, or train one for 5"),
     ],

@@ -15,6 +15,7 @@ import yaml
 from ponderttt.cli.complete import Continuation, complete_text, prompted
 from ponderttt.cli.reader import Request, open_model
 from ponderttt.cli.score import score_paths
+from ponderttt.contexts import ALONE, FULL, Context
 from ponderttt.corpus.streams import Document, Stream
 from ponderttt.decoding.adaptive import AdaptiveText
 from ponderttt.decoding.sampling import Sampling
@@ -23,6 +24,7 @@ from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import index
 from ponderttt.frozen.model import FrozenModel
+from ponderttt.frozen.reading import StreamReader
 from ponderttt.loop.methods import Spending
 from ponderttt.loop.scoring import score_stream
 from ponderttt.models.backbone import Backbone, random_backbone
@@ -31,6 +33,7 @@ from ponderttt.names import FastWeightsName, MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.trained import save_policy
 from ponderttt.records.step import Step
+from ponderttt.settings.context import ContextConfig
 from ponderttt.settings.experiment import load
 from ponderttt.settings.rules import RulesConfig
 from study import CONFIG, write_model
@@ -39,6 +42,7 @@ from tiny_policies import learned_policies
 from tiny_streams import TINY as MODULES
 
 CHUNK = 24
+ENDS = ContextConfig(sinks=3)
 SPENDING = Spending(3.0, NOMINAL_COSTS, RulesConfig(schedule=("UPDATE_4", "SKIP", "UPDATE_1")))
 PROMPT = np.random.default_rng(0).integers(3, 40, 61).tolist()
 MORE = np.random.default_rng(1).integers(3, 40, 30).tolist()
@@ -65,7 +69,7 @@ def module_of(kind: str, family: str) -> FastWeights:
 
 
 def text_of(
-    kind: str, family: str, context: int = 0, method: str = "schedule", max_tokens: int = 100
+    kind: str, family: str, context: Context = ALONE, method: str = "schedule", max_tokens: int = 100
 ) -> AdaptiveText:
     suffix = suffix_weights(backbone_of(family)) if kind == "suffix" else None
     return AdaptiveText(
@@ -74,7 +78,8 @@ def text_of(
         MethodName(method),
         SPENDING,
         chunk_size=CHUNK,
-        context_chunks=context,
+        context=context,
+        ends=ENDS,
         max_tokens=max_tokens,
         suffix=suffix,
     )
@@ -98,17 +103,19 @@ def stream_of(ids: list[int]) -> Stream:
 
 
 CASES = [
-    ("memory", "llama", 0),
-    ("lora", "gpt2", 1),
-    pytest.param("ttt", "gemma3", 0, marks=pytest.mark.slow),
-    ("suffix", "gemma3", 0),
-    pytest.param("suffix", "llama", 0, marks=pytest.mark.slow),
+    ("memory", "llama", FULL),
+    ("lora", "gemma3", Context("window", 1)),
+    ("memory", "llama", ALONE),
+    ("lora", "gpt2", Context("context", 1)),
+    pytest.param("ttt", "gemma3", ALONE, marks=pytest.mark.slow),
+    ("suffix", "gemma3", ALONE),
+    pytest.param("suffix", "llama", ALONE, marks=pytest.mark.slow),
 ]
 
 
 @pytest.mark.parametrize(("kind", "family", "context"), CASES)
 def test_chunks_of_the_prompt_and_of_the_continuation_go_through_the_loop(
-    kind: str, family: str, context: int
+    kind: str, family: str, context: Context
 ) -> None:
     text = text_of(kind, family, context)
     steps = list(text.read(PROMPT))
@@ -126,6 +133,7 @@ def test_chunks_of_the_prompt_and_of_the_continuation_go_through_the_loop(
             MethodName("schedule"),
             SPENDING,
             context,
+            ENDS,
             suffix,
         )
     )
@@ -134,7 +142,7 @@ def test_chunks_of_the_prompt_and_of_the_continuation_go_through_the_loop(
 
 
 @pytest.mark.parametrize(("kind", "family", "context"), CASES)
-def test_the_next_token_is_predicted_as_in_the_whole_chunk(kind: str, family: str, context: int) -> None:
+def test_the_next_token_is_predicted_as_in_the_whole_chunk(kind: str, family: str, context: Context) -> None:
     """Compare cached steps with one pass over everything that the chunk may see."""
     text = text_of(kind, family, context)
     list(text.read(PROMPT))
@@ -149,25 +157,30 @@ def test_the_next_token_is_predicted_as_in_the_whole_chunk(kind: str, family: st
 
 
 def recomputed(
-    backbone: Backbone, module: FastWeights, text: AdaptiveText, ids: list[int], context: int
+    backbone: Backbone, module: FastWeights, text: AdaptiveText, ids: list[int], context: Context
 ) -> np.ndarray:
     done = (len(ids) - 1) // CHUNK
     front = backbone.config.front
     own = ids[done * CHUNK :]
-    seen = [*front, *ids[max(0, done - context) * CHUNK :]]
-    tokens = np.full((1, 80), backbone.config.pad_id, np.int32)
-    tokens[0, : len(seen)] = seen
-    split = np.asarray(backbone.prefix(jnp.asarray(tokens)))[0, : len(seen)]
-    hidden = np.asarray(backbone.hidden(jnp.asarray(tokens)))[0, len(seen) - len(own) : len(seen)]
     room = CHUNK - len(own)
-    before = len(front) if context == 0 else 0
+    if context.is_cached:
+        padded = stream_of([*ids, *[backbone.config.pad_id] * (room + 1)])
+        states = StreamReader(model_of(backbone.config.family), padded, context, ENDS).states(done)
+        hidden, split, before = states.hidden[: len(own)], states.split[: len(own)], 0
+    else:
+        seen = [*front, *ids[max(0, done - context.chunks) * CHUNK :]]
+        tokens = np.full((1, 80), backbone.config.pad_id, np.int32)
+        tokens[0, : len(seen)] = seen
+        before = len(front) if context == ALONE else 0
+        split = np.asarray(backbone.prefix(jnp.asarray(tokens)))[0, len(seen) - len(own) - before : len(seen)]
+        hidden = np.asarray(backbone.hidden(jnp.asarray(tokens)))[0, len(seen) - len(own) : len(seen)]
     chunk = Chunk(
         jnp.asarray(np.pad(hidden, ((0, room), (0, 0)))),
         jnp.zeros(CHUNK, jnp.int32),
         jnp.arange(CHUNK) < len(own),
         jnp.zeros(CHUNK),
         jnp.zeros(CHUNK),
-        jnp.asarray(np.pad(split[len(seen) - len(own) - before :], ((0, room), (0, 0)))),
+        jnp.asarray(np.pad(split, ((0, room), (0, 0)))),
     )
     suffix = suffix_weights(backbone)
     fast = jax.tree.map(lambda leaf: leaf[0], text.fast)
@@ -243,7 +256,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def reading(policy: MethodName | Path) -> Request:
-    return Request(load("config.yaml"), "tiny", FastWeightsName("memory"), policy, None, 0, None, 0)
+    return Request(load("config.yaml"), "tiny", FastWeightsName("memory"), policy, None, 0, None, ALONE)
 
 
 def test_random_actions_depend_on_the_content_of_a_path_and_not_on_its_spelling(place: Path) -> None:

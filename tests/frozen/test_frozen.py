@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from ponderttt.contexts import ALONE, Context
 from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.fast_weights.base import FastWeights
@@ -28,6 +29,7 @@ from ponderttt.policies.budget import NOMINAL_COSTS
 from ponderttt.policies.calibration import calibrate
 from ponderttt.records.step import Step
 from ponderttt.records.steps import frozen_steps
+from ponderttt.settings.context import ContextConfig
 from ponderttt.settings.fast_weights import (
     FastWeightsConfig,
     LoRAConfig,
@@ -40,6 +42,7 @@ from tiny_llama import tiny_llama
 from tiny_policies import learned_policies
 
 CHUNK, VOCABULARY = 32, 96
+ENDS = ContextConfig()
 CONFIG = tiny_llama(vocab_size=VOCABULARY, max_context=3 * CHUNK)
 FAST = FastWeightsConfig(
     ttt=TTTConfig(heads=2, head_dim=8),
@@ -87,12 +90,15 @@ def corpus() -> list[Stream]:
     ]
 
 
-def frozen(model: FrozenModel, streams: Sequence[Stream], folder, context: int = 0) -> list[FrozenChunks]:
+def frozen(
+    model: FrozenModel, streams: Sequence[Stream], folder, context: Context = ALONE
+) -> list[FrozenChunks]:
     run_frozen_pass(
         model.backbone,
         streams,
         folder,
-        context_chunks=context,
+        context=context,
+        config=ENDS,
         keep_hidden=True,
         keep_split=True,
         facts={},
@@ -147,7 +153,7 @@ def test_the_pass_scores_with_the_plain_model_s_own_probabilities(backbone, corp
 
 
 def test_a_run_without_the_cache_equals_a_run_with_it(model, programs, corpus, passed, tmp_path):
-    settings = {"context_chunks": 0, "keep_hidden": False, "keep_split": True, "facts": {}}
+    settings = {"context": ALONE, "config": ENDS, "keep_hidden": False, "keep_split": True, "facts": {}}
     run_frozen_pass(model.backbone, corpus, tmp_path, **settings)
     with pytest.raises(PonderTTTError, match="not kept"):
         open_frozen_pass(tmp_path, corpus, "make table")
@@ -164,7 +170,7 @@ def test_a_run_without_the_cache_equals_a_run_with_it(model, programs, corpus, p
 
 
 def test_context_is_the_chunk_before_and_changes_only_chunks_that_have_one(model, corpus, passed, tmp_path):
-    wide = frozen(model, corpus, tmp_path, context=1)
+    wide = frozen(model, corpus, tmp_path, context=Context("context", 1))
     assert wide[0].loss_frozen[0] == pytest.approx(passed[0].loss_frozen[0], rel=1e-5)
     assert wide[0].loss_frozen[1] != pytest.approx(passed[0].loss_frozen[1], rel=1e-5)
     both = corpus[0].input_ids[:2].reshape(1, -1)
@@ -174,8 +180,10 @@ def test_context_is_the_chunk_before_and_changes_only_chunks_that_have_one(model
 
 
 def test_more_context_than_the_model_holds_is_refused(backbone, corpus, tmp_path):
-    with pytest.raises(PonderTTTError, match="context holds 96; lower chunk_size or context_chunks"):
-        run_frozen_pass(backbone, corpus, tmp_path, context_chunks=3, keep_hidden=True, facts={})
+    with pytest.raises(PonderTTTError, match="context holds 96; lower chunk_size or the number of chunks"):
+        run_frozen_pass(
+            backbone, corpus, tmp_path, context=Context("window", 3), config=ENDS, keep_hidden=True, facts={}
+        )
     assert not list(tmp_path.glob("stream-*"))
 
 
@@ -184,7 +192,7 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(model, corpus, passed, tmp
         if done == 4:
             raise KeyboardInterrupt
 
-    arguments = {"context_chunks": 0, "keep_hidden": True, "facts": {"code": "1"}}
+    arguments = {"context": ALONE, "config": ENDS, "keep_hidden": True, "facts": {"code": "1"}}
     with pytest.raises(KeyboardInterrupt):
         run_frozen_pass(model.backbone, corpus, tmp_path, progress=stop, **arguments)
     first = (tmp_path / "stream-00000.safetensors").stat().st_mtime_ns

@@ -9,14 +9,18 @@ import jax
 import numpy as np
 import pytest
 
+from ponderttt.contexts import ALONE, Context
 from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
 from ponderttt.errors import PonderTTTError
 from ponderttt.features.frozen import frozen_features
 from ponderttt.features.table import FROZEN, frozen_index
+from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.frozen.frozen_pass import open_frozen_pass, run_frozen_pass
 from ponderttt.frozen.live import live_stream
 from ponderttt.frozen.model import FrozenModel, chunk_text
+from ponderttt.frozen.reading import StreamReader
 from ponderttt.models.backbone import random_backbone
+from ponderttt.settings.context import ContextConfig
 from ponderttt.workflow.stages.hidden import keeps_hidden
 from tiny_llama import tiny_llama
 
@@ -52,12 +56,20 @@ def stream() -> Stream:
     )
 
 
-def passed(model, stream, folder, context: int = 0, split: bool = True, hidden: bool = True, again=None):
+def alone(model: FrozenModel, stream: Stream, index: int, previous: np.ndarray | None = None) -> FrozenChunks:
+    """Read one chunk without context."""
+    return StreamReader(model, stream, ALONE, ContextConfig()).chunk(index, previous)
+
+
+def passed(
+    model, stream, folder, context: Context = ALONE, split: bool = True, hidden: bool = True, again=None
+):
     run_frozen_pass(
         model.backbone,
         [stream],
         folder,
-        context_chunks=context,
+        context=context,
+        config=ContextConfig(),
         keep_hidden=hidden,
         keep_split=split,
         facts={},
@@ -101,8 +113,8 @@ def test_a_chunk_is_compared_with_the_one_before_it(chunks):
 
 def test_a_repeated_chunk_is_found_in_the_one_before_it(model, stream):
     twice = dataclasses.replace(stream, input_ids=stream.input_ids[[0, 0]])
-    previous = model.states(twice, 0, 0).hidden
-    features = model.run(twice, 1, 0, previous).features
+    previous = model.together(twice, 0, 0).hidden
+    features = alone(model, twice, 1, previous).features
     assert features[frozen_index("similarity_mean")] == pytest.approx(1, abs=1e-4)
     assert features[frozen_index("reconstruction_error")] < 0.2
 
@@ -110,7 +122,7 @@ def test_a_repeated_chunk_is_found_in_the_one_before_it(model, stream):
 def test_every_signal_of_the_backbone_reaches_a_feature(model, stream, chunks):
     """Other weights of the last blocks, same text: only features of the text stay."""
     other = FrozenModel(dataclasses.replace(random_backbone(CONFIG, jax.random.key(1)), tokenizer=Letters()))
-    found = other.run(stream, 0, 0, None).features
+    found = alone(other, stream, 0).features
     same = {name for name, a, b in zip(FROZEN, found, chunks.features[0], strict=True) if a == b}
     assert {"distinct_token_ratio", "document_boundary", "valid_tokens"} <= same
     assert not same & {"attention_range", "attention_entropy_mean", "gradient_variance", "confidence_q50"}
@@ -153,7 +165,7 @@ def test_split_states_are_kept_only_if_asked_for(model, stream, chunks, tmp_path
 
 
 def test_with_context_only_the_chunk_s_own_positions_are_kept_and_observed(model, stream, chunks, tmp_path):
-    wide, _ = passed(model, stream, tmp_path, context=1)
+    wide, _ = passed(model, stream, tmp_path, context=Context("context", 1))
     both = stream.input_ids[:2].reshape(1, -1)
     np.testing.assert_allclose(wide.split[1], model.backbone.prefix(both)[0, CHUNK:], atol=1e-6)
     np.testing.assert_allclose(wide.hidden[1], model.backbone.hidden(both)[0, CHUNK:], atol=1e-5)
@@ -176,19 +188,21 @@ def test_the_seconds_of_the_features_are_charged(model, stream, monkeypatch):
         time.sleep(0.05)
         return frozen_features(signals)
 
-    model.run(stream, 0, 0, None)
+    alone(model, stream, 0)
     monkeypatch.setattr("ponderttt.frozen.model.frozen_features", slow)
-    assert model.run(stream, 0, 0, None).projection_seconds > 0.05
-    assert live_stream(model, stream, 0).projection_seconds[0] > 0.05
+    assert alone(model, stream, 0).projection_seconds > 0.05
+    assert live_stream(StreamReader(model, stream, ALONE, ContextConfig())).projection_seconds[0] > 0.05
 
 
 def test_a_stream_read_live_has_the_same_fields(model, stream, chunks):
-    live = live_stream(model, stream, 0)
+    live = live_stream(StreamReader(model, stream, ALONE, ContextConfig()))
     for t in range(3):
         for name in ("features", "split", "hidden", "suffix_flops", "flops", "projection_flops"):
             assert np.array_equal(getattr(live, name)[t], getattr(chunks, name)[t]), name
     # A reader that starts in the middle compares with the preceding chunk too.
-    assert np.array_equal(live_stream(model, stream, 0).features[2], chunks.features[2])
+    assert np.array_equal(
+        live_stream(StreamReader(model, stream, ALONE, ContextConfig())).features[2], chunks.features[2]
+    )
 
 
 def test_a_model_without_blocks_to_observe_is_refused():

@@ -108,7 +108,7 @@ def test_an_unknown_preset_or_mesh_is_named(name: str, mesh: str, says: str) -> 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"context_chunks": 2}, "needs 1536 positions, the model's context holds 1024"),
+        ({"context_chunks": 2}, "in context context_2 needs 1536 positions, the model's context holds 1024"),
         (
             {"batch": 3},
             "--batch must be a multiple of 2, the number of devices that share the streams; got 3",

@@ -16,12 +16,14 @@ from dataclasses import replace
 import jax
 import numpy as np
 
+from ponderttt.contexts import ALONE, FULL, Context
 from ponderttt.corpus.streams import Tokens, cut_chunks
 from ponderttt.decoding.adaptive import AdaptiveText
 from ponderttt.decoding.generate import Generator
 from ponderttt.decoding.sampling import Sampling
 from ponderttt.fast_weights.build import build
 from ponderttt.frozen.model import FrozenModel
+from ponderttt.frozen.reading import StreamReader
 from ponderttt.loop.methods import Spending
 from ponderttt.loop.scoring import score_stream
 from ponderttt.models.backbone import Backbone, random_backbone
@@ -30,6 +32,7 @@ from ponderttt.models.quantised import EXACT, Precision
 from ponderttt.models.sharding import batch_sharding, make_mesh, parse_mesh
 from ponderttt.names import MethodName
 from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.settings.context import ContextConfig
 from ponderttt.settings.fast_weights import FastWeightsConfig, LoRAConfig
 from ponderttt.settings.rules import RulesConfig
 from tiny_families import TINY
@@ -54,6 +57,8 @@ def check_parameters(shared: Backbone, alone: Backbone) -> None:
             np.testing.assert_array_equal(np.asarray(shard.data), np.asarray(whole)[shard.index])
 
 
+#: GPT-2 cannot slide.
+ends = ContextConfig(at_limit="reread_half")
 found: dict[str, list[float] | str] = {}
 for family, how in [*((family, "") for family in TINY), ("gemma3", " in int8"), ("gpt2", " in int4")]:
     # A vocabulary that the mesh divides evenly, so that it is split.
@@ -69,8 +74,10 @@ for family, how in [*((family, "") for family in TINY), ("gemma3", " in int8"), 
     found[f"{family}{how}"] = np.asarray(mean).tolist()
     found[f"{family}{how}: digest"] = backbone.digest
     if len(sys.argv) == 2 and not how:
-        chunk = FrozenModel(backbone).run(stream, 1, 1, None)
-        found[f"{family}{how} in the frozen pass"] = [*chunk.nll_frozen.tolist(), *chunk.features.tolist()]
+        for context in (Context("context", 1), FULL):
+            chunk = StreamReader(FrozenModel(backbone), stream, context, ends).chunk(1, None)
+            values = [*chunk.nll_frozen.tolist(), *chunk.features.tolist()]
+            found[f"{family}{how} in the frozen pass, {context}"] = values
     if len(sys.argv) == 2 and "int8" in how:
         written = Generator(backbone).continuations([tokens[0, :9].tolist()], [Sampling()], 4)
         found[f"{family}{how} goes on"] = [float(token) for token in written[0]]
@@ -80,7 +87,14 @@ for family, how in [*((family, "") for family in TINY), ("gemma3", " in int8"), 
         scored = score_stream(model, short, module, MethodName("update_1"), spending)
         found[f"{family}{how} scored"] = [step.loss for step in scored]
         adapted = AdaptiveText(
-            model, module, MethodName("update_1"), spending, chunk_size=64, context_chunks=0, max_tokens=90
+            model,
+            module,
+            MethodName("update_1"),
+            spending,
+            chunk_size=64,
+            context=ALONE,
+            ends=ends,
+            max_tokens=90,
         )
         list(adapted.read(tokens[0, :70].tolist()))
         found[f"{family}{how} adapted"] = np.asarray(adapted.next_token()).tolist()

@@ -114,7 +114,7 @@ def default_grid(root: Path, streams: int = 8, seed: int = 0) -> list[Path]:
         write_run(
             root,
             "none",
-            "context_1",
+            "full",
             0,
             chunk_loss(-0.16, 0, 0.03, "c"),
             tokens=tokens,
@@ -261,7 +261,7 @@ def rules_grid(
         write_run(
             root,
             "none",
-            "context_1",
+            "full",
             0,
             lambda s, c, k: float(world.level[s, c] - 0.1 * (c > 0)),
             tokens=world.tokens,

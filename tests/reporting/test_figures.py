@@ -70,7 +70,7 @@ def training_lines() -> list[dict[str, float]]:
 def rules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """A results folder with rules, oracles, contexts and control corpora."""
     root = tmp_path_factory.mktemp("rules")
-    folders = rules_grid(root, {"memory": 1.0, "memory+context_1": 0.5}, seeds=1)
+    folders = rules_grid(root, {"memory": 1.0, "memory+full": 0.5}, seeds=1)
     write_table(
         folders,
         CODE,

@@ -28,7 +28,7 @@ from reporting_worlds import (
 def rules(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], TableRow]:
     """The rows of a grid with rules, oracles and controls at three budgets."""
     root = tmp_path_factory.mktemp("rules")
-    folders = rules_grid(root, {"memory": 1.0, "memory+context_1": 0.5})
+    folders = rules_grid(root, {"memory": 1.0, "memory+full": 0.5})
     rows = build_table(folders, CODE, STATISTICS).rows
     return {(row.corpus, row.fast_weights, row.method): row for row in rows}
 
@@ -83,7 +83,7 @@ def test_an_oracle_without_gain_gives_no_recovery(tmp_path: Path) -> None:
 def test_rules_are_compared_within_their_budget_and_label(
     rules: dict[tuple[str, str, str], TableRow],
 ) -> None:
-    for label in ("memory", "memory+context_1"):
+    for label in ("memory", "memory+full"):
         skip = rules[CORPUS, label, "skip"]
         for suffix, budget in (("", 3.0), ("@1.5", 1.5), ("@5", 5.0)):
             row, random, oracle = (
@@ -137,7 +137,7 @@ def test_rows_are_listed_beside_their_references(rules: dict[tuple[str, str, str
         *("shuffled", "sign_flipped", "other_stream"),
     ]
     labels = list(dict.fromkeys(label for corpus, label, _ in rules if corpus == CORPUS))
-    assert labels == ["none", "memory", "memory+context_1"]
+    assert labels == ["none", "memory", "memory+full"]
 
 
 def test_control_corpora_may_have_fewer_methods_and_seeds(

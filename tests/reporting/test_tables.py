@@ -286,7 +286,7 @@ def test_the_default_grid_in_reading_order_with_intervals_everywhere(
 ) -> None:
     rows = grid[2]
     fixed = ["skip", "update_1", "update_2", "update_4", "random"]
-    order = ["plain", "context_1", *fixed, "in_chunk", "transductive", *fixed]
+    order = ["plain", "full", *fixed, "in_chunk", "transductive", *fixed]
     assert [row.method for row in rows] == order
     assert [row.fast_weights for row in rows] == ["none"] * 2 + ["ttt"] * 7 + ["lora"] * 5
     for row in rows:
@@ -367,8 +367,8 @@ def test_the_guide_states_what_the_table_says(
         in text
     )
     assert "* lora update_4: hurt" in text
-    assert f"{by_label['context_1'].cost_seconds:.3g} s" in text
-    assert "worse than `context_1`" in text
+    assert f"{by_label['full'].cost_seconds:.3g} s" in text
+    assert "worse than `full`" in text
     leak = by_label["ttt transductive"].loss - by_label["ttt update_1"].loss
     assert f"(b) leakage: scoring a chunk after learning from it: {leak:+.4f}" in text
     for provenance in (CODE[:16], sha256_file(root / "paper_table.csv"), "command: `snakemake", "numpy "):

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ponderttt.contexts import ALONE, Context
 from ponderttt.errors import ConfigError
 from ponderttt.files.atomic import digest
 from ponderttt.names import FastWeightsName
@@ -257,13 +258,14 @@ def test_a_budget_that_no_mixture_of_actions_has_is_refused(budget):
 
 
 def test_a_grid_may_do_without_context_arms():
-    assert from_mapping(Experiment, changed("grid.context_chunks", [])).grid.context_chunks == ()
+    assert from_mapping(Experiment, changed("grid.contexts", [])).grid.all_contexts == (ALONE,)
 
 
-def test_a_negative_number_of_context_chunks_is_refused():
+@pytest.mark.parametrize("name", ["window_0", "context_0", "window", "full_1", "plain"])
+def test_a_context_that_is_none_is_refused(name):
     assert (
-        refusal(changed("grid.context_chunks", [0, -1]))
-        == "grid.context_chunks[1] must be at least 0, got -1"
+        refusal(changed("grid.contexts", ["alone", name]))
+        == f"grid.contexts has an unknown context '{name}'; use alone, full, window_n or context_n with n from 1 on"
     )
 
 
@@ -359,9 +361,9 @@ def test_a_missing_file_and_a_folder_are_one_line(tmp_path):
 def test_a_name_of_fast_weights_says_its_kind_and_its_context():
     for text, name in {
         "ttt": FastWeightsName("ttt"),
-        "memory+context_12": FastWeightsName("memory", context=12),
+        "memory+context_12": FastWeightsName("memory", context=Context("context", 12)),
         "lora-rank_64": FastWeightsName("lora", "rank_64"),
-        "lora-wide+context_1": FastWeightsName("lora", "wide", 1),
+        "lora-wide+context_1": FastWeightsName("lora", "wide", Context("context", 1)),
     }.items():
         assert FastWeightsName.parse(text) == name
         assert str(name) == text

@@ -45,7 +45,7 @@ CONFIG: dict[str, Any] = {
         "seeds": [0, 1],
         "train_corpus": "learn",
         "eval_corpora": ["test"],
-        "context_chunks": [0],
+        "contexts": ["alone"],
     },
     "chunk_size": 64,
     "fast_weights": {"lora": {"rank": 4, "inner_rate": 0.01}},

@@ -53,14 +53,14 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            {"grid__fast_weights": ["lora", "memory+context_1"]},
+            {"grid__fast_weights": ["lora", "memory+full"]},
             {
                 "hidden": 2,
                 "plain": 1,
                 "train": 2,
                 "calibrate": 2,
                 "policy": 2,
-                "arms_memory_context_1": 2,
+                "arms_memory_full": 2,
                 **REPORTING,
             },
             id="fast weights on top of a context",
@@ -104,7 +104,7 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            {"grid__context_chunks": [0, 1]},
+            {"grid__contexts": ["alone", "full"]},
             {"hidden": 1, "plain": 1, **REPORTING},
             id="context arm",
             marks=pytest.mark.slow,

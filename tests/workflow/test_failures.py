@@ -89,7 +89,7 @@ def test_a_job_that_outlived_its_controller_is_not_joined_by_a_second(study: Stu
 
 def test_a_corrupt_hidden_file_is_named_with_the_command_that_rebuilds_it(copied_study: Study) -> None:
     folder = copied_study.folder
-    file = "data/hidden/tiny/test/context-0/stream-00000.safetensors"
+    file = "data/hidden/tiny/test/alone/stream-00000.safetensors"
     content = bytearray((folder / file).read_bytes())
     before = sha256_file(folder / file)
     content[-1] ^= 1
@@ -100,7 +100,7 @@ def test_a_corrupt_hidden_file_is_named_with_the_command_that_rebuilds_it(copied
     assert line.startswith(f"ponderttt: {file}: its sha256 differs")
     command = line.partition("Rebuild it: ")[2]
     _, *words = shlex.split(command)
-    assert words == ["--force", "data/hidden/tiny/test/context-0/manifest.json"]
+    assert words == ["--force", "data/hidden/tiny/test/alone/manifest.json"]
     assert copied_study.run(*words).returncode == 0
     manifest = json.loads((folder / file).with_name("manifest.json").read_text())
     rebuilt = sha256_file(folder / file)
@@ -110,7 +110,7 @@ def test_a_corrupt_hidden_file_is_named_with_the_command_that_rebuilds_it(copied
 
 
 def test_hidden_states_of_other_chunks_are_refused_and_rebuilt(copied_study: Study) -> None:
-    hidden = "data/hidden/tiny/test/context-0"
+    hidden = "data/hidden/tiny/test/alone"
     path = copied_study.folder / "data/chunks/tiny/test/manifest.json"
     manifest, times = json.loads(path.read_text()), path.stat()
     manifest["files"]["chunks-00000.parquet"]["rows"] += 1

@@ -29,7 +29,7 @@ def test_the_default_grid_runs_on_other_families_by_configuration_alone(tmp_path
         grid__models=[*FAMILIES],
         grid__fast_weights=[*GRID.fast_weights],
         grid__methods=[*GRID.methods],
-        grid__context_chunks=[*GRID.context_chunks],
+        grid__contexts=[*GRID.contexts],
         grid__seeds=[0],
     )
     ran = study.run()

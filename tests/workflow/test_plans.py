@@ -50,7 +50,7 @@ STUDY: dict[str, Any] = {
     },
     "grid": {
         **CONFIG["grid"],
-        "fast_weights": ["lora", "lora-wide", "memory+context_1", "suffix-deep"],
+        "fast_weights": ["lora", "lora-wide", "memory+full", "suffix-deep"],
         "methods": ["skip", "update_1", "entropy", "regression", "ppo", "ppo-near"],
         "control_corpora": ["noise"],
         "budget": 4.0,
@@ -82,12 +82,12 @@ JOBS: list[tuple[str, str, dict[str, str]]] = [
     ("merge", "merge", {"corpus": "stack"}),
     ("chunks", "chunks", {"model": "tiny", "corpus": "test"}),
     ("control_chunks", "control_chunks", {"model": "tiny", "corpus": "noise"}),
-    ("hidden", "hidden", {"model": "tiny", "corpus": "test", "context": "0"}),
+    ("hidden", "hidden", {"model": "tiny", "corpus": "test", "context": "alone"}),
     ("train", "train", ADAPTER),
     ("arms", "calibrate", ADAPTER),
     ("policy", "policy", {**ADAPTER, "policy": "ppo-near"}),
     ("policy", "policy", {**ADAPTER, "policy": "regression"}),
-    ("plain", "plain", {"corpus": "test", "model": "tiny", "method": "context_1"}),
+    ("plain", "plain", {"corpus": "test", "model": "tiny", "method": "full"}),
     ("arms", "arms", {**ADAPTER, "corpus": "test"}),
     ("table", "table", {}),
     ("drops", "drops", {}),
@@ -250,19 +250,19 @@ def test_memory_and_time_grow_with_the_corpus(experiment: Experiment) -> None:
 
 def test_an_override_of_a_stage_or_a_kind_reaches_generated_rules() -> None:
     rules = [(s, FastWeightsName.parse(n)) for s in ("arms", "controls") for n in ("lora", "lora-rank_64")]
-    rules.append(("arms", FastWeightsName.parse("memory+context_1")))
+    rules.append(("arms", FastWeightsName.parse("memory+full")))
     assert rule_name(*rules[1]) == "arms_lora_rank_64"
-    found = spread({"arms": 4, "arms_lora": 6, "arms_memory_context_1": 8, "hidden": 2}, rules)
+    found = spread({"arms": 4, "arms_lora": 6, "arms_memory_full": 8, "hidden": 2}, rules)
     assert found == {
         "arms": 4,
         "hidden": 2,
         "arms_lora": 6,
         "arms_lora_rank_64": 6,
-        "arms_memory_context_1": 8,
+        "arms_memory_full": 8,
     }
     merged = spread({"arms": {"mem": 1, "time": 2}, "arms_lora": {"mem": 3}}, rules, lambda a, b: {**a, **b})
     assert merged["arms_lora"] == merged["arms_lora_rank_64"] == {"mem": 3, "time": 2}
-    assert merged["arms_memory_context_1"] == {"mem": 1, "time": 2}
+    assert merged["arms_memory_full"] == {"mem": 1, "time": 2}
 
 
 def test_named_files_of_a_rule_become_folders() -> None:

@@ -31,7 +31,7 @@ def test_the_estimate_learns_from_jobs_that_ended() -> None:
 
 
 def test_a_variant_is_expected_to_take_as_long_as_its_kind() -> None:
-    for rule in ("arms_lora_rank_64", "arms_memory_context_1", "controls_lora_rank_64"):
+    for rule in ("arms_lora_rank_64", "arms_memory_full", "controls_lora_rank_64"):
         kind = "_".join(rule.split("_")[:2])
         assert Estimate({}).of_rule(rule) == Estimate({}).of_rule(kind) == TYPICAL_SECONDS[kind]
 

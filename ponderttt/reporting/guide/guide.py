@@ -152,8 +152,8 @@ def _cautions(rows: Sequence[TableRow], facts: dict[str, Any], percent: str) -> 
         "backbone streams them and does not pay that."
     )
     yield (
-        "* `context_1` reads the previous chunk again for each chunk. Keeping its keys and values would cost less, so its cost "
-        "here is an upper bound."
+        "* `full` and `window_n` keep keys and values of earlier chunks. `context_n` reads n chunks again for each chunk, so it "
+        "costs more; it is for models whose positions are learned."
     )
     yield (
         "* One adapter per seed serves all methods: each training stream draws 0, 1, 2 or 4 updates. An adapter trained for "

@@ -43,7 +43,7 @@ def what_helped(rows: Sequence[TableRow], fast_weights: str, percent: str) -> It
             f"* {trained} against the plain backbone: **{verdict(skip.delta_vs_plain)}** "
             f"({shown(skip.delta_vs_plain)} nats per token)."
         )
-    context = find_row(rows, "none", "context_1", "score_first")
+    context = find_row(rows, "none", "full", "score_first")
     if skip and context:
         yield from _against_context(skip, context)
     for row in rows:
@@ -78,18 +78,18 @@ def _against_skip(row: TableRow, percent: str) -> str:
 
 
 def _against_context(row: TableRow, context: TableRow) -> Iterator[str]:
-    if row.delta_vs_context_1 is None:
+    if row.delta_vs_full is None:
         return
     relations = {-1: "better than", 0: "not clearly different from", 1: "worse than", None: "compared with"}
-    relation = relations[sign(row.delta_vs_context_1)]
+    relation = relations[sign(row.delta_vs_full)]
     parts = ["Context", "adapter"] if "+" in row.fast_weights else ["The adapter"]
     parts += ["updates"] if row.update_rate else []
     joined = " and ".join(([", ".join(parts[:-1])] if parts[:-1] else []) + parts[-1:])
     together = f"{joined} are" if len(parts) > 1 else f"{joined} alone is"
     yield (
-        f"  * {together} {relation} `context_1`: loss {row.loss:.4f} at {row.cost_seconds:.3g} s and "
+        f"  * {together} {relation} `full`: loss {row.loss:.4f} at {row.cost_seconds:.3g} s and "
         f"{row.cost_flops / 1e9:.3g} GFLOPs per chunk, against {context.loss:.4f} at {context.cost_seconds:.3g} s and "
-        f"{context.cost_flops / 1e9:.3g} GFLOPs (difference {shown(row.delta_vs_context_1)}; "
+        f"{context.cost_flops / 1e9:.3g} GFLOPs (difference {shown(row.delta_vs_full)}; "
         f"{row.cost_seconds / context.cost_seconds:.2f}× the seconds)."
     )
 

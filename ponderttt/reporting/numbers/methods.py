@@ -32,7 +32,7 @@ _PROTOCOL_ORDER = ("score_first", *OTHER_PROTOCOLS)
 
 
 def kind_of(fast_weights: str) -> str:
-    """Return the kind in a label of the table: ``none``, ``memory`` for ``memory+context_1``, ``lora`` for ``lora-rank_64``."""
+    """Return the kind in a label of the table: ``none``, ``memory`` for ``memory+full``, ``lora`` for ``lora-rank_64``."""
     return fast_weights.partition("+")[0].partition("-")[0]
 
 

@@ -24,7 +24,8 @@ class References:
     #: The trained adapter with 0 updates; for the backbone alone, the plain backbone.
     baseline: Arm | None
     plain: Arm | None
-    context_1: Arm | None
+    #: The backbone with its whole stream as context.
+    full: Arm | None
     #: Random decisions of the same budget, or of the nearest cost if the arm has no budget.
     random: Arm | None
     #: The best oracle of the same budget, or of the nearest cost if the arm has no budget.
@@ -55,7 +56,7 @@ def references_of(arm: Arm, arms: Sequence[Arm]) -> References:
     return References(
         baseline=find(arms, arm, *baseline_of(fast_weights)),
         plain=find(arms, arm, "none", "plain"),
-        context_1=find(arms, arm, "none", "context_1"),
+        full=find(arms, arm, "none", "full"),
         random=_of_same_budget(arm, arms, ("random",)) if allocates and base != "random" else None,
         oracle=_of_same_budget(arm, arms, ORACLES) if allocates and not arm.name.is_oracle else None,
         update_1=find(arms, arm, fast_weights, "update_1") if base in CONTROL_METHODS else None,

@@ -19,7 +19,7 @@ from ponderttt.reporting.numbers.statistics import Interval
 class TableRow:
     """One arm on one corpus, a row of ``paper_table.csv``."""
 
-    model: Doc[str, Column("names of the arm; `+context_1`: the backbone sees the previous chunk")]
+    model: Doc[str, Column("names of the arm; `+full`: the backbone sees its whole stream")]
     fast_weights: str
     method: str
     protocol: str
@@ -58,8 +58,8 @@ class TableRow:
         Estimate | None, Column("growth of the gain over `skip` per chunk of a stream, nats per token")
     ]
     delta_vs_plain: Doc[Estimate | None, Column("paired difference to the plain backbone")]
-    delta_vs_context_1: Doc[
-        Estimate | None, Column("paired difference to the backbone with one chunk of context")
+    delta_vs_full: Doc[
+        Estimate | None, Column("paired difference to the backbone with its whole stream as context")
     ]
     delta_vs_random: Doc[
         Estimate | None,

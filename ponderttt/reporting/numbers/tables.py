@@ -150,7 +150,7 @@ def _row(
     references = references_of(arm, arms)
     skip = versus(references.baseline, " ".join(baseline_of(key.fast_weights)))
     plain = skip if references.plain is references.baseline else versus(references.plain, "plain")
-    context = delta(references.context_1)
+    context = delta(references.full)
     random = delta(references.random if _comparable(arm, references.random, notes) else None)
     update = delta(references.update_1)
     rule = delta(references.rule)
@@ -177,7 +177,7 @@ def _row(
         p_improvement=skip.p_improvement if skip else None,
         gain_slope=skip.slope if skip else None,
         delta_vs_plain=plain.delta if plain else None,
-        delta_vs_context_1=context,
+        delta_vs_full=context,
         delta_vs_random=random,
         delta_vs_update_1=update,
         delta_vs_fixed_flops=fixed_flops,

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ponderttt.contexts import ALONE, Context
 from ponderttt.corpus.packages import select_packages
 from ponderttt.files.atomic import sha256_file
 from ponderttt.names import FastWeightsName, MethodName
+from ponderttt.settings.context import ContextConfig
 from ponderttt.settings.corpus import CorpusConfig, FilterConfig
 from ponderttt.settings.experiment import Experiment
 from ponderttt.settings.fast_weights import FastWeightsConfig
@@ -101,8 +103,8 @@ class Plan:
         """Context and cache of a frozen pass."""
         return {
             "model": self._model(model),
-            "context_chunks": int(context),
-            "keep_split": self.keeps_split(int(context)),
+            **self._context(Context.parse(context)),
+            "keep_split": self.keeps_split(Context.parse(context)),
             "cache": self.experiment.cache,
             "cache_limit_bytes": self.experiment.cache_limit_bytes,
         }
@@ -141,9 +143,8 @@ class Plan:
 
     def plain(self, corpus: str, model: str, method: str) -> Parameters:
         """A backbone without fast weights."""
-        context = MethodName.parse(method).context
         names = {"model": model, "corpus": corpus}
-        return {"model": self._model(model), "context": context, "names": names}
+        return {"model": self._model(model), "method": method, "names": names}
 
     def arms(self, corpus: str, model: str, fast_weights: str, seed: str) -> Parameters:
         """All methods on one adapter."""
@@ -196,9 +197,16 @@ class Plan:
             "access": access,
         }
 
-    def keeps_split(self, context: int) -> bool:
+    def keeps_split(self, context: Context) -> bool:
         """Return whether states at the split layer are cached: suffix adaptation reads them, one chunk at a time."""
-        return context == 0 and any(name.kind == "suffix" for name in self.experiment.grid.all_fast_weights)
+        return context == ALONE and any(
+            name.kind == "suffix" for name in self.experiment.grid.all_fast_weights
+        )
+
+    def _context(self, context: Context) -> Parameters:
+        """A context, and how it ends if it has a cache."""
+        ends = self.experiment.context if context.is_cached else ContextConfig()
+        return {"context": str(context), "ends": as_mapping(ends)}
 
     def _model(self, model: str) -> Parameters:
         return as_mapping(self.experiment.models[model])

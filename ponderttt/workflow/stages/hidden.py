@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ponderttt.contexts import Context
 from ponderttt.corpus.chunks import read_chunks
 from ponderttt.files.atomic import digest
 from ponderttt.files.commands import rebuild
@@ -12,6 +13,7 @@ from ponderttt.files.folder import Folder
 from ponderttt.files.manifest import finished
 from ponderttt.frozen.frozen_pass import run_frozen_pass
 from ponderttt.models.weights import open_configured
+from ponderttt.settings.context import ContextConfig
 from ponderttt.settings.mapping import settings
 from ponderttt.settings.model import ModelConfig
 from ponderttt.workflow.entry import compilation_cache
@@ -27,14 +29,16 @@ class Settings:
 
     Attributes:
         model: dtype and split of the backbone.
-        context_chunks: preceding chunks that the backbone attends to.
+        context: what the backbone attends to while it reads a chunk.
+        ends: how the context ends.
         keep_split: whether states at the split layer are cached too, for arms that adapt the blocks after it.
         cache: whether hidden states are cached.
         cache_limit_bytes: limit for ``auto``.
     """
 
     model: ModelConfig
-    context_chunks: int
+    context: str
+    ends: ContextConfig
     keep_split: bool
     cache: Literal["on", "off", "auto"]
     cache_limit_bytes: int
@@ -49,7 +53,7 @@ class Inputs:
 
 
 def run(settings: Settings, inputs: Inputs, job: Job) -> None:
-    """Write ``data/hidden/{model}/{corpus}/context-{n}/``; continue a pass that was interrupted."""
+    """Write ``data/hidden/{model}/{corpus}/{context}/``; continue a pass that was interrupted."""
     compilation_cache(job.place.programs)
     backbone = open_configured(settings.model, inputs.model, rebuild(inputs.model.manifest))
     streams = read_chunks(inputs.chunks, rebuild(inputs.chunks.manifest))
@@ -60,7 +64,8 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
         backbone,
         streams,
         job.folder,
-        context_chunks=settings.context_chunks,
+        context=Context.parse(settings.context),
+        config=settings.ends,
         keep_hidden=keeps_hidden(settings.cache, limit, chunks, size, width, keep_split=split),
         keep_split=split,
         facts={"made_from": digest(job.made_from)},

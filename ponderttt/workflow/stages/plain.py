@@ -19,35 +19,38 @@ class Settings:
 
     Attributes:
         model: dtype and split of the backbone.
-        context: preceding chunks that it attends to.
+        method: its name, see :meth:`ponderttt.names.MethodName.plain`.
         names: names of the ``model`` and the ``corpus`` in the configuration.
     """
 
     model: ModelConfig
-    context: int
+    method: str
     names: dict[str, str]
 
 
 def run(settings: Settings, inputs: Inputs, job: Job) -> None:
     """Write the records of the plain backbone; all that they need is in its frozen pass.
 
-    The nominal cost is the number of chunks that it reads per chunk: 1, plus 1 for each chunk of context that exists.
+    The nominal cost is the number of chunks that it reads per chunk: 1, plus 1 for each chunk that ``context_n`` reads again.
     """
-    corpus, context = open_inputs(settings.model, inputs), settings.context
+    corpus, method = open_inputs(settings.model, inputs), MethodName.parse(settings.method)
+    context = method.context
+    assert context is not None
+    again = 0 if context.is_cached else context.chunks
     write_steps(
         job.folder,
         frozen_steps(corpus.streams),
         model=settings.names["model"],
         corpus=settings.names["corpus"],
         fast_weights="none",
-        method=str(MethodName.plain(context)),
+        method=settings.method,
         protocol="score_first",
         seed=0,
         language=corpus.language,
-        nominal_cost=lambda step: 1.0 + min(context, step.chunk_index),
+        nominal_cost=lambda step: 1.0 + min(again, step.chunk_index),
         facts={
             "stage_digest": records_code(),
-            "context_chunks": context,
+            "context": str(context),
             "seed": 0,
             "deterministic": True,
             "model_digest": corpus.model_digest,

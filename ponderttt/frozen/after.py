@@ -1,0 +1,75 @@
+"""Compiled programs that read one chunk after a cache, with their costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+from flax import nnx
+
+from ponderttt.costs import Cost, Program, count_flops
+from ponderttt.models.streaming import Ring, prefix_after, store, suffix_after
+
+if TYPE_CHECKING:
+    from ponderttt.models.backbone import Backbone
+    from ponderttt.models.past_attention import Past
+    from ponderttt.models.streaming import Fresh
+
+
+class AfterCache:
+    """The blocks of a backbone on either side of the split layer, after a cache of one shape.
+
+    Attributes:
+        prefix: ``(params, tokens, past, index) → split, past, cost``.
+        suffix: ``(params, (split, real), past, index) → (hidden, attention), past, cost``.
+    """
+
+    def __init__(self, backbone: Backbone, ring: Ring) -> None:
+        graph = backbone.graph
+
+        def prefix(params: Any, tokens: Any, past: Past, index: Any) -> Any:
+            return prefix_after(nnx.merge(graph, params), tokens, past, index, ring)
+
+        def suffix(params: Any, split: tuple[Any, Any], past: Past, index: Any) -> Any:
+            hidden, real = split
+            hidden, attention, fresh = suffix_after(nnx.merge(graph, params), hidden, real, past, index, ring)
+            return (hidden, attention), fresh
+
+        self.prefix, self.suffix = _Step(prefix, ring), _Step(suffix, ring)
+
+
+class _Step:
+    """A program that reads a chunk and writes its keys and values into the cache."""
+
+    def __init__(self, read: Callable[..., Any], ring: Ring) -> None:
+        self._ring, self._read = ring, Program(read)
+        self._store: dict[Any, Any] = {}
+        self._flops: dict[Any, float] = {}
+
+    def __call__(self, params: Any, inputs: Any, past: Past, index: int) -> tuple[Any, Past, Cost]:
+        """Read a chunk and write it into the cache, in place."""
+        value, fresh, cost = self.read(params, inputs, past, index)
+        key = _tokens(inputs)
+        if key not in self._store:
+            self._store[key] = store.lower(self._ring, past, fresh, index).compile()
+        begin = time.perf_counter()
+        past = jax.block_until_ready(self._store[key](past, fresh, index))
+        return value, past, cost._replace(seconds=cost.seconds + time.perf_counter() - begin)
+
+    def read(self, params: Any, inputs: Any, past: Past, index: int) -> tuple[Any, Fresh, Cost]:
+        """Read a chunk; return its keys and values too."""
+        # Beyond the ring, all chunks attend to equally many tokens.
+        key = (_tokens(inputs), min(index, self._ring.slots + 1))
+        if key not in self._flops:
+            # An integer gives loops over cached chunks a known length.
+            known = partial(self._read.function, index=key[1])
+            self._flops[key] = float(count_flops(known, params, inputs, past))
+        (value, fresh), seconds = self._read.timed(params, inputs, past, index)
+        return value, fresh, Cost(self._flops[key], seconds)
+
+
+def _tokens(inputs: Any) -> int:
+    return int(jax.tree.leaves(inputs)[0].shape[0])

@@ -1,0 +1,128 @@
+"""A stream that is read with a cache gives what its context defines, chunk by chunk, at the cost of what runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ponderttt.contexts import FULL, Context
+from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
+from ponderttt.frozen.model import FrozenModel, States
+from ponderttt.frozen.reading import StreamReader
+from ponderttt.models.attention import MASKED
+from ponderttt.models.backbone import Backbone, random_backbone
+from ponderttt.models.blocks import after_attention, finish_block
+from ponderttt.models.decoder import embedded
+from ponderttt.models.families import family_of
+from ponderttt.models.families.family import Place
+from ponderttt.models.rotary import rotate
+from ponderttt.settings.context import ContextConfig
+from tiny_families import TINY
+
+CHUNK = 24
+ENDS = ContextConfig(sinks=3)
+TOKENS = np.random.default_rng(0).integers(3, 60, 6 * CHUNK + 1)
+
+
+@lru_cache
+def model_of(family: str, limit: int = 512) -> FrozenModel:
+    """A random model; one with a lower limit is the same model."""
+    backbone = random_backbone(TINY[family], jax.random.key(0), split_layer=2)
+    return FrozenModel(replace(backbone, config=replace(backbone.config, max_context=limit)))
+
+
+def stream_of(tokens: np.ndarray = TOKENS) -> Stream:
+    whole = Tokens(tokens.astype(np.int32), np.ones(len(tokens), np.int32), np.zeros(1, np.int32), ("a.py",))
+    return cut_chunks(whole, CHUNK, 61, "stream", "Python")
+
+
+def read(
+    model: FrozenModel, context: Context, ends: ContextConfig = ENDS, stream: Stream | None = None
+) -> list[States]:
+    reader = StreamReader(model, stream or stream_of(), context, ends)
+    return [reader.states(index) for index in range(len(reader.stream.input_ids))]
+
+
+def whole_text(backbone: Backbone, first: int = 0) -> np.ndarray:
+    """Final states of the text from chunk ``first`` on, read at once."""
+    tokens = [*backbone.config.front, *TOKENS[first * CHUNK : -1]]
+    hidden = backbone.hidden(jnp.asarray([tokens]))
+    return np.asarray(hidden)[0, len(backbone.config.front) :].reshape(-1, CHUNK, hidden.shape[-1])
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_full_reads_what_the_whole_text_at_once_gives(family: str) -> None:
+    model = model_of(family)
+    ends = ContextConfig(at_limit="reread_half")
+    found = np.stack([states.hidden for states in read(model, FULL, ends)])
+    np.testing.assert_allclose(found, whole_text(model.backbone), atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_a_window_slides_and_keeps_the_first_tokens(family: str, chunks: int) -> None:
+    model = model_of(family)
+    found = np.stack([states.hidden for states in read(model, Context("window", chunks))])
+    np.testing.assert_allclose(found, windowed(model.backbone, chunks, ENDS.sinks), atol=2e-5)
+
+
+def windowed(backbone: Backbone, chunks: int, sinks: int) -> np.ndarray:
+    """Final states under the definition of a window: dense attention with a mask and positions for every query."""
+    shape, family = backbone.config, family_of(backbone.config)
+    model = nnx.merge(backbone.graph, backbone.params)
+    front = len(shape.front)
+    tokens = np.asarray([*shape.front, *TOKENS[:-1]])
+    hidden = embedded(shape, model.outer.arrays(), jnp.asarray(tokens)[None])[0]
+    stacks = [model.blocks_before.arrays(), model.blocks_after.arrays()]
+    blocks = [
+        {name: array[row] for name, array in stack.items()}
+        for stack in stacks
+        for row in range(len(stack["mlp_down"]))
+    ]
+    chunk_of = np.maximum((np.arange(len(tokens)) - front) // CHUNK, 0)
+    kept = max(sinks, front)
+    for block, kind in zip(blocks, family.kinds(shape), strict=True):
+
+        def at(places: np.ndarray, kind: int = kind) -> Place:
+            return family.places(shape, jnp.asarray(places)).of(kind)
+
+        query, key, value = family.heads(shape, block, hidden, at(np.zeros(len(tokens), int)).angles)
+        rows = []
+        for chunk in range(len(tokens) // CHUNK):
+            queries = np.flatnonzero(chunk_of == chunk)
+            oldest = front + (chunk - chunks) * CHUNK if chunk > chunks else 0
+            places = np.arange(len(tokens))
+            visible = places <= queries[:, None]
+            if chunk > chunks:
+                visible &= places >= oldest + kept
+                places[:kept] = oldest + np.arange(kept)
+                visible[:, :kept] = True
+            window = at(places).window
+            if window is not None:
+                visible &= queries[:, None] - places < int(window)
+            turned, own = rotate(key, at(places).angles), rotate(query[queries], at(queries).angles)
+            grouped = own.reshape(len(own), shape.kv_heads, -1, shape.head_dim) * shape.query_scale
+            scores = jnp.einsum("TKGH,SKH->KGTS", grouped, turned) + jnp.where(visible, 0.0, MASKED)
+            rows.append(jnp.einsum("KGTS,SKH->TKGH", jax.nn.softmax(scores), value).reshape(own.shape))
+        hidden = finish_block(shape, block, *after_attention(shape, block, hidden, jnp.concatenate(rows)))
+    final = model.normed(hidden)
+    return np.asarray(final)[front:].reshape(-1, CHUNK, final.shape[-1])
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_at_the_limit_half_of_it_is_read_again_from_position_0(family: str) -> None:
+    # Three chunks fit, so that chunk 3 has chunk 2 read again before it, and chunk 5 has chunk 4.
+    model = model_of(family, limit=3 * CHUNK + 1)
+    again = ContextConfig(at_limit="reread_half")
+    states = read(model, FULL, again)
+    np.testing.assert_allclose(states[2].hidden, whole_text(model_of(family).backbone)[2], atol=2e-5)
+    for index, first in ((3, 2), (4, 2), (5, 4)):
+        expected = whole_text(model_of(family).backbone, first)[index - first]
+        np.testing.assert_allclose(states[index].hidden, expected, atol=2e-5)
+    assert states[3].prefix.flops == states[0].prefix.flops + states[1].prefix.flops
