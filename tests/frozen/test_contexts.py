@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ponderttt.contexts import FULL, Context
+from ponderttt.contexts import ALONE, FULL, Context
 from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
+from ponderttt.errors import PonderTTTError
 from ponderttt.frozen.model import FrozenModel, States
-from ponderttt.frozen.reading import StreamReader
+from ponderttt.frozen.reading import StreamReader, check_context
 from ponderttt.models.attention import MASKED
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.blocks import after_attention, finish_block
@@ -126,3 +127,71 @@ def test_at_the_limit_half_of_it_is_read_again_from_position_0(family: str) -> N
         expected = whole_text(model_of(family).backbone, first)[index - first]
         np.testing.assert_allclose(states[index].hidden, expected, atol=2e-5)
     assert states[3].prefix.flops == states[0].prefix.flops + states[1].prefix.flops
+
+
+@pytest.mark.parametrize("context", [FULL, Context("window", 1), Context("window", 2)], ids=str)
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_nothing_before_a_changed_token_moves_through_the_cache_either(family: str, context: Context) -> None:
+    model, position = model_of(family), 2 * CHUNK + 7
+    other = TOKENS.copy()
+    other[position] = 3 + (other[position] - 2) % 57
+    pairs = zip(read(model, context), read(model, context, stream=stream_of(other)), strict=True)
+    moved = np.concatenate([(a.hidden != b.hidden).any(-1) for a, b in pairs])
+    assert moved.argmax() == position
+    # The next chunk sees it, and nothing of the text before it.
+    assert moved[3 * CHUNK : 4 * CHUNK].all()
+
+
+def test_attention_is_counted_by_real_lengths_and_stops_growing_with_the_window() -> None:
+    shape = model_of("llama").backbone.config
+    flops = [states.prefix.flops for states in read(model_of("llama"), Context("window", 2))]
+    # Scores and sums of values in two blocks, 2 FLOPs each; elements of the scores cost a little more.
+    products = 2 * 4 * shape.heads * shape.head_dim * CHUNK * CHUNK
+    assert products < flops[1] - flops[0] < 2.5 * products
+    assert flops[2] - flops[1] == flops[1] - flops[0]
+    assert len(set(flops[3:])) == 1
+
+
+def test_what_the_blocks_observe_is_what_they_observe_on_the_whole_text() -> None:
+    model = model_of("llama")
+    backbone = model.backbone
+    tokens = jnp.asarray([TOKENS[:-1]])
+    whole = nnx.merge(backbone.graph, backbone.params)
+    _, expected = whole.observed_suffix(whole.prefix(tokens), tokens < 61, len(TOKENS) - 1)
+    for index, states in enumerate(read(model, FULL)):
+        for found, all_of_it in zip(states.attention, expected, strict=True):
+            part = np.asarray(all_of_it)[:, 0, :, index * CHUNK : (index + 1) * CHUNK]
+            np.testing.assert_allclose(found, part, atol=1e-4)
+
+
+def test_a_chunk_is_read_once_in_order_and_going_back_starts_the_stream_again() -> None:
+    reader = StreamReader(model_of("llama"), stream_of(), FULL, ENDS)
+    last = reader.states(4)
+    again = StreamReader(model_of("llama"), stream_of(), FULL, ENDS)
+    for index in (0, 1, 2, 1, 3, 4):
+        found = again.states(index)
+    assert np.array_equal(found.hidden, last.hidden)
+
+
+@pytest.mark.parametrize(
+    ("family", "context", "ends", "says"),
+    [
+        (
+            "llama",
+            Context("window", 30),
+            ENDS,
+            "in context window_30 needs 744 positions, the model's context holds 512",
+        ),
+        ("gpt2", Context("window", 1), ENDS, "context window_1 needs rotary positions.*use context_1"),
+        ("gpt2", FULL, ENDS, "context.at_limit slide needs rotary positions.*set it to reread_half"),
+        ("llama", Context("window", 1), ContextConfig(sinks=25), "context.sinks must be at most 24.*got 25"),
+        ("llama", FULL, ContextConfig(sinks=505), "context.sinks must be at most 480"),
+    ],
+)
+def test_a_context_that_a_model_cannot_read_is_one_line(
+    family: str, context: Context, ends: ContextConfig, says: str
+) -> None:
+    with pytest.raises(PonderTTTError, match=says) as refused:
+        check_context(TINY[family], CHUNK, context, ends)
+    assert "\n" not in str(refused.value)
+    check_context(TINY[family], CHUNK, ALONE, ends)

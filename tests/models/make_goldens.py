@@ -22,13 +22,19 @@ import torch
 import transformers
 
 import family_goldens as goldens
+from compare_cached import same_with_a_cache
 from ponderttt.models import losses, tensors, weights
+from ponderttt.models.backbone import make_backbone
 from ponderttt.models.config_json import shape_json
 from ponderttt.models.families.family import Shape
 from ponderttt.models.sources import TERMS
 from ponderttt.settings import experiment as config
 
 REAL_LOSS_TOLERANCE = 1e-3
+#: Case of each family → tokens of a chunk when it is read with a cache.
+CACHED = {"untied": 32, "gpt2": 32, "gemma3": 12}
+#: Chunks of 512 tokens of real text that a real model reads with a cache.
+CACHED_CHUNKS = 8
 
 
 def reference_model(shape: Shape, arrays: dict[str, np.ndarray]) -> transformers.PreTrainedModel:
@@ -128,6 +134,14 @@ def check(name: str) -> bool:
     return passed
 
 
+def check_cached(name: str, chunk_size: int) -> bool:
+    """Compare a tiny model that reads chunks with a cache with the reference and its cache."""
+    golden = goldens.read(name)
+    model = goldens.model_of(golden, split_layer=golden.config.layers - 1)
+    reference = reference_model(golden.config, golden.weights)
+    return same_with_a_cache(name, make_backbone(model), reference, golden.tokens[0], chunk_size)
+
+
 def largest(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
     """Return the largest relative difference of all; infinite if one is missing."""
     if found.keys() != expected.keys():
@@ -163,7 +177,10 @@ def check_real(model: config.ModelConfig, name: str, cache_dir: Path) -> bool:
         print(
             f"{name} on {module.__name__}.py: {float(own.mean()):.5f} nats per token, transformers {expected:.5f}, same tokens {same_ids}  {'ok' if good else 'DIFFERS'}"
         )
-    return passed
+    ids = np.asarray(
+        backbone.tokenizer.encode(Path(argparse.__file__).read_text())[: CACHED_CHUNKS * 512 + 1]
+    )
+    return same_with_a_cache(name, backbone, reference, ids, 512) and passed
 
 
 def main() -> int:
@@ -183,6 +200,7 @@ def main() -> int:
         return 0
     experiment = config.load(options.config)
     passed = [check(case) for case in goldens.CASES]
+    passed += [check_cached(case, chunk_size) for case, chunk_size in CACHED.items()]
     for name, model in experiment.models.items():
         if options.accept_terms:
             model = replace(model, source=replace(model.source, accept_terms=True))
