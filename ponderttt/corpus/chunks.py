@@ -12,6 +12,7 @@ import numpy as np
 from ponderttt.corpus.files import SourceFile
 from ponderttt.corpus.shard_files import iterate_shards, read_parquet, shards_digest
 from ponderttt.corpus.sources import Progress, silent
+from ponderttt.corpus.spans import drawn_file, tokenize_span
 from ponderttt.corpus.streams import Document, Stream, Tokenizer, cut_chunks, tokenize_documents
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.commands import rebuild as rebuild_command
@@ -39,6 +40,7 @@ def build_chunks(
     output_dir: Path | str,
     max_chunks_per_stream: int | None = None,
     min_chunks_per_stream: int = 2,
+    span_seed: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Tokenise and cut the shards of a corpus into ``output_dir`` with a manifest.
@@ -48,14 +50,17 @@ def build_chunks(
         tokenizer: tokenizer of the model that will read the chunks.
         chunk_size: tokens per chunk.
         output_dir: folder of the chunks.
-        max_chunks_per_stream: keep the first chunks of each stream; files after them are not tokenised.
+        max_chunks_per_stream: number of chunks to keep of each stream; other files are not tokenised.
         min_chunks_per_stream: drop and count shorter streams; one chunk alone cannot show adaptation.
+        span_seed: seed that draws the file where each stream starts; None starts every stream at its first file.  Streams
+            without a limit are whole repositories, and start there too.
         progress: called for every stream.
 
     Returns:
         The manifest's facts: ``corpus``, ``chunk_size``, ``tokenizer``, ``vocab_size``, ``pad_id``, ``eot_id``, ``streams``
-        (stream → number of chunks), ``tokens`` and ``bytes`` (scored), ``short_streams`` (stream → number of chunks),
-        ``not_lossless`` (stream → path left out → reason), ``shards`` (digest).
+        (stream → number of chunks), ``span_seed``, ``starts`` (stream → path of its first file), ``tokens`` and ``bytes``
+        (scored), ``short_streams`` (stream → number of chunks), ``not_lossless`` (stream → path left out → reason), ``shards``
+        (digest).
 
     Raises:
         CorruptFileError: the shards differ from their manifest.
@@ -72,6 +77,7 @@ def build_chunks(
     # One token more than the chunks read: the target of the last.
     max_tokens = None if max_chunks_per_stream is None else max_chunks_per_stream * chunk_size + 1
     sizes: dict[str, int] = {}
+    starts: dict[str, str] = {}
     short: dict[str, int] = {}
     not_lossless: dict[str, Mapping[str, str]] = {}
     scored = n_bytes = 0
@@ -79,15 +85,19 @@ def build_chunks(
     def streams() -> Iterator[Stream]:
         nonlocal scored, n_bytes
         for done, (name, files) in enumerate(_repositories(shards_dir, rebuild), 1):
-            documents = (Document(file.path, file.content) for file in files)
-            tokens = tokenize_documents(documents, tokenizer, max_tokens)
+            documents = [Document(file.path, file.content) for file in files]
+            if span_seed is None or max_tokens is None:
+                tokens = tokenize_documents(documents, tokenizer, max_tokens)
+            else:
+                drawn = drawn_file(span_seed, name, len(documents))
+                tokens = tokenize_span(documents, tokenizer, max_tokens, drawn)
             stream = cut_chunks(tokens, chunk_size, tokenizer.pad_id, name, files[0].language)
             if tokens.not_lossless:
                 not_lossless[name] = tokens.not_lossless
             if stream.n_chunks < min_chunks_per_stream:
                 short[name] = stream.n_chunks
             else:
-                sizes[name] = stream.n_chunks
+                sizes[name], starts[name] = stream.n_chunks, stream.document_paths[0]
                 scored, n_bytes = scored + int(stream.mask.sum()), n_bytes + int(stream.n_bytes.sum())
                 yield stream
             progress(done, total, f"chunked {name}")
@@ -108,6 +118,8 @@ def build_chunks(
             "pad_id": tokenizer.pad_id,
             "eot_id": tokenizer.eot_id,
             "streams": sizes,
+            "span_seed": span_seed,
+            "starts": starts,
             "tokens": scored,
             "bytes": n_bytes,
             "short_streams": short,

@@ -81,6 +81,8 @@ def _facts(source: dict[str, Any], corpus: str, kind: str, made: Sequence[Stream
         "source": source["corpus"],
         **{name: source[name] for name in same},
         "streams": {stream.stream_id: stream.n_chunks for stream in made},
+        "span_seed": source["span_seed"],
+        "starts": {stream.stream_id: stream.document_paths[0] for stream in made},
         "tokens": int(sum(stream.mask.sum() for stream in made)),
         "bytes": int(sum(stream.n_bytes.sum() for stream in made)),
         "short_streams": {},

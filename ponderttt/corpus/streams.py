@@ -1,6 +1,6 @@
 """Tokenize documents and cut them into chunks.
 
-The files of a repository, in path order, are one token sequence ``x``; an end-of-text token separates documents.  With
+Files of a repository, in path order, are one token sequence ``x``; an end-of-text token separates documents.  With
 chunks of C tokens, chunk c reads ``x[C·c … C·c+C−1]`` and is scored on the successors ``x[C·c+1 … C·c+C]``: every
 token of a stream except the first is scored exactly once, in order.
 """
@@ -92,34 +92,50 @@ class Tokens:
     not_lossless: Mapping[str, str] = field(default_factory=dict)
 
 
-def tokenize_documents(
-    documents: Iterable[Document], tokenizer: Tokenizer, max_tokens: int | None = None
-) -> Tokens:
-    """Concatenate documents, separated by the end-of-text token, up to ``max_tokens``.
+@dataclass(frozen=True)
+class Encoded:
+    """A document's tokens, and the bytes that each stands for."""
 
-    Documents after that are not tokenized.  A document is left out if its tokens do not stand for exactly its bytes,
-    since bits per byte would have no meaning.
+    path: str
+    ids: list[int]
+    n_bytes: list[int]
+    #: Why the document is left out; None if its tokens stand for exactly its bytes.
+    problem: str | None
+
+
+def encode_document(document: Document, tokenizer: Tokenizer) -> Encoded:
+    """Tokenise a document; its problem says why it must be left out, since bits per byte would have no meaning."""
+    ids = tokenizer.encode(document.text)
+    sizes = tokenizer.token_bytes(ids)
+    problem = None
+    if not ids or sum(sizes) != len(document.text.encode()) or tokenizer.eot_id in ids:
+        problem = _loss(document.text, ids, sum(sizes), tokenizer)
+    return Encoded(document.path, ids, sizes, problem)
+
+
+def join_documents(encoded: Iterable[Encoded], eot_id: int, max_tokens: int | None = None) -> Tokens:
+    """Concatenate documents without a problem, separated by the end-of-text token, up to ``max_tokens``.
+
+    Documents after that are not taken from ``encoded``.
     """
     ids: list[int] = []
     n_bytes: list[int] = []
     starts: list[int] = []
     paths: list[str] = []
     not_lossless: dict[str, str] = {}
-    for document in documents:
+    for document in encoded:
+        if document.problem is not None:
+            not_lossless[document.path] = document.problem
+        else:
+            if ids:
+                ids.append(eot_id)
+                n_bytes.append(0)
+            starts.append(len(ids))
+            paths.append(document.path)
+            ids += document.ids
+            n_bytes += document.n_bytes
         if max_tokens is not None and len(ids) >= max_tokens:
             break
-        encoded = tokenizer.encode(document.text)
-        sizes = tokenizer.token_bytes(encoded)
-        if not encoded or sum(sizes) != len(document.text.encode()) or tokenizer.eot_id in encoded:
-            not_lossless[document.path] = _loss(document.text, encoded, sum(sizes), tokenizer)
-            continue
-        if ids:
-            ids.append(tokenizer.eot_id)
-            n_bytes.append(0)
-        starts.append(len(ids))
-        paths.append(document.path)
-        ids += encoded
-        n_bytes += sizes
     kept = slice(0, max_tokens)
     # If the separator is the last token, the document after it is not part of the stream.
     inside = [start for start in starts if max_tokens is None or start < max_tokens]
@@ -130,6 +146,17 @@ def tokenize_documents(
         tuple(paths[: len(inside)]),
         not_lossless,
     )
+
+
+def tokenize_documents(
+    documents: Iterable[Document], tokenizer: Tokenizer, max_tokens: int | None = None
+) -> Tokens:
+    """Tokenise and concatenate documents up to ``max_tokens``; those after that are not tokenised.
+
+    A document is left out if its tokens do not stand for exactly its bytes.
+    """
+    encoded = (encode_document(document, tokenizer) for document in documents)
+    return join_documents(encoded, tokenizer.eot_id, max_tokens)
 
 
 def _loss(text: str, encoded: list[int], n_bytes: int, tokenizer: Tokenizer) -> str:

@@ -6,6 +6,7 @@ A module of its own, so that the digest of a corpus does not depend on the setti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -18,6 +19,8 @@ from ponderttt.settings.values import Count, CountOrZero, Distinct, LocalPath, N
 LANGUAGES = ("Python", "JavaScript", "Java", "Go")
 #: Kinds of corpus that are rows of a dataset.
 DATASET_KINDS = ("stack_v2", "stack_v3", "text")
+#: The settings of spans at their defaults: no file of a corpus depends on them.
+_SPANS: Mapping[str, Any] = {"chunks_per_stream": None, "start": "seeded", "span_seed": 0}
 
 
 @settings
@@ -65,7 +68,7 @@ def settings_of_files(corpus: Mapping[str, Any]) -> dict[str, Any]:
     Left out: how many chunks are made, who may read the dataset, and how contents are fetched.
     """
     hub = {key: value for key, value in corpus["hub"].items() if key not in ACCESS}
-    return {**corpus, "chunks_per_stream": None, "hub": hub}
+    return {**corpus, **_SPANS, "hub": hub}
 
 
 @settings
@@ -104,8 +107,14 @@ class CorpusConfig:
     )
     chunks_per_stream: Count | None = Field(
         default=None,
-        description="Largest number of chunks of each stream, from its start; null is no limit.",
+        description="Largest number of chunks of each stream; null is no limit, and each stream a whole repository.",
     )
+    start: Literal["seeded", "first"] = Field(
+        default="seeded",
+        description="Where a stream with a limit starts. seeded: at a file drawn by span_seed and the name of the repository, or "
+        "at an earlier one if fewer chunks follow. first: at its first file.",
+    )
+    span_seed: CountOrZero = Field(default=0, description="seeded: the seed.")
     filters: FilterConfig = FilterConfig()
     hub: HubConfig | None = Field(
         default=None, description="stack_v2, stack_v3, text: the dataset, and how it is read."
@@ -133,6 +142,11 @@ class CorpusConfig:
                     raise self._missing(key)
         elif not self.packages:
             raise self._missing("packages", "a CSV list")
+
+    @property
+    def of_files(self) -> CorpusConfig:
+        """The settings that its files depend on: without the spans that become chunks."""
+        return replace(self, **_SPANS)
 
     def _missing(self, key: str, what: str = "") -> KeyProblem:
         return KeyProblem(

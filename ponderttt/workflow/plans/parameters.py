@@ -50,8 +50,7 @@ class Plan:
         """A corpus, and its lines in the list of packages; lines of other corpora change nothing."""
         config = self.experiment.corpora[corpus]
         packages = [] if config.packages is None else [as_mapping(row) for row in select_packages(config)]
-        whole = replace(config, chunks_per_stream=None)
-        return {"name": corpus, "corpus": as_mapping(whole), "packages": packages}
+        return {"name": corpus, "corpus": as_mapping(config.of_files), "packages": packages}
 
     def select(self, corpus: str, part: str) -> Parameters:
         """Part of a dataset: filters that need no contents, and the opt-out list."""
@@ -86,8 +85,12 @@ class Plan:
 
     def chunks(self, model: str, corpus: str) -> Parameters:
         """Sizes of chunks and streams."""
-        kept = self.experiment.corpora[corpus].chunks_per_stream
-        return {"chunk_size": self.experiment.chunk_size, "chunks_per_stream": kept}
+        config = self.experiment.corpora[corpus]
+        return {
+            "chunk_size": self.experiment.chunk_size,
+            "chunks_per_stream": config.chunks_per_stream,
+            "span_seed": config.span_seed if config.start == "seeded" else None,
+        }
 
     def control_chunks(self, model: str, corpus: str) -> Parameters:
         """A control corpus."""
@@ -226,7 +229,7 @@ class Plan:
         config = self.experiment.corpora[corpus]
         assert config.hub is not None
         hub = replace(config.hub, accept_terms=False, contents=ContentsConfig())
-        return replace(config, chunks_per_stream=None, hub=hub)
+        return replace(config.of_files, hub=hub)
 
     def _reporting(self) -> Parameters:
         statistics = as_mapping(self.experiment.statistics)

@@ -21,11 +21,13 @@ class Settings:
 
     Attributes:
         chunk_size: tokens per chunk.
-        chunks_per_stream: number of chunks to keep of each stream, from its start; None for all.
+        chunks_per_stream: number of chunks to keep of each stream; None for all.
+        span_seed: seed that draws where each stream starts; None starts it at its first file.
     """
 
     chunk_size: int
     chunks_per_stream: int | None
+    span_seed: int | None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
         settings.chunk_size,
         job.folder,
         settings.chunks_per_stream,
+        span_seed=settings.span_seed,
         progress=job.progress,
     )
 
