@@ -162,10 +162,10 @@ def test_a_rule_without_its_calibration_is_one_line(run, code, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     line = one_line(run("score", code, "--config", STUDY, "--policy", "entropy"))
     assert line.startswith(
-        "ponderttt: --policy entropy: no calibration in results/calibration/smollm2-135m/memory/seed-0;"
+        "ponderttt: --policy entropy: no calibration in results/calibration/smollm2-135m/memory+full/seed-0;"
     )
     assert line.endswith(
-        f"results/calibration/smollm2-135m/memory/seed-0/manifest.json --configfile {STUDY}\n"
+        f"results/calibration/smollm2-135m/memory+full/seed-0/manifest.json --configfile {STUDY}\n"
     )
 
 
@@ -186,9 +186,9 @@ def policy(tmp_path):
     [
         (
             ("--fast-weights", "lora"),
-            "trained for memory, not for lora; use --fast-weights memory --context alone",
+            "trained for memory, not for lora+full; use --fast-weights memory --context alone",
         ),
-        (("--budget", "5"), "trained for a budget of 3.5; leave --budget out, or train one for 5"),
+        (("--budget", "5", "--context", "alone"), "trained for a budget of 3.5; leave --budget out, or train one for 5"),
     ],
 )
 def test_a_policy_that_was_trained_for_something_else_is_one_line(run, code, policy, options, says):

@@ -184,8 +184,8 @@ def test_a_dataset_is_reached_with_its_access_and_filtered_by_its_settings(plan:
 def test_states_at_the_split_layer_are_kept_for_every_name_of_suffix(name: str) -> None:
     grid = {**STUDY["grid"], "fast_weights": ["lora", name]}
     plan = Plan(from_mapping(Experiment, {**STUDY, "grid": grid}))
-    assert plan.hidden("tiny", "test", "0")["keep_split"]
-    assert not plan.hidden("tiny", "test", "1")["keep_split"]
+    assert plan.hidden("tiny", "test", "alone")["keep_split"]
+    assert not plan.hidden("tiny", "test", "full")["keep_split"]
 
 
 def test_inputs_follow_the_settings(experiment: Experiment) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ponderttt.contexts import ALONE
 from ponderttt.names import (
     BUDGETED_METHODS,
     CONTROL_METHODS,
@@ -36,14 +37,15 @@ def kind_of(fast_weights: str) -> str:
     return fast_weights.partition("+")[0].partition("-")[0]
 
 
-def rank_of_method(method: MethodName) -> tuple[int, float, int, str]:
+def rank_of_method(method: MethodName) -> tuple[int, float, int, tuple[int, int], str]:
     """Sort key: fixed schedules; each budget with random decisions, rules and oracles; controls and other protocols.
 
-    The budget of the grid comes first.
+    The budget of the grid comes first, and the context that shows less.
     """
-    place = _place(_METHOD_ORDER, "context" if method.context else method.base)
+    context = method.context or ALONE
+    place = _place(_METHOD_ORDER, method.base if context == ALONE else "context")
     block = 1 if method.is_budgeted else 0 if place < _METHOD_ORDER.index(BUDGETED_METHODS[0]) else 2
-    return block, method.budget or 0.0, place, str(method)
+    return block, method.budget or 0.0, place, context.order, str(method)
 
 
 def rank_of_protocol(protocol: str) -> int:
