@@ -93,7 +93,10 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
     Raises:
         ValueError: the program has a loop without a static trip count, or another part that cannot be counted.
     """
-    traced = jax.make_jaxpr(function)(*args).jaxpr
+    return _needed_flops(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _needed_flops(traced: Any) -> int:
     # Results that no output needs, such as the value of a loss if only its gradient is used, are traced but not run.
     needed, _ = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
     return _jaxpr_flops(needed)
@@ -120,33 +123,42 @@ class Measured(NamedTuple):
 
 
 class Program:
-    """A function that is compiled once per set of shapes; the reported time does not include compilation."""
+    """A function that is compiled once per set of shapes; the reported time does not include compilation.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    Args:
+        function: a traceable function.
+        rehearse: run it once after compilation, so that no measured run has to map memory.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, rehearse: bool = True) -> None:
         self.function = function
+        self._rehearse = rehearse
         self._jitted = jax.jit(function)
+        #: By the shapes of the arguments.
         self._flops: dict[Any, float] = {}
-        self._ready: set[Any] = set()
+        self._compiled: set[Any] = set()
 
     def flops(self, *args: Any) -> float:
         """Count the FLOPs of a call with such arguments, or their shapes, without running it."""
         return float(count_flops(self.function, *args))
 
     def __call__(self, *args: Any) -> Measured:
-        """Run to completion and measure the seconds of the execution alone."""
+        """Run to completion, count FLOPs, and measure the seconds of the execution alone."""
+        value, seconds = self.timed(*args)
         key = _signature(args)
         if key not in self._flops:
-            self._flops[key] = self.flops(*args)
-        value, seconds = self.timed(*args)
+            # The trace of the compiled program.
+            self._flops[key] = float(_needed_flops(self._jitted.trace(*args).jaxpr.jaxpr))
         return Measured(value, self._flops[key], seconds)
 
     def timed(self, *args: Any) -> tuple[Any, float]:
         """Return the result and the seconds of the execution alone, without counting FLOPs."""
         key = _signature(args)
-        if key not in self._ready:
-            # The first execution compiles and maps memory for the later ones; no chunk should pay for that.
-            jax.block_until_ready(self._jitted(*args))
-            self._ready.add(key)
+        if key not in self._compiled:
+            self._jitted.lower(*args).compile()
+            self._compiled.add(key)
+            if self._rehearse:
+                jax.block_until_ready(self._jitted(*args))
         begin = time.perf_counter()
         value = jax.block_until_ready(self._jitted(*args))
         return value, time.perf_counter() - begin

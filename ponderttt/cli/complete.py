@@ -172,7 +172,7 @@ def _adaptive(
 
     assert reader.module is not None
     text = AdaptiveText(
-        FrozenModel(reader.backbone),
+        FrozenModel(reader.backbone, rehearse=False),
         reader.module,
         reader.method,
         reader.spending,

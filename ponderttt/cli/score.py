@@ -95,7 +95,7 @@ def score_paths(paths: Sequence[Path], request: Request, notice: Callable[[str],
     reader = open_reader(request, notice)
     backbone, chunk_size = reader.backbone, reader.chunk_size
     assert backbone.tokenizer is not None
-    model = FrozenModel(backbone)
+    model = FrozenModel(backbone, rehearse=False)
     for path, documents in read.items():
         language = language_of(documents)
         tokens = tokenized(documents, backbone.tokenizer, notice)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ class AfterCache:
         suffix: ``(params, (split, real), past, index) → (hidden, attention), past, cost``.
     """
 
-    def __init__(self, backbone: Backbone, ring: Ring) -> None:
+    def __init__(self, backbone: Backbone, ring: Ring, *, rehearse: bool) -> None:
         graph = backbone.graph
 
         def prefix(params: Any, tokens: Any, past: Past, index: Any) -> Any:
@@ -38,14 +37,16 @@ class AfterCache:
             hidden, attention, fresh = suffix_after(nnx.merge(graph, params), hidden, real, past, index, ring)
             return (hidden, attention), fresh
 
-        self.prefix, self.suffix = _Step(prefix, ring), _Step(suffix, ring)
+        self.prefix, self.suffix = (
+            _Step(Program(read, rehearse=rehearse), ring) for read in (prefix, suffix)
+        )
 
 
 class _Step:
     """A program that reads a chunk and writes its keys and values into the cache."""
 
-    def __init__(self, read: Callable[..., Any], ring: Ring) -> None:
-        self._ring, self._read = ring, Program(read)
+    def __init__(self, read: Program, ring: Ring) -> None:
+        self._ring, self._read = ring, read
         self._store: dict[Any, Any] = {}
         self._flops: dict[Any, float] = {}
 
@@ -61,14 +62,22 @@ class _Step:
 
     def read(self, params: Any, inputs: Any, past: Past, index: int) -> tuple[Any, Fresh, Cost]:
         """Read a chunk; return its keys and values too."""
-        # Beyond the ring, all chunks attend to equally many tokens.
-        key = (_tokens(inputs), min(index, self._ring.slots + 1))
-        if key not in self._flops:
-            # An integer gives loops over cached chunks a known length.
-            known = partial(self._read.function, index=key[1])
-            self._flops[key] = float(count_flops(known, params, inputs, past))
         (value, fresh), seconds = self._read.timed(params, inputs, past, index)
-        return value, fresh, Cost(self._flops[key], seconds)
+        return value, fresh, Cost(self._counted(params, inputs, past, index), seconds)
+
+    def _counted(self, params: Any, inputs: Any, past: Past, index: int) -> float:
+        """Count the FLOPs of reading a chunk: a loop over cached chunks, each of which adds the same."""
+
+        def count(filled: int) -> float:
+            key = (_tokens(inputs), filled)
+            if key not in self._flops:
+                # An integer gives the loop a known length.
+                known = partial(self._read.function, index=filled)
+                self._flops[key] = float(count_flops(known, params, inputs, past))
+            return self._flops[key]
+
+        filled = self._ring.filled(index)
+        return count(0) if filled == 0 else count(1) + (int(filled) - 1) * (count(2) - count(1))
 
 
 def _tokens(inputs: Any) -> int:

@@ -47,30 +47,37 @@ class States(NamedTuple):
 class FrozenModel:
     """A backbone with its compiled programs: its states before and after the split layer, and its losses.
 
+    Args:
+        backbone: the frozen model.
+        rehearse: run each program once after compilation, so that measured seconds are those of later chunks; without it
+            the first chunk is there sooner.
+
     Raises:
         PonderTTTError: no block comes after the split layer.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, *, rehearse: bool = True) -> None:
         if backbone.split_layer == backbone.config.layers:
             raise PonderTTTError(
                 f"split_layer {backbone.split_layer} leaves no block whose attention can be observed; lower it"
             )
-        self.backbone = backbone
+        self.backbone, self._rehearse = backbone, rehearse
         # Converted only where it is used: as float32 it may take more memory than all other parameters.
         self._unembedding = backbone.stored_unembedding
         with backbone.on_devices():
             self._sketch = gradient_sketch(self._unembedding)
-        self._prefix = Program(lambda params, tokens: nnx.merge(backbone.graph, params).prefix(tokens))
+        self._prefix = Program(
+            lambda params, tokens: nnx.merge(backbone.graph, params).prefix(tokens), rehearse=rehearse
+        )
         self._suffix: dict[int, Program] = {}
         self._after: dict[Ring, AfterCache] = {}
-        self._losses = Program(frozen_losses)
-        self._ready = False
+        self._losses = Program(frozen_losses, rehearse=rehearse)
+        self._ready = not rehearse
 
     def after(self, ring: Ring) -> AfterCache:
         """Return the programs that read a chunk after a cache of this shape."""
         if ring not in self._after:
-            self._after[ring] = AfterCache(self.backbone, ring)
+            self._after[ring] = AfterCache(self.backbone, ring, rehearse=self._rehearse)
         return self._after[ring]
 
     def together(self, stream: Stream, index: int, context_chunks: int) -> States:
@@ -142,7 +149,8 @@ class FrozenModel:
         if chunk_size not in self._suffix:
             graph = self.backbone.graph
             self._suffix[chunk_size] = Program(
-                lambda params, split, real: nnx.merge(graph, params).observed_suffix(split, real, chunk_size)
+                lambda params, split, real: nnx.merge(graph, params).observed_suffix(split, real, chunk_size),
+                rehearse=self._rehearse,
             )
         return self._suffix[chunk_size]
 

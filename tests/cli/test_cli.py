@@ -188,7 +188,10 @@ def policy(tmp_path):
             ("--fast-weights", "lora"),
             "trained for memory, not for lora+full; use --fast-weights memory --context alone",
         ),
-        (("--budget", "5", "--context", "alone"), "trained for a budget of 3.5; leave --budget out, or train one for 5"),
+        (
+            ("--budget", "5", "--context", "alone"),
+            "trained for a budget of 3.5; leave --budget out, or train one for 5",
+        ),
     ],
 )
 def test_a_policy_that_was_trained_for_something_else_is_one_line(run, code, policy, options, says):
