@@ -33,4 +33,4 @@ rule all:
 
 
 onstart:
-    session.start(workflow, DATA, RESULTS)
+    session.start(workflow, EXPERIMENT)

@@ -22,6 +22,7 @@ from ponderttt.names import MethodName
 from ponderttt.policies.budget import budget_tables
 from ponderttt.policies.calibration import Calibration
 from ponderttt.policies.rules import Schedule
+from ponderttt.policies.sequences import check_room
 from ponderttt.policies.trained import Trained
 from ponderttt.records.step import Step
 from ponderttt.records.steps import steps_from_json, steps_to_json
@@ -73,9 +74,17 @@ def run_arms(
 
     Returns:
         The steps of each method, by the text of its name.
+
+    Raises:
+        PonderTTTError: a budget leaves nothing to decide, or cannot be met.
     """
     programs = ModulePrograms(module)
     costs = action_costs(programs, streams, unembedding, suffix, budget.unit)
+    longest = max(len(stream.hidden) for stream in streams)
+    for given in dict.fromkeys(method.budget or budget.mean for method in methods if method.is_budgeted):
+        warning = check_room(costs, given, longest)
+        if warning is not None:
+            print(f"note: {warning}")
     spending = Spending(budget.mean, costs, rules, calibration, learned or {})
     arms = [arm_of(m, programs, spending, seed) for m in methods if not m.is_oracle]
     oracles = [m for m in methods if m.is_oracle]

@@ -7,7 +7,8 @@ This is the only place that orders scoring and learning.  Under ``score_first`` 
     adapt on chunk t (0, 1, 2 or 4 updates)        →  fast weights for chunk t+1
     record
 
-so no token is scored by weights that have seen its label.  Arms run side by side and share the frozen vocabulary
+so no token is scored by weights that have seen its label.  After the last chunk of a stream nothing is left to help, so
+the action is SKIP, whatever the policy says.  Arms run side by side and share the frozen vocabulary
 projection of a chunk.  Arms of one module with the same past actions have the same fast weights; equal work is done once
 and charged to each.  Streams of a group advance together and are gathered by action before they adapt, so an action that
 is not taken costs nothing.
@@ -133,7 +134,10 @@ def _score_first(arm: Arm, state: ArmState, page: Page) -> Outcome:
     nll = np.asarray(scored.value)
     loss = _mean_loss(nll, page)
     decided = decide(arm, state, page, loss)
-    actions = [Action(int(a)) for a in np.asarray(decided.decision.action)]
+    actions = [
+        Action.SKIP if page.t + 1 == len(stream.hidden) else Action(int(chosen))
+        for stream, chosen in zip(page.streams, np.asarray(decided.decision.action), strict=True)
+    ]
     kept = kept_shares(decided.decision)
     adapted = adapt_once(arm, past, state.fast, actions, page, kept)
     return _outcome(nll, loss, decided, adapted, decided.reconstruction, scored, page)

@@ -9,7 +9,8 @@ interval contains it: ``action = number of cuts ≤ rank``.
 * The percentile of a signal among chunks of training streams gives the expensive actions to the chunks with a high
   signal.  On every stream it spends exactly what ``random`` spends, so the two differ in the signal alone.
 
-Costs are counted in whole units above the cheapest action, so totals are exact.
+An action after the last chunk of a stream can help nothing, so it is SKIP, and the chunks before it spend the whole
+budget of the stream.  Costs are counted in whole units above SKIP, so totals are exact.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ponderttt.policies.base import Observation
 
 #: Costs of SKIP, UPDATE_1, UPDATE_2 and UPDATE_4, in multiples of SKIP.
 NOMINAL_COSTS = tuple(action.nominal_cost for action in Action)
-#: The budget is met exactly over at most this many last chunks of a stream; the height of the tables.
+#: The budget is met exactly over at most this many chunks at the end of a stream; the height of the tables.
 HORIZON = 64
 #: Log-weight of an action whose share is 0: too small to be chosen if the total can be met without it.
 _STAYS_OUT = -30.0
@@ -181,22 +182,26 @@ def next_log_weights(
 ) -> Float[Array, " A"]:
     """Return the log-weight of each action for this chunk; −∞ if the rest could not be spent exactly afterwards.
 
+    After the last chunk only SKIP is left, so of n chunks after this one, n with this one spend.
+
     Args:
         tables: tables of the budget.
         units_left: units for this chunk and the later ones; a total that no sequence has is rounded down.
         chunks_left: number of chunks after this one.
     """
     last = tables.log_weight.shape[1] - 1
-    left = jnp.asarray(chunks_left, jnp.int32) + 1
+    left = jnp.asarray(chunks_left, jnp.int32)
+    skip = jnp.where(jnp.arange(len(Action)) == Action.SKIP, 0.0, -jnp.inf)
     row, off = _folded(tables, units_left, left)
     total = tables.reachable[row, jnp.clip(units_left - off, 0, last)] + off
     rest = total - tables.units
-    row, off = _folded(tables, rest, left - 1)
+    row, off = _folded(tables, rest, jnp.maximum(left - 1, 0))
     column = rest - off
     within = tables.log_weight[row, jnp.clip(column, 0, last)]
     after = jnp.where((column >= 0) & (column <= last), within, -jnp.inf)
     far = jnp.where(jnp.isfinite(after), tables.far, -jnp.inf)
-    return jnp.where(left > HORIZON, far, tables.log_share + after)
+    spending = jnp.where(left > HORIZON, far, tables.log_share + after)
+    return jnp.where(left > 0, spending, skip)
 
 
 def cuts(tables: BudgetTables, units_left: Int[Array, ""], chunks_left: Int[Array, ""]) -> Float[Array, " 3"]:

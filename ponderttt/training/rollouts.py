@@ -107,8 +107,11 @@ class Episode:
         )
 
     def act(self, action: Action) -> bool:
-        """Adapt, go to the next chunk, and return True if the stream has ended."""
-        read = self.read
+        """Adapt, go to the next chunk, and return True if the stream has ended.
+
+        After the last chunk the action is SKIP, as in the loop.
+        """
+        read, action = self.read, action if self.t + 1 < self.length else Action.SKIP
         self._history = remember(
             self._history,
             loss=read.loss,
@@ -180,9 +183,9 @@ def rollout(
         features[n] = [episode.observe() for episode in episodes]
         choices.append(choose(features[n], n))
         for e, episode in enumerate(episodes):
-            action = Action(int(choices[-1].action[e]))
-            cost[n, e] = costs[action]
-            end[n, e] = episode.act(action)
+            before = episode.spent
+            end[n, e] = episode.act(Action(int(choices[-1].action[e])))
+            cost[n, e] = episode.spent - before
         # All environments are at the same chunk of the same stream, so they end together.
         if end[n].all():
             place = (place + 1) % len(order)

@@ -1,6 +1,7 @@
 """Chunks of training streams on random paths of a budget, with the gain of an update there.
 
-They give the scale of the features, the percentiles of learned scores, and the gains that a regression learns.
+They give the scale of the features, the percentiles of learned scores, and the gains that a regression learns.  The last
+chunk of a stream is left out: nothing is decided there.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ def visit(
         for t in range(world.length(stream)):
             for place, (without, updated) in enumerate(pairs):
                 saved[place] += world.read(stream, t, without).loss - world.read(stream, t, updated).loss
+            if t + 1 == world.length(stream):
+                break
             for episode, path in zip(episodes, paths, strict=True):
                 features.append(episode.observe())
                 owners.append(stream)
@@ -82,6 +85,6 @@ def visit(
                     pairs.append((episode.updates, updated))
                     saved.append(0.0)
                 episode.act(path[t])
-        gains += saved if with_gains else [np.nan] * (sequences * world.length(stream))
+        gains += saved if with_gains else [np.nan] * (sequences * (world.length(stream) - 1))
         progress(stream + 1, len(world.streams))
     return Visits(np.array(features), np.array(gains), np.array(owners))

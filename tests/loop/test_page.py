@@ -48,11 +48,12 @@ def test_arms_with_the_same_past_are_scored_and_adapted_once(unembedding):
     programs.score = score = Counting(programs.score)
     programs.adapt = {action: Counting(program) for action, program in programs.adapt.items()}
     stream = make_stream("a", random_tokens(1, 3))
-    steps = run_streams(arms(programs, (S, U1, U1), (S, U1, U2), (U2, S, S)), Group([stream], unembedding))
-    # Chunk 0: one past.  Chunk 1: untouched, or after UPDATE_2.  Chunk 2: after U1 on chunk 1, or after UPDATE_2.
+    steps = run_streams(arms(programs, (S, U1, U1), (S, U1, U2), (U2, U1, S)), Group([stream], unembedding))
+    # Chunk 0: one past.  Chunk 1: untouched, or after UPDATE_2.  Chunk 2: after U1 on either.
     assert score.runs == 1 + 2 + 2
-    assert programs.adapt[U1].runs == 1 + 1
-    assert programs.adapt[U2].runs == 1 + 1
+    # Nothing is learned from the last chunk.
+    assert programs.adapt[U1].runs == 2
+    assert programs.adapt[U2].runs == 1
     # And each is charged for what it would have done alone.
     alone = run_streams(arms(programs, (S, U1, U2)), Group([stream], unembedding))["update_1 0"]
     shared = steps["update_1 1"]
@@ -80,7 +81,7 @@ def test_each_kind_pays_for_what_it_reads(unembedding):
 @pytest.mark.parametrize("kind", KINDS)
 def test_counted_costs_of_actions_are_those_of_what_runs(kind, unembedding):
     programs = ModulePrograms(fresh(kind))
-    stream = make_stream("a", random_tokens(1, 1))
+    stream = make_stream("a", random_tokens(1, 2))
     costs = action_costs(programs, [stream], unembedding, suffix_block(), "flops")
     sequences = [(action,) for action in Action]
     steps = run_streams(arms(programs, *sequences), Group([stream], unembedding, suffix_block()))

@@ -150,31 +150,37 @@ def reference_cuts(units, total: int, chunks: int, shares=(1, 1, 1, 1)) -> list[
     return list(np.cumsum(mass)[:3] / mass.sum())
 
 
-def test_cuts_of_two_chunks_counted_by_hand():
-    """At 3× two chunks have 4 units above SKIP (0, 2, 5, 11): only UPDATE_1 twice.  At 3.5× they have 5: SKIP and
-    UPDATE_2 in either order.  At 4.5×, 7: UPDATE_1 and UPDATE_2 in either order."""
+def test_cuts_of_two_chunks_before_the_last_counted_by_hand():
+    """Of 4 units above SKIP (0, 2, 5, 11) two chunks make UPDATE_1 twice, of 5 SKIP and UPDATE_2 in either order, of 7
+    UPDATE_1 and UPDATE_2 in either order."""
     tables = budget_tables(NOMINAL_COSTS, 3.0)
-    np.testing.assert_allclose(CUTS(tables, 4, 1), [0, 1, 1])
-    np.testing.assert_allclose(CUTS(tables, 5, 1), [0.5, 0.5, 1])
-    np.testing.assert_allclose(CUTS(tables, 7, 1), [0, 0.5, 1])
+    np.testing.assert_allclose(CUTS(tables, 4, 2), [0, 1, 1])
+    np.testing.assert_allclose(CUTS(tables, 5, 2), [0.5, 0.5, 1])
+    np.testing.assert_allclose(CUTS(tables, 7, 2), [0, 0.5, 1])
     # 6 is no total of two chunks: 5 is.
-    np.testing.assert_allclose(CUTS(tables, 6, 1), [0.5, 0.5, 1])
+    np.testing.assert_allclose(CUTS(tables, 6, 2), [0.5, 0.5, 1])
 
 
-def test_cuts_of_three_chunks_counted_by_hand():
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_nothing_is_spent_after_the_last_chunk(units_left, rank):
+    np.testing.assert_array_equal(CUTS(_TABLES, units_left, 0), [1, 1, 1])
+    assert SPEND(_TABLES, units_left, 0, rank).action == Action.SKIP
+
+
+def test_cuts_of_three_chunks_before_the_last_counted_by_hand():
     """11 units over three chunks: UPDATE_4 and two SKIPs, 3 orders.  9 units: two UPDATE_1 and an UPDATE_2, 3 orders,
     2 of which begin with UPDATE_1.  7 units: SKIP, UPDATE_1, UPDATE_2, in 6 orders."""
     tables = budget_tables(NOMINAL_COSTS, 3.0)
-    np.testing.assert_allclose(CUTS(tables, 11, 2), [2 / 3] * 3, atol=1e-6)
-    np.testing.assert_allclose(CUTS(tables, 9, 2), [0, 2 / 3, 1], atol=1e-6)
-    np.testing.assert_allclose(CUTS(tables, 7, 2), [1 / 3, 2 / 3, 1], atol=1e-6)
+    np.testing.assert_allclose(CUTS(tables, 11, 3), [2 / 3] * 3, atol=1e-6)
+    np.testing.assert_allclose(CUTS(tables, 9, 3), [0, 2 / 3, 1], atol=1e-6)
+    np.testing.assert_allclose(CUTS(tables, 7, 3), [1 / 3, 2 / 3, 1], atol=1e-6)
 
 
 def test_shares_weigh_sequences_by_hand():
     """Units 0, 1, 2, 4 and 2 left over two chunks: SKIP+2, 2+SKIP, 1+1 with weights .4·.2, .2·.4, .3·.3."""
     tables = budget_tables(FLOPS, 1.05, (0.4, 0.3, 0.2, 0.1))
     whole = 0.08 + 0.09 + 0.08
-    np.testing.assert_allclose(CUTS(tables, 2, 1), [0.08 / whole, 0.17 / whole, 1], atol=1e-6)
+    np.testing.assert_allclose(CUTS(tables, 2, 2), [0.08 / whole, 0.17 / whole, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("costs", [NOMINAL_COSTS, FLOPS])
@@ -187,7 +193,7 @@ def test_cuts_equal_a_count_of_all_sequences(costs, shares):
         totals = {sum(s) for s in itertools.product(units, repeat=chunks)}
         for total in sorted(totals):
             np.testing.assert_allclose(
-                CUTS(tables, total, chunks - 1),
+                CUTS(tables, total, chunks),
                 reference_cuts(units, total, chunks, shares or (1, 1, 1, 1)),
                 atol=2e-6,
             )
@@ -196,17 +202,17 @@ def test_cuts_equal_a_count_of_all_sequences(costs, shares):
 def test_without_skip_a_stream_skips_only_as_often_as_its_total_needs():
     """Two chunks of 7 units are UPDATE_1 and UPDATE_2; 2 units need a SKIP."""
     tables = budget_tables(NOMINAL_COSTS, 5.0, (0, 0.3, 0.4, 0.3))
-    np.testing.assert_allclose(CUTS(tables, 7, 1), [0, 0.5, 1], atol=1e-6)
-    np.testing.assert_allclose(CUTS(tables, 2, 1), [0.5, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(CUTS(tables, 7, 2), [0, 0.5, 1], atol=1e-6)
+    np.testing.assert_allclose(CUTS(tables, 2, 2), [0.5, 1, 1], atol=1e-6)
     # 11 over three chunks: with SKIP only.  12 over three: 2+5+5.
-    np.testing.assert_allclose(CUTS(tables, 12, 2), [0, 1 / 3, 1], atol=1e-6)
+    np.testing.assert_allclose(CUTS(tables, 12, 3), [0, 1 / 3, 1], atol=1e-6)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 1000), st.integers(0, 90), st.floats(0, 1))
+@given(st.integers(0, 1000), st.integers(1, 90), st.floats(0, 1))
 def test_an_action_is_taken_exactly_if_the_rest_can_be_spent_to_the_unit(units_left, chunks_left, rank):
-    total = max(t for t in _reachable(chunks_left + 1) if t <= units_left)
-    possible = [total - unit in _reachable(chunks_left) for unit in (0, 2, 5, 11)]
+    total = max(t for t in _reachable(chunks_left) if t <= units_left)
+    possible = [total - unit in _reachable(chunks_left - 1) for unit in (0, 2, 5, 11)]
     assert list(np.isfinite(WEIGHTS(_TABLES, units_left, chunks_left))) == possible
     assert possible[int(SPEND(_TABLES, units_left, chunks_left, rank).action)]
 
@@ -224,4 +230,4 @@ def _reachable(chunks: int, known: dict[int, frozenset[int]] = {0: frozenset({0}
 def test_beyond_the_horizon_the_shares_are_those_of_the_mean_cost():
     tables = budget_tables(NOMINAL_COSTS, 3.0)
     expected = np.cumsum(matched_probabilities(COSTS, 3.0))[:3]
-    np.testing.assert_allclose(CUTS(tables, 2 * (HORIZON + 9), HORIZON + 8), expected, atol=1e-6)
+    np.testing.assert_allclose(CUTS(tables, 2 * (HORIZON + 9), HORIZON + 9), expected, atol=1e-6)

@@ -86,18 +86,18 @@ def test_what_is_left_of_the_budget_changes_no_score():
 
 
 def test_an_actor_draws_its_own_shares_given_the_total():
-    """Two chunks, 9 to spend: UPDATE_1 and UPDATE_2 in either order, or SKIP and … nothing, since 8 has no action.
+    """Two chunks before the last, 9 to spend: UPDATE_1 and UPDATE_2 in either order; SKIP leaves 8, which no action costs.
 
     Then P(first is UPDATE_1) ∝ π₁·w(UPDATE_2) and P(first is UPDATE_2) ∝ π₂·w(UPDATE_1), with w the average shares.
     """
     network = network_of("ppo")
     shares = (0.4, 0.3, 0.2, 0.1)
-    policy = ActorPolicy(network, NORMALISER, shares, 4.5)
+    policy = ActorPolicy(network, NORMALISER, shares, 10 / 3)
     row = np.random.default_rng(1).normal(size=len(FEATURES))
     seen = apply(NORMALISER, jnp.asarray(row, jnp.float32))[:32]
     own = np.asarray(jax.nn.softmax(network(seen).logits), np.float64)
     expected = own[1] * shares[2] / (own[1] * shares[2] + own[2] * shares[1])
-    first = observation(0, row, 2)
+    first = observation(0, row, 3)
     decide = jax.jit(jax.vmap(lambda key: policy.decide(policy.params, policy.init(), first, key).action))
     actions = np.asarray(decide(jax.random.split(jax.random.key(0), 4000)))
     assert set(actions.tolist()) == {1, 2}

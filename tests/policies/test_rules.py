@@ -76,15 +76,15 @@ def test_streams_beyond_the_horizon_are_matched_over_their_last_chunks(policies,
 
 
 def test_all_sequences_of_the_total_are_equally_likely(policies, play):
-    """Six chunks at 3× have 61 such sequences: six UPDATE_1, or two UPDATE_2, one UPDATE_1 and three SKIP."""
-    streams = play(policies[3.0], [6] * 6100)
+    """Six chunks at 3× have 12 units for five: two UPDATE_2, one UPDATE_1 and two SKIP, in 30 orders; the last is SKIP."""
+    streams = play(policies[3.0], [6] * 3000)
     drawn = [tuple(COSTS[stream.action]) for stream in streams]
-    kinds = {tuple(sorted(sequence)) for sequence in drawn}
-    assert kinds == {(3.0,) * 6, (1.0, 1.0, 1.0, 3.0, 6.0, 6.0)}
+    assert {sequence[-1] for sequence in drawn} == {1.0}
+    assert {tuple(sorted(sequence)) for sequence in drawn} == {(1.0, 1.0, 1.0, 3.0, 6.0, 6.0)}
     counts = np.array([drawn.count(sequence) for sequence in set(drawn)])
-    # 100 draws of each are expected; χ² with 60 degrees of freedom is above 100 once in a thousand.
-    assert len(counts) == 61
-    assert ((counts - 100) ** 2 / 100).sum() < 100
+    # 100 draws of each are expected; χ² with 29 degrees of freedom is above 58 once in a thousand.
+    assert len(counts) == 30
+    assert ((counts - 100) ** 2 / 100).sum() < 58
 
 
 def test_the_rank_of_a_random_decision_is_its_draw_and_says_the_action(policies, play):

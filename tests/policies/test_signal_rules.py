@@ -46,20 +46,23 @@ def test_equal_calibration_values_share_their_ranks_and_nothing_measured_ranks_l
     assert float(percentile_rank(jnp.asarray(jnp.nan), values)) == 0
 
 
-def test_a_percentile_rule_over_three_chunks_by_hand(play):
+def test_a_percentile_rule_over_four_chunks_by_hand(play):
     """7 units over three chunks are SKIP, UPDATE_1 and UPDATE_2 in any order: cuts 1/3, 2/3, 1, so rank 0.5 takes
-    UPDATE_1.  5 units over two: cuts 1/2, 1/2, 1, so 0.7 takes UPDATE_2.  Nothing is left for the last."""
-    (stream,) = play(Percentile("entropy", FIVE, 1 + 7 / 3), [3], [[3.0, 4.0, 9.0]])
-    np.testing.assert_allclose(stream.cuts, [[1 / 3, 2 / 3, 1], [0.5, 0.5, 1], [1, 1, 1]], atol=1e-6)
-    np.testing.assert_allclose(stream.rank, [0.5, 0.7, 1.0], atol=1e-6)
-    np.testing.assert_allclose(stream.score, [3, 4, 9])
-    assert list(stream.action) == [1, 2, 0]
+    UPDATE_1.  5 units over two: cuts 1/2, 1/2, 1, so 0.7 takes UPDATE_2.  Nothing is left for the third, and nothing can
+    help after the fourth."""
+    (stream,) = play(Percentile("entropy", FIVE, 1 + 7 / 4), [4], [[3.0, 4.0, 9.0, 9.0]])
+    np.testing.assert_allclose(
+        stream.cuts, [[1 / 3, 2 / 3, 1], [0.5, 0.5, 1], [1, 1, 1], [1, 1, 1]], atol=1e-6
+    )
+    np.testing.assert_allclose(stream.rank, [0.5, 0.7, 1.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(stream.score, [3, 4, 9, 9])
+    assert list(stream.action) == [1, 2, 0, 0]
 
 
 def test_a_low_signal_leaves_the_budget_to_later_chunks(play):
-    """Rank 0.1 is below 1/3: SKIP.  7 units over two chunks: cuts 0, 1/2, 1, so 0.3 takes UPDATE_1, the last the rest."""
-    (stream,) = play(Percentile("entropy", FIVE, 1 + 7 / 3), [3], [[1.0, 2.0, 1.0]])
-    assert list(stream.action) == [0, 1, 2]
+    """Rank 0.1 is below 1/3: SKIP.  7 units over two chunks: cuts 0, 1/2, 1, so 0.3 takes UPDATE_1, the third the rest."""
+    (stream,) = play(Percentile("entropy", FIVE, 1 + 7 / 4), [4], [[1.0, 2.0, 1.0, 5.0]])
+    assert list(stream.action) == [0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("signal", ["entropy", "loss", "reconstruction"])
@@ -73,12 +76,12 @@ def test_each_signal_is_its_own_field_of_the_observation(signal, seen):
 
 
 def test_streams_like_the_calibration_get_the_shares_that_were_aimed_at(play):
-    """0/30/40/30 costs 6.9 on average; 100 streams of 40 chunks from the calibration's own distribution."""
+    """0/30/40/30 costs 6.9 on average; 80 streams of 41 chunks, 40 of which spend, from the calibration's distribution."""
     rng = np.random.default_rng(0)
     shares = (0.0, 0.3, 0.4, 0.3)
-    policy = Percentile("loss", tuple(rng.normal(2, 0.5, 400)), 6.9, shares=shares)
-    streams = play(policy, [40] * 80, rng.normal(2, 0.5, (80, 40)))
-    taken = np.bincount(np.concatenate([stream.action for stream in streams]), minlength=4)
+    policy = Percentile("loss", tuple(rng.normal(2, 0.5, 400)), (40 * 6.9 + 1) / 41, shares=shares)
+    streams = play(policy, [41] * 80, rng.normal(2, 0.5, (80, 41)))
+    taken = np.bincount(np.concatenate([stream.action[:-1] for stream in streams]), minlength=4)
     np.testing.assert_allclose(taken / taken.sum(), shares, atol=0.02)
 
 
@@ -91,18 +94,18 @@ def test_expensive_actions_go_to_chunks_of_high_signal(play):
     assert signals[actions == 1].mean() > signals[actions == 0].mean() + 0.2
 
 
-def test_the_moving_average_of_the_gate_over_four_chunks_by_hand(play):
+def test_the_moving_average_of_the_gate_over_five_chunks_by_hand(play):
     """Errors 9, 9, 3, 0 rank 1, 1, 0.5, 0 in the calibration.  The average before each chunk is 0.5, 0.55, 0.595,
     0.5855, so the ranks that decide are 1, 0.95, 0.405 and, kept above 0, 0.
 
     7 units over four chunks are UPDATE_2, UPDATE_1 and two SKIPs: cuts 1/2, 3/4, 1.  After UPDATE_2, 2 units over
     three chunks: cuts 2/3, 1, 1.  Then nothing is left.
     """
-    (stream,) = play(Reconstruction(FIVE, 1 + 7 / 4), [4], [[9.0, 9.0, 3.0, 0.0]])
-    np.testing.assert_allclose(stream.rank, [1, 0.95, 0.405, 0], atol=1e-6)
+    (stream,) = play(Reconstruction(FIVE, 1 + 7 / 5), [5], [[9.0, 9.0, 3.0, 0.0, 9.0]])
+    np.testing.assert_allclose(stream.rank[:4], [1, 0.95, 0.405, 0], atol=1e-6)
     np.testing.assert_allclose(stream.cuts[:2], [[0.5, 0.75, 1], [2 / 3, 1, 1]], atol=1e-6)
-    np.testing.assert_allclose(stream.score, [9, 9, 3, 0])
-    assert list(stream.action) == [2, 1, 0, 0]
+    np.testing.assert_allclose(stream.score, [9, 9, 3, 0, 9])
+    assert list(stream.action) == [2, 1, 0, 0, 0]
 
 
 def test_the_gate_spreads_the_updates_of_a_stream_that_lies_off_the_calibration(play):
@@ -127,22 +130,22 @@ def test_a_gate_without_a_moving_average_is_the_percentile_rule(play):
 
 
 def test_one_more_and_one_less_by_hand(play):
-    """At 2.75× four chunks have 7 units, and the level starts at UPDATE_1, whose cost is nearest.
+    """At 2.4× five chunks have 7 units, and the level starts at UPDATE_1, whose cost is nearest.
 
     Loss 3 is above the median 2: UPDATE_2, 2 units left.  2 is below the average 3: UPDATE_1, 0 left.  5 is above
     2.9: one more would be UPDATE_2, but only SKIP is left.  4 is above 3.11: SKIP again.
     """
-    (stream,) = play(Adaptive((1.0, 2.0, 3.0), 2.75), [4], [[3.0, 2.0, 5.0, 4.0]])
-    assert list(stream.action) == [2, 1, 0, 0]
-    np.testing.assert_allclose(stream.score, [1, -1, 2.1, 0.89], atol=1e-6)
+    (stream,) = play(Adaptive((1.0, 2.0, 3.0), 2.4), [5], [[3.0, 2.0, 5.0, 4.0, 3.11]])
+    assert list(stream.action) == [2, 1, 0, 0, 0]
+    np.testing.assert_allclose(stream.score[:4], [1, -1, 2.1, 0.89], atol=1e-6)
     assert np.isnan(stream.rank).all() and np.isnan(stream.cuts).all()
 
 
 def test_of_two_possible_actions_equally_near_the_cheaper_is_taken(play):
     """5 units over three chunks: one UPDATE_2.  Loss 1 is low: SKIP.  Then 2 is high, but UPDATE_1 would strand 3
-    units, and SKIP and UPDATE_2 are equally near.  The last chunk must take what is left."""
-    (stream,) = play(Adaptive((1.0, 2.0, 3.0), 1 + 5 / 3), [3], [[1.0, 2.0, 0.0]])
-    assert list(stream.action) == [0, 0, 2]
+    units, and SKIP and UPDATE_2 are equally near.  The last chunk that spends must take what is left."""
+    (stream,) = play(Adaptive((1.0, 2.0, 3.0), 1 + 5 / 4), [4], [[1.0, 2.0, 0.0, 9.0]])
+    assert list(stream.action) == [0, 0, 2, 0]
 
 
 def reachable_totals(units: tuple[int, ...], longest: int) -> list[np.ndarray]:
@@ -159,13 +162,14 @@ def reachable_totals(units: tuple[int, ...], longest: int) -> list[np.ndarray]:
 
 
 def assert_on_budget(policy: Any, play: Any, signals: np.ndarray, seed: int = 0) -> None:
-    """Of every stream of 1 to 80 chunks: the largest total that exists and is not above the budget."""
+    """Of every stream of 1 to 80 chunks: the largest total that exists before the last chunk and is not above the budget."""
     units, size = whole_units(policy.costs, policy.budget)
     lengths = np.arange(1, 81)
     possible = reachable_totals(units, 80)
     for chunks, stream in zip(lengths, play(policy, lengths, signals, seed), strict=True):
         allowed = int(np.floor(chunks * (policy.budget - 1.0) / size + 1e-3))
-        expected = np.flatnonzero(possible[chunks][: allowed + 1]).max()
+        expected = np.flatnonzero(possible[chunks - 1][: allowed + 1]).max()
+        assert stream.action[-1] == 0
         assert np.array(units)[stream.action].sum() == expected, f"{chunks} chunks"
 
 

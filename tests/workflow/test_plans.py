@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ponderttt.errors import PonderTTTError
 from ponderttt.files.folder import Folder
 from ponderttt.names import FastWeightsName
 from ponderttt.settings.experiment import Experiment
@@ -19,6 +20,7 @@ from ponderttt.workflow.jobs import Job, ModuleFolders, Place, gather
 from ponderttt.workflow.plans.needs import Needs
 from ponderttt.workflow.plans.parameters import Plan
 from ponderttt.workflow.plans.resources import NEEDS, Sizes, need, rule_name, spread, threads
+from ponderttt.workflow.plans.room import budget_notes
 from study import CONFIG, ROOT
 
 HUB = {
@@ -274,3 +276,20 @@ def test_named_files_of_a_rule_become_folders() -> None:
     job = Job((Folder("a"), Folder("b")), {}, {}, Place("", "", "", {}), 1, lambda *_: None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="too many"):
         assert job.folder
+
+
+def test_a_budget_that_leaves_out_an_action_is_told_before_anything_runs() -> None:
+    """Three on four chunks: 8 units for three, of which 7 can be spent: SKIP, UPDATE_1 and UPDATE_2 in six orders."""
+    notes = budget_notes(from_mapping(Experiment, CONFIG))
+    assert len(notes) == 1
+    assert "test: a budget of 3 × SKIP in nominal cost leaves streams of 4 chunks 6 sequences" in notes[0]
+    assert "UPDATE_4 in none" in notes[0]
+
+
+def test_a_budget_that_leaves_nothing_to_decide_is_one_line() -> None:
+    short = json.loads(json.dumps(CONFIG))
+    short["corpora"]["test"]["chunks_per_stream"] = 2
+    short["grid"]["budget"] = 2.0
+    with pytest.raises(PonderTTTError, match=r"streams of 2 chunks a single sequence of actions") as error:
+        budget_notes(from_mapping(Experiment, short))
+    assert "\n" not in str(error.value)
