@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.fast_weights.base import Adaptation, Chunk, FastWeights, Readout, masked_mean
 from ponderttt.settings.fast_weights import MemoryConfig
@@ -36,6 +36,17 @@ class MemoryFast(NamedTuple):
     values: Int[Array, " M"]
     #: Number of pairs stored so far; the next one goes to this slot, modulo M.
     written: Int[Array, ""]
+
+
+class MemoryPart(NamedTuple):
+    """What T queries find among the pairs of one chunk."""
+
+    #: Log of the softmax's terms, summed over the pairs; so small that it counts for nothing without a pair.
+    total: Float[Array, "*K T"]
+    #: The same over the pairs that hold the query's own target.
+    found: Float[Array, "*K T"]
+    #: Similarity of the nearest pair; −1 without a pair.
+    nearest: Float[Array, "*K T"]
 
 
 class _Reading(NamedTuple):
@@ -98,23 +109,13 @@ class Memory(FastWeights):
         Surprise is the frozen loss.  Pairs are stored in the order of the chunk.  If there are more than the capacity,
         the most surprising are stored.
         """
-        length = chunk.hidden.shape[0]
-        limit = min(-(-length * steps // 4), length, self.config.capacity)
-        surprise = jnp.where(chunk.mask, chunk.nll_frozen, -jnp.inf)
-        _, order = jax.lax.top_k(surprise, limit)
-        real = jnp.sum(chunk.mask)
-        stored = jnp.minimum(-(-real * steps // 4), limit)
-        # In the order of the chunk; tokens that are not stored come last.
-        chosen = jnp.sort(jnp.where(jnp.arange(limit) < stored, order, length))
-        inside = jnp.arange(limit) < stored
-        slots = jnp.where(
-            inside, (fast.written + jnp.arange(limit)) % self.config.capacity, self.config.capacity
-        )
-        source = jnp.minimum(chosen, length - 1)
+        source, inside = self._stored(chunk, steps)
+        places = (fast.written + jnp.arange(len(source))) % self.config.capacity
+        slots = jnp.where(inside, places, self.config.capacity)
         after = MemoryFast(
             fast.keys.at[slots].set(self._unit(chunk.hidden[source]), mode="drop"),
             fast.values.at[slots].set(chunk.targets[source], mode="drop"),
-            fast.written + stored.astype(jnp.int32),
+            fast.written + jnp.sum(inside, dtype=jnp.int32),
         )
         return Adaptation(after, masked_mean(chunk.nll_frozen[source], inside), jnp.asarray(steps, jnp.int32))
 
@@ -135,12 +136,49 @@ class Memory(FastWeights):
         estimate = jnp.einsum("TM,MD->TD", reading.weights, fast.keys)
         return masked_mean(jnp.sum(jnp.square(self._unit(chunk.hidden) - estimate), axis=-1), chunk.mask)
 
+    def part(self, source: Chunk, steps: int, chunk: Chunk) -> MemoryPart:
+        """Return what the queries of a chunk find among the pairs that ``adapt(source, steps)`` stores; none for 0 steps.
+
+        While nothing is dropped from the ring, a memory is the sum of such parts, see :meth:`score_parts`.
+        """
+        if not steps:
+            nothing = jnp.full(chunk.targets.shape, _ABSENT)
+            return MemoryPart(nothing, nothing, jnp.full(chunk.targets.shape, -1.0))
+        positions, inside = self._stored(source, steps)
+        similarity = jnp.einsum("TD,MD->TM", self._unit(chunk.hidden), self._unit(source.hidden[positions]))
+        scaled = jnp.where(inside, jnp.exp(self.log_inverse_temperature[...]) * similarity, _ABSENT)
+        same = source.targets[positions] == chunk.targets[:, None]
+        return MemoryPart(
+            jax.nn.logsumexp(scaled, axis=-1),
+            jax.nn.logsumexp(jnp.where(same, scaled, _ABSENT), axis=-1),
+            jnp.max(jnp.where(inside, similarity, -1.0), axis=-1),
+        )
+
+    def score_parts(self, parts: MemoryPart, chunk: Chunk) -> Float[Array, " T"]:
+        """Return :meth:`score` of a memory that is the sum of K parts."""
+        total, found = (jax.nn.logsumexp(terms, axis=0) for terms in (parts.total, parts.found))
+        # Of the reading, the mixture needs the nearest similarity alone.
+        reading = _Reading(jnp.empty(0), jnp.max(parts.nearest, axis=0))
+        nll = -self._mix(-chunk.nll_frozen, jnp.exp(found - total), reading, chunk.entropy)
+        return jnp.where(chunk.mask, jnp.where(total > _ABSENT / 2, nll, chunk.nll_frozen), 0.0)
+
     def flipped(self, before: MemoryFast, after: MemoryFast) -> MemoryFast:
         """Negate the new keys, so that dissimilar contexts find them."""
         capacity = self.config.capacity
         age = (after.written - 1 - jnp.arange(capacity)) % capacity
         new = age < after.written - before.written
         return after._replace(keys=jnp.where(new[:, None], -after.keys, after.keys))
+
+    def _stored(self, chunk: Chunk, steps: int) -> tuple[Int[Array, " M"], Bool[Array, " M"]]:
+        """Return the positions whose pairs an update stores, in the order of the chunk, and which of them count."""
+        length = chunk.hidden.shape[0]
+        limit = min(-(-length * steps // 4), length, self.config.capacity)
+        surprise = jnp.where(chunk.mask, chunk.nll_frozen, -jnp.inf)
+        _, order = jax.lax.top_k(surprise, limit)
+        stored = jnp.minimum(-(-jnp.sum(chunk.mask) * steps // 4), limit)
+        inside = jnp.arange(limit) < stored
+        # Tokens that are not stored come last.
+        return jnp.minimum(jnp.sort(jnp.where(inside, order, length)), length - 1), inside
 
     def _unit(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
         centred = (hidden - self.centre[...]) * jnp.exp(self.log_scale[...])
