@@ -20,6 +20,11 @@ rule table:
             caption="../report/paper_table.rst",
             category="Table",
         ),
+        confirmatory=report(
+            f"{RESULTS}/confirmatory.csv",
+            caption="../report/confirmatory_csv.rst",
+            category="Table",
+        ),
         seeds=report(
             f"{RESULTS}/seeds.csv", caption="../report/seeds.rst", category="Table"
         ),
@@ -77,6 +82,7 @@ rule drops:
 rule figures:
     input:
         table=f"{RESULTS}/paper_table.csv",
+        confirmatory=f"{RESULTS}/confirmatory.csv",
         seeds=f"{RESULTS}/seeds.csv",
         frontier=f"{RESULTS}/frontier.csv",
         signals=f"{RESULTS}/signals.csv",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ponderttt.errors import ConfigError, unknown
+from ponderttt.settings.confirmatory import unknown_arm
 from ponderttt.settings.context import ContextConfig
 from ponderttt.settings.corpus import CorpusConfig
 from ponderttt.settings.fast_weights import FastWeightsSettings
@@ -85,6 +86,9 @@ class Experiment:
             if learning.taken_from is not None and learning.taken_from not in self.grid.models:
                 key = f"learned.variants.{name}.taken_from"
                 raise ConfigError(unknown(key, learning.taken_from, self.grid.models))
+        absent = unknown_arm(self.statistics.comparisons, self.grid)
+        if absent is not None:
+            raise ConfigError(absent)
 
     def _check_corpora(self) -> None:
         """Raise ConfigError unless controls are used as controls, and held-out corpora are held out."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from ponderttt.actions import Action
 from ponderttt.records.record import Record, write_records
+from ponderttt.reporting.guide.claims import ClaimRule
 from ponderttt.reporting.numbers.columns import Estimate
 from ponderttt.reporting.numbers.rows import TableRow
 from ponderttt.reporting.numbers.tables import build_table
@@ -297,6 +298,11 @@ def rules_grid(
 def update(stream: int, chunk: int) -> Action:
     """Make one update after every chunk."""
     return Action.UPDATE_1
+
+
+def verdict(row: TableRow, difference: Estimate | None) -> str:
+    """Return what the guide says of a difference of a row."""
+    return ClaimRule(STATISTICS.confidence, row.n_streams).verdict(difference)
 
 
 def value(estimate: Estimate | None) -> float:

@@ -23,13 +23,14 @@ from ponderttt.reporting.figures.table_figures import decomposition, seed_dots
 from ponderttt.reporting.figures.training_curves import read_training_log, running_mean, training_curves
 from ponderttt.reporting.numbers.arms import load_arms
 from ponderttt.reporting.numbers.results import read_results
+from ponderttt.reporting.numbers.sampling import StreamSampling
 from ponderttt.reporting.numbers.signals import strongest
-from ponderttt.reporting.numbers.statistics import StreamResamples, named_generator
+from ponderttt.reporting.numbers.statistics import RatioTerms
 from ponderttt.reporting.numbers.tables import write_table
 from ponderttt.settings.statistics import StatisticsConfig
 from ponderttt.workflow.layout import figure_names
 from ponderttt.workflow.stages.figures import make_figures
-from reporting_worlds import CODE, CONTROL_CORPORA, VOCABULARIES, default_grid, rules_grid, write_run
+from reporting_worlds import CODE, CONTROL_CORPORA, CORPUS, VOCABULARIES, default_grid, rules_grid, write_run
 
 STATISTICS = StatisticsConfig(bootstrap_samples=500)
 PNG = b"\x89PNG"
@@ -180,15 +181,16 @@ def test_the_gain_curve_is_the_weighted_mean_at_each_position(tmp_path: Path) ->
         )
     arms, _ = load_arms(folders, CODE)
     skip, updated = arms
-    resamples = StreamResamples.draw(3, 2000, named_generator(0, "streams", "heldout-python"))
-    curve = gain_curve(updated, skip, resamples, 0.95)
+    sampling = StreamSampling.of(3, CORPUS, STATISTICS)
+    curve = gain_curve(updated, skip, sampling)
     assert curve is not None
     # Position 2 is reached by a single stream and is left out.
     assert curve.position.tolist() == [0, 1]
     assert curve.n_streams.tolist() == [3, 3]
     assert curve.gain == pytest.approx([0.0, (100 * 0.1 + 300 * 0.2 + 100 * 0.4) / 500])
     assert (curve.low[0], curve.high[0]) == (0.0, 0.0)
-    assert (curve.low[1], curve.high[1]) == pytest.approx((0.1, 0.4))
+    tokens, nats = np.array([100.0, 300.0, 100.0]), np.array([10.0, 60.0, 40.0])
+    assert (curve.low[1], curve.high[1]) == pytest.approx(sampling.interval(RatioTerms(nats, tokens)))
 
 
 def test_figures_without_content_are_errors_that_say_what_to_add(tmp_path: Path) -> None:

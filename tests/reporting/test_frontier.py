@@ -78,9 +78,11 @@ def test_areas_worked_by_hand(tmp_path: Path) -> None:
     assert value(entropy.area) == pytest.approx(0.25 + 0.75 * rule)
     assert value(entropy.area_vs_random) == pytest.approx(0.75 * (rule - (2.3 + 2.0) / 2))
     assert value(entropy.area_vs_fixed) == pytest.approx(0.75 * (rule - (2.2 + 1.0) / 2))
-    # A resample is the first stream alone (equal arms), the second alone (four thirds of it), or both.
+    # Stream 0 has 100 tokens and no difference, the other 300 and d: residuals ∓75 d, error √(4 · 75²) d / 400, and
+    # t(0.975, 1) = 12.7062.
     assert entropy.area_vs_random is not None
-    assert entropy.area_vs_random[1:] == pytest.approx((rule - (2.3 + 2.0) / 2, 0.0))
+    middle, half = 0.75 * (rule - 2.15), 12.7062 * 0.375 * abs(rule - 2.15)
+    assert entropy.area_vs_random[1:] == pytest.approx((middle - half, middle + half, 1.0), abs=1e-5)
 
 
 def test_a_policy_with_an_expensive_signal_is_compared_at_its_own_costs() -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from ponderttt.reporting.guide.claims import ClaimRule, confirmatory_section, shown
 from ponderttt.reporting.guide.control_statements import control_corpora, wrong_lessons
 from ponderttt.reporting.guide.guide import write_reading_guide
-from ponderttt.reporting.guide.rule_statements import claim, policies_of
-from ponderttt.reporting.guide.update_statements import shown, verdict
+from ponderttt.reporting.guide.rule_statements import claim, in_short, policies_of, policy_section
+from ponderttt.reporting.guide.update_statements import what_helped, without_gain
 from ponderttt.reporting.numbers.columns import Estimate, dtypes, rows_of
 from ponderttt.reporting.numbers.results import FILES, read_results
 from ponderttt.reporting.numbers.rows import FrontierRow, TableRow
@@ -19,7 +20,12 @@ from ponderttt.reporting.numbers.tables import write_table
 from ponderttt.settings.statistics import StatisticsConfig
 from reporting_worlds import CODE, CONTROL_CORPORA, CORPUS, VOCABULARIES, rules_grid, value
 
-STATISTICS = StatisticsConfig(bootstrap_samples=500)
+STATISTICS = StatisticsConfig(
+    bootstrap_samples=500,
+    confirmatory=("memory update_1 vs skip", "memory entropy vs random", "lora update_1 vs skip"),
+)
+#: Of the held-out corpus.
+RULE = ClaimRule(0.95, 8)
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +68,16 @@ def test_a_rule_that_beats_random_decisions_is_named_with_its_interval(
     text, rows = guide
     said = section(text, "memory: policies against random decisions and fixed schedules")
     rules = policies_of(on_corpus(rows), "memory")
-    better = [row for row in rules if verdict(row.delta_vs_random) == "helped"]
-    # At the budget 1.5 the difference is larger still, and its interval holds zero.
+    better = [row for row in rules if RULE.verdict(row.delta_vs_random) == "helped"]
+    # At the other budgets the difference is larger, and the intervals hold zero.
     row = min(better, key=lambda row: value(row.delta_vs_random))
-    assert row.method == "entropy"
+    assert row.method == "entropy@5"
     assert all("entropy" in row.method or "loss" in row.method for row in better)
     expected = f"`{row.method}` {shown(row.delta_vs_random)}"
     line = next(line for line in said.splitlines() if "Better than random decisions" in line)
     assert all(f"`{row.method}`" in line for row in better)
     assert expected in line
-    assert expected in section(text, f"In short: tiny on {CORPUS}")
+    assert expected in section(text, f"In short, exploratory: tiny on {CORPUS}")
     assert "Largest deviation from a budget: 0.0 %." in said
     assert "Headroom (oracles against random decisions with the same budget): `greedy_oracle` " in said
 
@@ -81,10 +87,14 @@ def test_where_no_rule_is_better_the_guide_says_so(guide: tuple[str, list[TableR
     said = section(text, "lora: policies against random decisions and fixed schedules")
     rules = policies_of(on_corpus(rows), "lora")
     # UPDATE_1 hurts, so SKIP is the best fixed schedule at any cost.
-    assert all(verdict(row.delta_vs_fixed_flops) == "hurt" for row in rules)
-    assert f"**Nothing is better than fixed schedules at equal counted FLOPs** (0 of {len(rules)}" in said
+    assert all(value(row.delta_vs_fixed_flops) > 0 for row in rules)
+    assert sum(RULE.verdict(row.delta_vs_fixed_flops) == "hurt" for row in rules) > len(rules) / 2
+    assert (
+        f"**Nothing is clearly better than fixed schedules at equal counted FLOPs** (0 of {len(rules)}"
+        in said
+    )
     lowest = min(rules, key=lambda row: value(row.delta_vs_fixed_flops))
-    assert f"The lowest difference is `{lowest.method}` {shown(lowest.delta_vs_fixed_flops)} nats" in said
+    assert f"The lowest difference is `{lowest.method}` {shown(lowest.delta_vs_fixed_flops)}." in said
 
 
 def on_corpus(rows: list[TableRow]) -> list[TableRow]:
@@ -94,22 +104,43 @@ def on_corpus(rows: list[TableRow]) -> list[TableRow]:
 def test_a_claim_says_how_many_are_expected_by_chance(guide: tuple[str, list[TableRow]]) -> None:
     rules = policies_of(on_corpus(guide[1]), "memory")[:2]
     rows = [
-        replace(row, delta_vs_random=Estimate(delta, delta - 0.1, delta + 0.1))
-        for row, delta in zip(rules, (-0.2, 0.3), strict=True)
+        replace(row, delta_vs_random=Estimate(delta, delta - 0.1, delta + 0.1, p))
+        for row, delta, p in zip(rules, (-0.2, 0.3), (0.03125, 0.05), strict=True)
     ]
-    said = claim(rows, "delta_vs_random", "chance", 0.9)
+    # Of six streams, the only p of at most 0.05 is 2/64: half of it, twice.
+    said = claim(rows, "delta_vs_random", "chance", ClaimRule(0.95, 6))
     first, second = (row.method for row in rows)
     assert said == (
-        f"**Better than chance** (1 of 2 comparisons; about 0.1 expected by chance): `{first}` -0.2000 [-0.3000, -0.1000] "
-        f"nats per token. Clearly worse: `{second}` +0.3000 [+0.2000, +0.4000]."
+        f"**Better than chance** (1 of 2 comparisons; at most 0.031 expected by chance): `{first}` -0.2000 [-0.3000, -0.1000], "
+        f"p = 0.031. Clearly worse: `{second}` +0.3000 [+0.2000, +0.4000], p = 0.05."
     )
     without = [replace(row, delta_vs_random=Estimate(-0.2)) for row in rows]
-    assert claim(without, "delta_vs_random", "chance", 0.9).startswith("Against chance: unknown")
+    assert claim(without, "delta_vs_random", "chance", RULE).startswith("Against chance: unknown")
+
+
+def test_five_streams_carry_no_claim(guide: tuple[str, list[TableRow]]) -> None:
+    rows = [replace(row, n_streams=5) for row in on_corpus(guide[1]) if row.fast_weights != "none"]
+    few = ClaimRule(0.95, 5)
+    assert claim(policies_of(rows, "memory"), "delta_vs_random", "chance", few).startswith(
+        "Against chance: n = 5 streams: too few for a claim. The lowest difference is `"
+    )
+    said = "\n".join(
+        [
+            *in_short(rows, few),
+            *what_helped(rows, "memory", few),
+            *policy_section(rows, "memory", few),
+            *wrong_lessons(rows, few),
+            *without_gain(rows, few),
+        ]
+    )
+    assert "too few streams for a claim" in said
+    for claimed in ("**helped**", "**hurt**", "clearly", "**Better", "grows", "Clearly worse", "chance)"):
+        assert claimed not in said
 
 
 def test_control_corpora_have_a_section_that_shows_surprises(guide: tuple[str, list[TableRow]]) -> None:
     text, rows = guide
-    assert "## In short: tiny on random-tokens" not in text
+    assert "tiny on random-tokens" not in text
     random_tokens = section(text, "random-tokens")
     assert "| tiny | memory | `update_1` |" in random_tokens
     assert "**no**" not in random_tokens
@@ -145,19 +176,19 @@ def test_wrong_lessons_are_compared_with_the_right_one(guide: tuple[str, list[Ta
         assert value(row.delta_vs_update_1) == pytest.approx(row.loss - by_method["update_1"].loss)
         assert f"`{name}` yes ({shown(row.delta_vs_update_1)})" in memory
     assert by_method["entropy"].delta_vs_update_1 is None
-    assert lora.endswith("| `update_1` has no gain to lose |")
+    assert lora.endswith("| `update_1` has no clear gain to lose |")
 
 
 def test_a_wrong_lesson_that_helps_is_shown(guide: tuple[str, list[TableRow]]) -> None:
-    gain = Estimate(-0.1, -0.2, -0.05)
+    gain = Estimate(-0.1, -0.2, -0.05, 0.01)
     changes = {"shuffled": {"delta_vs_update_1": gain}, "sign_flipped": {"delta_vs_skip": gain}}
     rows = [
         replace(row, **changes.get(row.method, {}))
         for row in on_corpus(guide[1])
         if row.fast_weights == "memory"
     ]
-    (line,) = (line for line in wrong_lessons(rows) if line.startswith("| memory"))
-    assert "`shuffled` **no, better** (-0.1000 [-0.2000, -0.0500])" in line
+    (line,) = (line for line in wrong_lessons(rows, RULE) if line.startswith("| memory"))
+    assert "`shuffled` **no, better** (-0.1000 [-0.2000, -0.0500], p = 0.01)" in line
     assert "`sign_flipped` yes, **yet it gains**" in line
 
 
@@ -185,17 +216,42 @@ def test_the_guide_documents_every_column_of_every_file(guide: tuple[str, list[T
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "p", "said"),
     [
-        (-0.2, -0.1, "helped"),
-        (0.1, 0.2, "hurt"),
-        (-0.1, 0.1, "no clear difference"),
-        (0.0, 0.0, "no clear difference"),
-        (None, None, "unknown (no interval)"),
+        (-0.2, -0.1, 0.05, "helped"),
+        (0.1, 0.2, 0.01, "hurt"),
+        (-0.2, -0.1, 0.051, "no clear difference"),
+        (-0.1, 0.1, 0.01, "no clear difference"),
+        (0.0, 0.0, 1.0, "no clear difference"),
+        (None, None, 0.01, "unknown (no interval)"),
     ],
 )
-def test_a_verdict_needs_an_interval_that_leaves_out_zero(
-    low: float | None, high: float | None, said: str
+def test_a_verdict_needs_an_interval_that_leaves_out_zero_and_a_small_p(
+    low: float | None, high: float | None, p: float, said: str
 ) -> None:
-    assert verdict(Estimate(0.0, low, high)) == said
-    assert verdict(None) == "unknown (no interval)"
+    estimate = Estimate(0.0, low, high, p)
+    assert RULE.verdict(estimate) == said
+    assert ClaimRule(0.95, 6).verdict(estimate) == said
+    assert ClaimRule(0.95, 5).verdict(estimate) == "too few streams for a claim"
+    assert RULE.verdict(None) == "unknown (no interval)"
+
+
+def test_declared_comparisons_come_first_with_corrected_p_and_all_else_is_exploratory(
+    guide: tuple[str, list[TableRow]],
+) -> None:
+    text, rows = guide
+    said = section(text, "Confirmatory comparisons")
+    assert text.index("# Confirmatory comparisons") < text.index("# In short, exploratory")
+    assert "corrected for all 3 rows" in said
+    by_label = {row.label: row for row in on_corpus(rows)}
+    helped = by_label["memory update_1"].delta_vs_skip
+    assert f"| memory update_1 vs skip | tiny | {CORPUS} | 8 | {shown(helped)} |" in said
+    findings = {line.split(" | ")[0]: line.split(" | ")[-1] for line in said.splitlines()}
+    assert findings["| memory update_1 vs skip"] == "**helped** |"
+    assert findings["| lora update_1 vs skip"] == "**hurt** |"
+    # Twice its p of 2/256 for both of them, once that of the last.
+    assert said.count(" | 0.023 | ") == 2
+    declared = {row.label: row.confirmatory for row in rows if row.confirmatory}
+    assert declared == {"memory update_1": "skip", "memory entropy": "random", "lora update_1": "skip"}
+    assert all(row.confirmatory is None for row in rows if row.corpus != CORPUS)
+    assert "everything on this page is exploratory" in " ".join(confirmatory_section([], 0.95))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
-from ponderttt.reporting.guide.update_statements import verdict
 from ponderttt.reporting.numbers.rows import TableRow
 from ponderttt.reporting.numbers.tables import build_table
 from reporting_worlds import (
@@ -20,6 +19,7 @@ from reporting_worlds import (
     table_of,
     update,
     value,
+    verdict,
     write_run,
 )
 
@@ -53,8 +53,8 @@ def oracle_world(
 
 def test_recovery_is_the_share_of_the_oracles_gain(tmp_path: Path) -> None:
     row = oracle_world(tmp_path, 1.7)
-    assert row.recovery_vs_skip == pytest.approx(0.3 / 0.5)
-    assert row.recovery_vs_random == pytest.approx(0.2 / 0.4)
+    assert value(row.recovery_vs_skip) == pytest.approx(0.3 / 0.5)
+    assert value(row.recovery_vs_random) == pytest.approx(0.2 / 0.4)
     assert "recovery" not in row.note
 
 
@@ -66,7 +66,7 @@ def test_an_arm_that_costs_more_than_the_oracle_has_no_recovery(tmp_path: Path) 
 
 def test_recovery_above_one_says_that_the_greedy_oracle_is_no_bound(tmp_path: Path) -> None:
     row = oracle_world(tmp_path, 1.4, oracle="greedy_oracle")
-    assert row.recovery_vs_skip == pytest.approx(1.2)
+    assert value(row.recovery_vs_skip) == pytest.approx(1.2)
     assert "above 100 %: greedy_oracle is no upper bound" in row.note
 
 
@@ -94,8 +94,10 @@ def test_rules_are_compared_within_their_budget_and_label(
             assert row.cost_nominal == pytest.approx(budget)
             assert value(row.delta_vs_skip) == pytest.approx(row.loss - skip.loss)
             assert value(row.delta_vs_random) == pytest.approx(row.loss - random.loss)
-            assert row.recovery_vs_skip == pytest.approx((skip.loss - row.loss) / (skip.loss - oracle.loss))
-            assert row.recovery_vs_random == pytest.approx(
+            assert value(row.recovery_vs_skip) == pytest.approx(
+                (skip.loss - row.loss) / (skip.loss - oracle.loss)
+            )
+            assert value(row.recovery_vs_random) == pytest.approx(
                 (random.loss - row.loss) / (random.loss - oracle.loss)
             )
             assert (random.delta_vs_random, random.recovery_vs_random) == (None, None)
@@ -147,9 +149,9 @@ def test_control_corpora_may_have_fewer_methods_and_seeds(
     assert nothing.n_seeds == 1
     assert value(nothing.delta_vs_skip) == 0.0
     repeated = rules["repeated", "memory", "update_1"]
-    assert verdict(repeated.delta_vs_skip) == "helped"
+    assert verdict(repeated, repeated.delta_vs_skip) == "too few streams for a claim"
     flipped = rules[CORPUS, "memory", "sign_flipped"]
-    assert verdict(flipped.delta_vs_skip) == "hurt"
+    assert verdict(flipped, flipped.delta_vs_skip) == "hurt"
 
 
 def fixed_world(root: Path, steps: float, seconds: float = 1.0) -> dict[tuple[str, str], TableRow]:

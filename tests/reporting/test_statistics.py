@@ -14,88 +14,21 @@ from scipy import stats
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.reporting.numbers.envelope import lower_envelope
-from ponderttt.reporting.numbers.ranks import ranks_within_streams, resampled_correlation, standard_ranks
+from ponderttt.reporting.numbers.ranks import (
+    correlation_interval,
+    ranks_within_streams,
+    resampled_correlation,
+    standard_ranks,
+)
 from ponderttt.reporting.numbers.statistics import (
-    StreamResamples,
     interquartile_mean,
     named_generator,
     pass_at_k,
-    percentile_interval,
     probability_of_improvement,
     t_interval,
     uniform_gap,
     within_stream_slope,
 )
-
-
-def draw(n_streams: int, samples: int = 4000, seed: int = 0) -> StreamResamples:
-    return StreamResamples.draw(n_streams, samples, named_generator(seed, "streams", "heldout-python"))
-
-
-def test_a_resample_draws_as_many_streams_as_there_are() -> None:
-    counts = draw(7).counts
-    assert (counts.sum(axis=1) == 7).all()
-    assert counts.mean(axis=0) == pytest.approx(np.ones(7), abs=0.06)
-
-
-def test_the_interval_resamples_streams_and_not_chunks() -> None:
-    # Four streams of 100 chunks, at 1 or 3 nats throughout. By chunk, the mean of 400 values of standard deviation 1
-    # would be known to ±0.1; by stream, four coins decide it.
-    nats = np.array([100.0, 100.0, 300.0, 300.0])
-    interval = draw(4).interval(nats, np.full(4, 100.0), 0.95)
-    assert interval is not None
-    assert interval.low <= 1.25
-    assert interval.high >= 2.75
-
-
-def test_the_paired_interval_covers_a_known_difference_and_ignores_difficulty() -> None:
-    rng = np.random.default_rng(1)
-    difficulty = rng.normal(3, 1, 30)
-    tokens = rng.integers(500, 4000, 30).astype(float)
-    difference = -0.05 + rng.normal(0, 0.02, 30)
-    paired = draw(30).interval(difference * tokens, tokens, 0.95)
-    alone = draw(30).interval((difficulty + difference) * tokens, tokens, 0.95)
-    assert paired is not None
-    assert alone is not None
-    assert paired.low < -0.05 < paired.high < 0
-    assert (alone.high - alone.low) > 20 * (paired.high - paired.low)
-
-
-def test_the_interval_covers_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(2)
-    resamples = draw(25, samples=500)
-    covered = 0
-    for _ in range(300):
-        interval = resamples.interval(rng.normal(1.0, 1.0, 25), np.ones(25), 0.9)
-        assert interval is not None
-        covered += interval.low <= 1.0 <= interval.high
-    assert 0.83 <= covered / 300 <= 0.95
-
-
-def test_equal_arms_have_a_difference_of_exactly_zero() -> None:
-    interval = draw(9).interval(np.zeros(9), np.arange(1.0, 10.0), 0.95)
-    assert interval == (0.0, 0.0)
-
-
-def test_the_percentile_interval_cuts_the_same_share_at_both_ends() -> None:
-    assert percentile_interval(np.arange(101.0)[::-1], 0.9) == pytest.approx((5.0, 95.0))
-    assert percentile_interval(np.array([np.nan, np.nan]), 0.9) is None
-
-
-def test_one_stream_has_no_interval() -> None:
-    assert draw(1).interval(np.array([2.0]), np.array([1.0]), 0.95) is None
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.floats(-5, 5), min_size=2, max_size=10), st.floats(-3, 3), st.floats(0.1, 5))
-def test_the_interval_moves_and_stretches_with_the_values(
-    values: list[float], shift: float, scale: float
-) -> None:
-    resamples, ones = draw(len(values), samples=200), np.ones(len(values))
-    plain = resamples.interval(np.array(values), ones, 0.95)
-    moved = resamples.interval(scale * np.array(values) + shift, ones, 0.95)
-    assert plain is not None
-    assert moved == pytest.approx([scale * plain.low + shift, scale * plain.high + shift], abs=1e-9)
 
 
 def test_the_generator_is_the_same_in_every_process_and_differs_by_name() -> None:
@@ -104,12 +37,6 @@ def test_the_generator_is_the_same_in_every_process_and_differs_by_name() -> Non
     assert float(other) == named_generator(3, "streams", "a").random()
     assert named_generator(3, "streams", "b").random() != named_generator(3, "streams", "a").random()
     assert named_generator(4, "streams", "a").random() != named_generator(3, "streams", "a").random()
-
-
-def test_the_bootstrap_leaves_the_global_generator_alone() -> None:
-    before = np.random.get_state()[1].copy()  # type: ignore[union-attr,index]  # noqa: NPY002
-    draw(5)
-    assert (np.random.get_state()[1] == before).all()  # type: ignore[index]  # noqa: NPY002
 
 
 def test_t_interval_of_three_seeds() -> None:
@@ -178,7 +105,8 @@ def test_resampled_rank_correlations_are_those_of_the_samples_written_out(
     points: list[tuple[int, int]], seed: int
 ) -> None:
     x, y = np.array(points, float).T
-    repeats = draw(3, samples=8, seed=seed).counts[:, np.arange(len(points)) % 3]
+    counts = np.random.default_rng(seed).multinomial(3, np.full(3, 1 / 3), size=8).astype(float)
+    repeats = counts[:, np.arange(len(points)) % 3]
     found = (standard_ranks(x, repeats) * standard_ranks(y, repeats)).sum(axis=1)
     for rho, times in zip(found, repeats.astype(int), strict=True):
         ours, theirs = np.repeat(x, times), np.repeat(y, times)
@@ -214,12 +142,18 @@ def test_the_envelope_is_convex_and_never_rises() -> None:
 
 
 def test_the_mean_under_an_envelope_by_trapezoids() -> None:
-    envelope = lower_envelope(np.array([1.0, 3.0]), np.array([[3.0, 1.0], [4.0, 4.0]]))
-    assert envelope.mean_between(1.0, 3.0) == pytest.approx([2.0, 4.0])
+    losses = np.array([3.0, 1.0])
+    envelope = lower_envelope(np.array([1.0, 3.0]), losses)
+    assert envelope.weights_between(1.0, 3.0) == pytest.approx([0.5, 0.5])
     # From 2 at cost 2 to 1 at cost 3, then level to cost 5: (1.5 · 1 + 1 · 2) / 3.
-    assert envelope.mean_between(2.0, 5.0) == pytest.approx([3.5 / 3, 4.0])
+    assert envelope.weights_between(2.0, 5.0) @ losses == pytest.approx(3.5 / 3)
     with pytest.raises(ValueError, match="the cheapest point costs 1"):
-        envelope.mean_between(0.5, 2.0)
+        envelope.weights_between(0.5, 2.0)
+
+
+def test_a_point_above_the_envelope_has_no_weight() -> None:
+    envelope = lower_envelope(np.array([1.0, 2.0, 3.0, 3.0]), np.array([3.0, 2.5, 1.0, 1.2]))
+    assert envelope.share == pytest.approx(np.array([[1, 0, 0, 0], [0.5, 0, 0.5, 0], [0, 0, 1, 0]]))
 
 
 @settings(max_examples=30, deadline=None)
@@ -232,6 +166,33 @@ def test_more_points_never_raise_the_envelope(points: list[tuple[int, float]]) -
     slopes = np.diff(whole.loss) / np.diff(whole.cost)
     assert (slopes <= 1e-9).all()
     assert (np.diff(slopes) >= -1e-6).all()
+    assert whole.share.sum(axis=1) == pytest.approx(np.ones(len(whole.cost)))
+    assert whole.share @ loss == pytest.approx(whole.loss)
+
+
+def test_a_correlation_interval_is_students_on_the_scale_of_artanh() -> None:
+    # z = 0.5 in all streams and 0.4, 0.5, 0.6 without each: pseudo-values 0.7, 0.5, 0.3.
+    found = correlation_interval(math.tanh(0.5), np.tanh([0.4, 0.5, 0.6]), 0.95)
+    half = 4.302653 * 0.2 / math.sqrt(3)
+    assert found == pytest.approx((math.tanh(0.5 - half), math.tanh(0.5 + half)), abs=1e-6)
+    assert correlation_interval(1.0, np.ones(4), 0.95) == pytest.approx((1.0, 1.0))
+    assert correlation_interval(0.5, np.array([0.5]), 0.95) is None
+    assert correlation_interval(0.5, np.array([0.5, math.nan, 0.4]), 0.95) is None
+
+
+def test_a_correlation_interval_holds_zero_as_often_as_it_says() -> None:
+    # Eight streams of five chunks; in each stream, features and gains have levels of their own.
+    rng = np.random.default_rng(0)
+    stream = np.repeat(np.arange(8), 5)
+    repeats = np.concatenate([np.ones((1, 8)), 1 - np.eye(8)])[:, stream]
+    held = 0
+    for _ in range(600):
+        x, y = 0.6 * rng.normal(size=(2, 8))[:, stream] + 0.8 * rng.normal(size=(2, 40))
+        rho = (standard_ranks(x, repeats) * standard_ranks(y, repeats)).sum(axis=1)
+        found = correlation_interval(float(rho[0]), rho[1:], 0.95)
+        assert found is not None
+        held += found.low <= 0 <= found.high
+    assert held / 600 >= 0.935
 
 
 def test_pass_at_k_equals_its_definition_and_refuses_what_it_cannot_know() -> None:

@@ -18,8 +18,8 @@ from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.atomic import sha256_file
 from ponderttt.files.manifest import write_manifest
 from ponderttt.records.record import RECORDS
+from ponderttt.reporting.guide.claims import ClaimRule
 from ponderttt.reporting.guide.guide import write_reading_guide
-from ponderttt.reporting.guide.update_statements import sign, verdict
 from ponderttt.reporting.numbers.arms import load_arms
 from ponderttt.reporting.numbers.columns import Estimate, dtypes, frame_of, rows_of
 from ponderttt.reporting.numbers.comparisons import pair
@@ -36,6 +36,7 @@ from reporting_worlds import (
     table_of,
     update,
     value,
+    verdict,
     write_run,
 )
 
@@ -79,8 +80,11 @@ def test_a_small_table_worked_by_hand(tmp_path: Path) -> None:
     assert row.perplexity == pytest.approx(math.exp(2.25))
     assert row.bits_per_byte == pytest.approx(2.25 / math.log(2) / 3)
     assert value(row.delta_vs_plain) == pytest.approx(-0.75)
-    # Of two streams, a resample holds the first twice (−0.375), the second twice (0), or both (−0.25).
-    assert row.delta_vs_skip == pytest.approx((-0.25, -0.375, 0.0))
+    # −150 nats of 400 tokens in stream 0 and none of 200 in the other: residuals ∓50, error √(2 · 5000) / 600 = 1/6, and
+    # t(0.975, 1) = 12.7062.  Every flip of signs has a sum of ±150.
+    assert row.delta_vs_skip == pytest.approx(
+        (-0.25, -0.25 - 12.7062 / 6, -0.25 + 12.7062 / 6, 1.0), abs=1e-5
+    )
     assert row.delta_seed_ci == pytest.approx((-0.25, -0.25))
     # Both seeds of update_1 have 1.625 + k and 2 + k in the streams, skip has 2 + k in both.
     assert row.p_improvement == pytest.approx((3 / 4 + (1 + 0.5 * 2) / 4) / 2)
@@ -96,7 +100,7 @@ def test_a_small_table_worked_by_hand(tmp_path: Path) -> None:
 def test_a_baseline_has_for_itself_a_difference_of_exactly_zero(tmp_path: Path) -> None:
     for key in (("ttt", "skip"), ("none", "plain")):
         row = table_of(small_world(tmp_path))[key]
-        assert row.delta_vs_skip == (0.0, 0.0, 0.0)
+        assert row.delta_vs_skip == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_a_deterministic_arm_has_one_run_and_no_seed_interval(tmp_path: Path) -> None:
@@ -298,9 +302,9 @@ def test_the_default_grid_in_reading_order_with_intervals_everywhere(
             assert "the grid has no oracle arm" in row.note or row.protocol != "score_first"
     helped = next(row for row in rows if row.label == "ttt update_2")
     harmed = next(row for row in rows if row.label == "lora update_4")
-    assert verdict(helped.delta_vs_skip) == "helped"
-    assert verdict(harmed.delta_vs_skip) == "hurt"
-    assert sign(helped.gain_slope) == 1
+    assert verdict(helped, helped.delta_vs_skip) == "helped"
+    assert verdict(harmed, harmed.delta_vs_skip) == "hurt"
+    assert ClaimRule(0.95, 8).sign(helped.gain_slope) == 1
 
 
 def test_what_was_written_reads_back_the_same(grid: tuple[Path, list[Path], list[TableRow]]) -> None:
@@ -313,7 +317,7 @@ def test_what_was_written_reads_back_the_same(grid: tuple[Path, list[Path], list
     assert rows_of(TableRow, frame_of(TableRow, built.rows)) == built.rows
 
 
-def test_a_cell_with_an_interval_is_three_columns_and_empty_where_nothing_is_known(
+def test_a_cell_with_an_interval_is_three_columns_or_four_and_empty_where_nothing_is_known(
     grid: tuple[Path, list[Path], list[TableRow]],
 ) -> None:
     row = next(row for row in grid[2] if row.label == "ttt update_1")
@@ -322,10 +326,19 @@ def test_a_cell_with_an_interval_is_three_columns_and_empty_where_nothing_is_kno
     )
     frame = frame_of(TableRow, [changed])
     assert list(frame) == list(dtypes(TableRow))
-    assert len(frame.columns) == 66
+    assert len(frame.columns) == 80
     (cells,) = frame.to_dict("records")
+    assert row.delta_vs_plain is not None
     assert (cells["delta_vs_skip"], cells["seed_ci_low"], cells["seed_ci_high"]) == (-0.5, 1.0, 2.0)
-    for empty in ("delta_ci_low", "delta_ci_high", "gain_slope", "gain_slope_ci_low", "best_rule"):
+    assert cells["delta_vs_plain_p"] == row.delta_vs_plain.p
+    for empty in (
+        "delta_ci_low",
+        "delta_ci_high",
+        "delta_vs_skip_p",
+        "gain_slope",
+        "gain_slope_ci_low",
+        "best_rule",
+    ):
         assert pd.isna(cells[empty])
     assert rows_of(TableRow, frame) == [changed]
 

@@ -80,7 +80,8 @@ def test_a_circle_and_a_bad_base_are_one_line(write: Write) -> None:
 def test_the_workflow_and_the_package_read_the_same_experiment(write: Write, tmp_path: Path) -> None:
     """Its jobs too: the one that writes the effective configuration is a process of its own."""
     write("base.yaml", {"extends": str(ROOT / "config.yaml"), "results_dir": "out", "grid": {"budget": 4.5}})
-    study = write("studies/one.yaml", {"extends": "../base.yaml", "grid": {"methods": ["skip", "random"]}})
+    only = {"grid": {"methods": ["skip", "random"]}, "statistics": {"confirmatory": []}}
+    study = write("studies/one.yaml", {"extends": "../base.yaml", **only})
     more = write("more.yaml", {"training": {"epochs": 7}, "grid": {"more_budgets": [2.0]}})
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--snakefile", str(ROOT / "Snakefile")]
     given = ["--configfile", str(study), str(more), "--config", "chunk_size=64", "grid={seeds: [5]}"]

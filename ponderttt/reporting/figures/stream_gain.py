@@ -16,7 +16,8 @@ from ponderttt.reporting.figures.style import BLACK, PanelKey, in_style, look_of
 from ponderttt.reporting.numbers.arms import Arm
 from ponderttt.reporting.numbers.comparisons import difference, find, pair
 from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES, ORACLES
-from ponderttt.reporting.numbers.statistics import StreamResamples, named_generator
+from ponderttt.reporting.numbers.sampling import StreamSampling
+from ponderttt.reporting.numbers.statistics import RatioTerms
 from ponderttt.settings.statistics import StatisticsConfig
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class GainCurve(NamedTuple):
     high: Float[np.ndarray, " P"]
 
 
-def gain_curve(arm: Arm, reference: Arm, resamples: StreamResamples, confidence: float) -> GainCurve | None:
-    """Return the token-weighted mean gain at each position of the stream, with the bootstrap band over streams.
+def gain_curve(arm: Arm, reference: Arm, sampling: StreamSampling) -> GainCurve | None:
+    """Return the token-weighted mean gain at each position of the stream, with the band of its intervals over streams.
 
     Returns:
         The curve over positions that :data:`MIN_STREAMS` streams reach (or all streams, if there are fewer);
@@ -54,7 +55,7 @@ def gain_curve(arm: Arm, reference: Arm, resamples: StreamResamples, confidence:
     nats[chunks.stream, chunks.chunk_index] = (paired.theirs - paired.ours).mean(axis=0) * chunks.n_tokens
     reached = (tokens > 0).sum(axis=0)
     position = np.flatnonzero(reached >= min(MIN_STREAMS, n_streams))
-    bands = [resamples.interval(nats[:, p], tokens[:, p], confidence) for p in position]
+    bands = [sampling.interval(RatioTerms(nats[:, p], tokens[:, p])) for p in position]
     gain = nats[:, position].sum(axis=0) / tokens[:, position].sum(axis=0)
     low = np.array([band.low if band else np.nan for band in bands])
     high = np.array([band.high if band else np.nan for band in bands])
@@ -87,9 +88,8 @@ def gain_along_stream(
         raise PonderTTTError("no arm makes an update, so there is no gain along the stream to draw")
     figure, drawn = titled_panels(panels, 4.0)
     for panel, mine in drawn:
-        generator = named_generator(statistics.seed, "streams", mine[0].key.corpus)
-        resamples = StreamResamples.draw(len(mine[0].chunks.streams), statistics.bootstrap_samples, generator)
-        _gain_panel(panel, mine, resamples, statistics.confidence)
+        sampling = StreamSampling.of(len(mine[0].chunks.streams), mine[0].key.corpus, statistics)
+        _gain_panel(panel, mine, sampling)
     figure.supylabel("gain over 0 updates, nats per token", fontsize=9)
     figure.supxlabel("chunk of the stream (below: how many streams reach it)", fontsize=9)
     save(figure, outputs)
@@ -112,7 +112,7 @@ def _shown(arms: Sequence[Arm]) -> dict[str, Arm]:
     return shown
 
 
-def _gain_panel(panel: Axes, arms: Sequence[Arm], resamples: StreamResamples, confidence: float) -> None:
+def _gain_panel(panel: Axes, arms: Sequence[Arm], sampling: StreamSampling) -> None:
     base = find(arms, arms[0], arms[0].key.fast_weights, "skip")
     panel.axhline(0, color=BLACK, lw=0.8)
     if base is None:
@@ -120,12 +120,12 @@ def _gain_panel(panel: Axes, arms: Sequence[Arm], resamples: StreamResamples, co
         return
     longest: GainCurve | None = None
     for label, arm in _shown(arms).items():
-        curve = gain_curve(arm, base, resamples, confidence)
+        curve = gain_curve(arm, base, sampling)
         if curve is None:
             continue
         colour, marker = look_of_method(arm.key.method, [other.key.method for other in arms])
         dots = marker if len(curve.position) <= 40 else ""
-        text = label + _growth(arm, base, resamples, confidence)
+        text = label + _growth(arm, base, sampling)
         panel.plot(curve.position, curve.gain, color=colour, marker=dots, ms=4.5, lw=1.4, label=text)
         panel.fill_between(curve.position, curve.low, curve.high, color=colour, alpha=0.12, lw=0)
         longest = curve
@@ -145,8 +145,8 @@ def _gain_panel(panel: Axes, arms: Sequence[Arm], resamples: StreamResamples, co
     )
 
 
-def _growth(arm: Arm, base: Arm, resamples: StreamResamples, confidence: float) -> str:
-    found = difference(arm, base, resamples, confidence)
+def _growth(arm: Arm, base: Arm, sampling: StreamSampling) -> str:
+    found = difference(arm, base, sampling)
     if found is None or found.slope is None:
         return ""
     return f": {found.slope.text('+.2f', 1e3)}"

@@ -67,7 +67,7 @@ def seed_dots(results: Results, outputs: Sequence[Path | str]) -> None:
     handles = [
         handle(BLACK, "one seed", hollow=True),
         handle(BLACK, "t-interval over seeds", marker="", line="-"),
-        handle(GREY, "bootstrap interval over streams", marker="", line="-", width=6),
+        handle(GREY, "interval over streams", marker="", line="-", width=6),
     ]
     legend_above(figure, handles)
     save(figure, outputs)

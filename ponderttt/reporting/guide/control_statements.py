@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from ponderttt.names import CONTROL_METHODS
-from ponderttt.reporting.guide.update_statements import labels_of, shown, verdict
+from ponderttt.reporting.guide.claims import ClaimRule, shown
+from ponderttt.reporting.guide.update_statements import labels_of
 from ponderttt.reporting.numbers.rows import TableRow, find_row
 
 _LESSONS = {
@@ -20,11 +21,11 @@ _CORPORA = {
     "random_tokens": "Tokens are drawn uniformly, so none can be predicted. A model that is too confident loses more than "
     "the logarithm of its vocabulary size, and an update can lower that by making it less confident. A loss below the "
     "logarithm is a leak.",
-    "repeated": "Each stream repeats its first chunks, so updates must help.",
+    "repeated": "Each stream repeats its first chunks, so updates must help: every run, on every stream.",
 }
 
 
-def wrong_lessons(rows: Sequence[TableRow]) -> Iterator[str]:
+def wrong_lessons(rows: Sequence[TableRow], rule: ClaimRule) -> Iterator[str]:
     """Yield UPDATE_1 beside the controls with a wrong lesson, for one corpus and model; nothing without such arms."""
     present = [name for name in CONTROL_METHODS if any(row.method == name for row in rows)]
     if not present:
@@ -39,21 +40,23 @@ def wrong_lessons(rows: Sequence[TableRow]) -> Iterator[str]:
         update = find_row(rows, fast_weights, "update_1", "score_first")
         controls = [find_row(rows, fast_weights, name, "score_first") for name in present]
         cells = " | ".join(_change(row) for row in controls)
-        said = "; ".join(_finding(row) for row in controls if row)
-        if update is None or verdict(update.delta_vs_skip) != "helped":
-            said = "`update_1` has no gain to lose"
+        said = "; ".join(_finding(row, rule) for row in controls if row)
+        if rule.too_few:
+            said = rule.too_few
+        elif update is None or rule.sign(update.delta_vs_skip) != -1:
+            said = "`update_1` has no clear gain to lose"
         yield f"| {fast_weights} | {_change(update)} | {cells} | {said} |"
     yield ""
     yield (
-        "Cells are `delta_vs_skip`, nats per token. The last column has the paired difference to UPDATE_1, "
+        "Cells are `delta_vs_skip`. The last column has the paired difference to UPDATE_1, "
         "`delta_vs_update_1`: above zero, the lesson matters."
     )
     yield ""
 
 
-def _finding(row: TableRow) -> str:
-    worse = {"hurt": "yes", "helped": "**no, better**"}.get(verdict(row.delta_vs_update_1), "not clearly")
-    if row.method == "sign_flipped" and verdict(row.delta_vs_skip) == "helped":
+def _finding(row: TableRow, rule: ClaimRule) -> str:
+    worse = {1: "yes", -1: "**no, better**"}.get(rule.sign(row.delta_vs_update_1) or 0, "not clearly")
+    if row.method == "sign_flipped" and rule.sign(row.delta_vs_skip) == -1:
         worse += ", **yet it gains**"
     return f"`{row.method}` {worse} ({shown(row.delta_vs_update_1)})"
 
@@ -91,7 +94,7 @@ def control_corpora(
                 continue
             floor = math.log(vocabularies[row.model])
             if kind == "repeated":
-                expected = verdict(row.delta_vs_skip) == "helped"
+                expected = row.p_improvement == 1.0
             else:
                 expected = (row.ci.high if row.ci else row.loss) >= floor
             yield (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ponderttt.files.atomic import atomic_path
+from ponderttt.reporting.guide.claims import ClaimRule, confirmatory_section, shown
 from ponderttt.reporting.guide.control_statements import control_corpora, wrong_lessons
 from ponderttt.reporting.guide.rule_statements import (
     area_section,
@@ -19,13 +20,13 @@ from ponderttt.reporting.guide.update_statements import (
     decompositions,
     labels_of,
     nominal_and_real,
-    shown,
     what_helped,
     without_gain,
 )
 from ponderttt.reporting.numbers.columns import documentation, rows_of
 from ponderttt.reporting.numbers.results import FILES, Results, read_results
-from ponderttt.reporting.numbers.rows import TableRow
+from ponderttt.reporting.numbers.rows import ConfirmatoryRow, TableRow
+from ponderttt.reporting.numbers.significance import fewest_streams
 
 PROTOCOLS = {
     "score_first": "scores a chunk before it learns from it. Only this protocol gives results.",
@@ -58,7 +59,10 @@ def _guide(everything: Results) -> Iterator[str]:
     percent = f"{100 * confidence:g} %"
     yield "# How to read `paper_table.csv`, and what it says"
     yield ""
-    yield "Every number here is computed from the files beside this page, and those from the records under `runs/`."
+    yield (
+        "Every number here is computed from the files beside this page, and those from the records under `runs/`. Losses and "
+        f"differences are in nats per token, intervals are {percent} over streams, and p is of a sign-flip test over streams."
+    )
     yield ""
     if facts["missing"]:
         yield (
@@ -68,14 +72,16 @@ def _guide(everything: Results) -> Iterator[str]:
         yield ""
         yield from (f"* `{folder}`" for folder in facts["missing"])
         yield ""
+    yield from confirmatory_section(rows_of(ConfirmatoryRow, everything.confirmatory), confidence)
     results = everything.without_controls
     for corpus, model, group in results.groups():
-        yield f"## In short: {model} on {corpus}"
+        mine = rows_of(TableRow, group.table)
+        yield f"## In short, exploratory: {model} on {corpus}"
         yield ""
-        yield from in_short(rows_of(TableRow, group.table), confidence)
+        yield from in_short(mine, ClaimRule(confidence, mine[0].n_streams))
         yield ""
     for _, _, group in results.groups():
-        yield from _group(group, confidence, percent)
+        yield from _group(group, confidence)
     rows = rows_of(TableRow, everything.table)
     yield from control_corpora(rows, facts["control_corpora"], facts["vocabularies"])
     yield "## Protocols"
@@ -94,29 +100,36 @@ def _guide(everything: Results) -> Iterator[str]:
     yield from _provenance(everything.manifest)
 
 
-def _group(group: Results, confidence: float, percent: str) -> Iterator[str]:
+def _group(group: Results, confidence: float) -> Iterator[str]:
     """Yield everything on one model and corpus."""
     rows = rows_of(TableRow, group.table)
+    rule = ClaimRule(confidence, rows[0].n_streams)
     yield f"## {rows[0].model} on {rows[0].corpus} ({rows[0].language})"
     yield ""
-    yield from _summary(rows, percent)
+    yield from _summary(rows, rule)
     for fast_weights in labels_of(rows):
         yield f"### {fast_weights}: what helped, and what did not"
         yield ""
-        yield from what_helped(rows, fast_weights, percent)
+        yield from what_helped(rows, fast_weights, rule)
         yield ""
-        yield from policy_section(rows, fast_weights, confidence)
-        yield from area_section(group.frontier, fast_weights, confidence)
-        yield from signal_section(group.signals, fast_weights, confidence)
+        yield from policy_section(rows, fast_weights, rule)
+        yield from area_section(group.frontier, fast_weights, rule)
+        yield from signal_section(group.signals, fast_weights, rule)
     yield from front_section(group.frontier)
-    yield from wrong_lessons(rows)
-    yield from without_gain(rows)
+    yield from wrong_lessons(rows, rule)
+    yield from without_gain(rows, rule)
     yield from decompositions(rows)
 
 
-def _summary(rows: Sequence[TableRow], percent: str) -> Iterator[str]:
+def _summary(rows: Sequence[TableRow], rule: ClaimRule) -> Iterator[str]:
     n = sorted({(row.n_streams, row.n_chunks, row.n_tokens) for row in rows})
-    yield "; ".join(f"{s} streams, {c} chunks, {t:,} tokens" for s, c, t in n) + f". Intervals are {percent}."
+    yield "; ".join(f"{s} streams, {c} chunks, {t:,} tokens" for s, c, t in n) + "."
+    if rule.too_few:
+        yield ""
+        yield (
+            f"**{rule.too_few}.** Below {fewest_streams(rule.confidence)} streams, no sign-flip test reaches "
+            f"p = {1 - rule.confidence:.2g}. What follows describes these streams only."
+        )
     yield ""
     if any(row.name.budget for row in rows):
         yield "Methods are at the budget of the grid; the sections below and the table have the other budgets."
@@ -135,16 +148,17 @@ def _summary(rows: Sequence[TableRow], percent: str) -> Iterator[str]:
 
 
 def _cautions(rows: Sequence[TableRow], facts: dict[str, Any], percent: str) -> Iterator[str]:
-    samples = facts["statistics"]["bootstrap_samples"]
+    level = f"{1 - facts['statistics']['confidence']:.2g}"
+    fewest = min(row.n_streams for row in rows)
     yield "## Cautions"
     yield ""
     yield (
-        f'* "Helped" and "hurt" mean that the paired {percent} interval over streams excludes zero ({samples:,} resamples). '
-        "This page shows many intervals, and none is corrected for that."
+        f'* "Helped", "hurt" and "clearly" mean: the paired {percent} interval over streams excludes zero, and the sign-flip test '
+        f"has p of at most {level}. Only the confirmatory comparisons are corrected for their number."
     )
     yield (
-        f"* With {min(row.n_streams for row in rows)} streams, percentile intervals are somewhat too narrow. Confirm small "
-        "gains with more packages."
+        f"* With {fewest} streams, intervals are right for symmetric differences and somewhat too narrow for very skewed ones "
+        "(docs/statistics.md has their coverage). Confirm small gains with more streams."
     )
     yield (
         "* Seconds were measured on one machine, with its other load; FLOPs are counted and do not vary. All arms share the "

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from ponderttt.names import CALIBRATED_METHODS, LEARNED_METHODS
-from ponderttt.reporting.guide.update_statements import labels_of, shown, sign
+from ponderttt.reporting.guide.claims import ClaimRule, shown
+from ponderttt.reporting.guide.update_statements import labels_of
 from ponderttt.reporting.numbers.columns import Estimate, rows_of
 from ponderttt.reporting.numbers.rows import FrontierRow, SignalRow, TableRow
 from ponderttt.reporting.numbers.signals import strongest
@@ -55,40 +56,38 @@ def compared(rows: Sequence[TableRow] | Sequence[FrontierRow], column: str) -> l
     return sorted(known, key=lambda one: one.difference.value)
 
 
-def _by_chance(count: int, confidence: float) -> str:
-    return f"about {count * (1 - confidence) / 2:.1f} expected by chance"
-
-
 def claim(
-    rows: Sequence[TableRow] | Sequence[FrontierRow], column: str, reference: str, confidence: float
+    rows: Sequence[TableRow] | Sequence[FrontierRow], column: str, reference: str, rule: ClaimRule
 ) -> str:
     """Return a sentence that names the policies that are clearly better than a reference, or says that there are none.
+
+    With too few streams it says so, and names the lowest difference.
 
     Args:
         rows: policies of the table, or one row for each policy of the frontier.
         column: column of the difference.
         reference: the reference in words.
-        confidence: confidence level of the intervals.
+        rule: what a difference needs to be clear.
     """
     known = compared(rows, column)
     if not known:
         return f"Against {reference}: unknown, since no comparison has an interval."
-    better = [one for one in known if sign(one.difference) == -1]
-    worse = [one for one in known if sign(one.difference) == 1]
+    lowest = f"The lowest difference is {known[0]}."
+    if rule.too_few:
+        return f"Against {reference}: {rule.too_few}. {lowest}"
+    better = [one for one in known if rule.sign(one.difference) == -1]
+    worse = [one for one in known if rule.sign(one.difference) == 1]
     if better:
         sentence = (
-            f"**Better than {reference}** ({len(better)} of {len(known)} comparisons; {_by_chance(len(known), confidence)}): "
-            f"{', '.join(map(str, better))} nats per token."
+            f"**Better than {reference}** ({len(better)} of {len(known)} comparisons; {rule.by_chance(len(known))}): "
+            f"{'; '.join(map(str, better))}."
         )
     else:
-        sentence = (
-            f"**Nothing is better than {reference}** (0 of {len(known)} comparisons). The lowest difference is {known[0]} "
-            "nats per token."
-        )
-    return sentence + (f" Clearly worse: {', '.join(map(str, worse))}." if worse else "")
+        sentence = f"**Nothing is clearly better than {reference}** (0 of {len(known)} comparisons). {lowest}"
+    return sentence + (f" Clearly worse: {'; '.join(map(str, worse))}." if worse else "")
 
 
-def policy_section(rows: Sequence[TableRow], fast_weights: str, confidence: float) -> Iterator[str]:
+def policy_section(rows: Sequence[TableRow], fast_weights: str, rule: ClaimRule) -> Iterator[str]:
     """Yield lines on the policies of one kind of fast weights; nothing if the grid has none."""
     policies = policies_of(rows, fast_weights)
     if not policies:
@@ -96,18 +95,18 @@ def policy_section(rows: Sequence[TableRow], fast_weights: str, confidence: floa
     yield f"#### {fast_weights}: policies against random decisions and fixed schedules"
     yield ""
     for column, reference in REFERENCES.items():
-        yield f"* {claim(policies, column, reference, confidence)}"
+        yield f"* {claim(policies, column, reference, rule)}"
     learned = [row for row in policies if row.name.is_learned]
     if learned:
         best_rule = "the best rule with the same budget"
-        yield f"* Learned policies. {claim(learned, 'delta_vs_rule', best_rule, confidence)}"
+        yield f"* Learned policies. {claim(learned, 'delta_vs_rule', best_rule, rule)}"
     oracles = [
         f"`{row.method}` {shown(row.delta_vs_random)}"
         for row in rows
         if row.fast_weights == fast_weights and row.name.is_oracle and row.delta_vs_random
     ]
     if oracles:
-        yield f"* Headroom (oracles against random decisions with the same budget): {', '.join(oracles)}."
+        yield f"* Headroom (oracles against random decisions with the same budget): {'; '.join(oracles)}."
     errors = {row.method: abs(row.budget_error) for row in policies if row.budget_error is not None}
     if errors:
         missed = [f"`{method}`" for method, error in errors.items() if error > 0.05]
@@ -124,18 +123,14 @@ def policy_section(rows: Sequence[TableRow], fast_weights: str, confidence: floa
         shares = (row.share_skip, row.share_update_1, row.share_update_2, row.share_update_4)
         differences = " | ".join(shown(getattr(row, column)) for column in REFERENCES)
         yield (
-            f"| `{row.method}` | {row.loss:.4f} | {differences} | {_percent(row.recovery_vs_skip)} | "
-            f"{_percent(row.recovery_vs_random)} | {' / '.join(f'{share:.2f}' for share in shares)} | "
+            f"| `{row.method}` | {row.loss:.4f} | {differences} | {shown(row.recovery_vs_skip, '.2f')} | "
+            f"{shown(row.recovery_vs_random, '.2f')} | {' / '.join(f'{share:.2f}' for share in shares)} | "
             f"{'–' if row.rank_gap is None else f'{row.rank_gap:.2f}'} |"
         )
     yield ""
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f} %"
-
-
-def area_section(frontier: pd.DataFrame, fast_weights: str, confidence: float) -> Iterator[str]:
+def area_section(frontier: pd.DataFrame, fast_weights: str, rule: ClaimRule) -> Iterator[str]:
     """Yield the areas under the frontiers of one kind of fast weights; nothing if no policy has two costs."""
     known = frontier[(frontier.fast_weights == fast_weights) & frontier.area.notna()]
     for measure, (words, unit, size) in _MEASURES.items():
@@ -146,8 +141,8 @@ def area_section(frontier: pd.DataFrame, fast_weights: str, confidence: float) -
         yield ""
         policies = [row for row in rows if row.policy in (*CALIBRATED_METHODS, *LEARNED_METHODS)]
         if policies:
-            yield f"* {claim(policies, 'area_vs_random', 'random decisions', confidence)}"
-            yield f"* {claim(policies, 'area_vs_fixed', 'fixed schedules', confidence)}"
+            yield f"* {claim(policies, 'area_vs_random', 'random decisions', rule)}"
+            yield f"* {claim(policies, 'area_vs_fixed', 'fixed schedules', rule)}"
             yield ""
         yield f"| policy | {unit} per chunk | `area` | `area_vs_random` | `area_vs_fixed` |"
         yield "|---|---|---|---|---|"
@@ -180,29 +175,36 @@ def _label(row: FrontierRow) -> str:
     return f"`{row.method}`" if row.fast_weights == "none" else f"{row.fast_weights} `{row.method}`"
 
 
-def signal_section(signals: pd.DataFrame, fast_weights: str, confidence: float) -> Iterator[str]:
+def signal_section(signals: pd.DataFrame, fast_weights: str, rule: ClaimRule) -> Iterator[str]:
     """Yield the features that predict the gain of an update of one kind of fast weights; nothing without an oracle."""
     mine = signals[signals.fast_weights == fast_weights]
     if mine.empty:
         return
     yield f"#### {fast_weights}: signals that predict the gain of an update"
     yield ""
+    if rule.too_few:
+        yield f"{rule.too_few}."
+        yield ""
+        return
     for action in ("UPDATE_1", "UPDATE_4"):
         ordered = rows_of(SignalRow, strongest(mine, action))
-        clear = [row for row in ordered if sign(row.rho)]
+        clear = [row for row in ordered if rule.sign(row.rho)]
         top = ", ".join(
             f"`{row.feature}` {shown(row.rho, '+.2f')} (within streams {shown(row.rho_within, '+.2f')})"
             for row in clear[:_TOP]
         )
         yield (
             f"* {action}: the rank correlation of {len(clear)} of {len(ordered)} features has an interval that excludes zero "
-            f"(about {len(ordered) * (1 - confidence):.1f} expected by chance){f'. Strongest: {top}' if clear else ''}."
+            f"(about {len(ordered) * (1 - rule.confidence):.1f} expected by chance){f'. Strongest: {top}' if clear else ''}."
         )
     yield ""
 
 
-def in_short(rows: Sequence[TableRow], confidence: float) -> Iterator[str]:
+def in_short(rows: Sequence[TableRow], rule: ClaimRule) -> Iterator[str]:
     """Yield, for each kind of fast weights, its best fixed schedule and whether policies are better than references."""
+    if rule.too_few:
+        yield f"{rule.too_few}. The numbers below describe these streams only."
+        return
     for fast_weights in labels_of(rows):
         policies = policies_of(rows, fast_weights)
         fixed = [
@@ -215,25 +217,27 @@ def in_short(rows: Sequence[TableRow], confidence: float) -> Iterator[str]:
         if fixed:
             best = min(fixed, key=lambda row: row.loss)
             yield (
-                f"* **{fast_weights}**: the best fixed schedule is `{best.method}`, {shown(best.delta_vs_skip)} nats per "
-                "token against 0 updates."
+                f"* **{fast_weights}**: the best fixed schedule is `{best.method}`, {shown(best.delta_vs_skip)} against "
+                "0 updates."
             )
         else:
             yield f"* **{fast_weights}**"
         if policies:
             for column, reference in REFERENCES.items():
-                yield f"  * {_in_short(policies, column, reference, confidence)}"
+                yield f"  * {_in_short(policies, column, reference, rule)}"
 
 
-def _in_short(policies: Sequence[TableRow], column: str, reference: str, confidence: float) -> str:
+def _in_short(policies: Sequence[TableRow], column: str, reference: str, rule: ClaimRule) -> str:
     known = compared(policies, column)
     if not known:
         return f"Against {reference}: unknown."
-    better = [one for one in known if sign(one.difference) == -1]
+    better = [one for one in known if rule.sign(one.difference) == -1]
     said = (
-        f"{len(better)} of {len(known)} policies and budgets are better" if better else "no policy is better"
+        f"{len(better)} of {len(known)} policies and budgets are clearly better"
+        if better
+        else "no policy is clearly better"
     )
     return (
-        f"Against {reference}, {said} ({_by_chance(len(known), confidence)}); "
+        f"Against {reference}, {said} ({rule.by_chance(len(known))}); "
         f"{'the best of them' if better else 'the lowest difference'} is {(better or known)[0]}."
     )

@@ -5,28 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ponderttt.names import CONTROL_METHODS
-from ponderttt.reporting.numbers.columns import Estimate
+from ponderttt.reporting.guide.claims import ClaimRule, shown, verdict_over_seeds
 from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES
 from ponderttt.reporting.numbers.rows import TableRow, decomposition_steps, find_row
-from ponderttt.reporting.numbers.statistics import Interval
-
-
-def sign(cell: Estimate | Interval | None) -> int | None:
-    """Return −1 or 1 if the interval excludes zero, 0 if it does not, and None without an interval."""
-    if cell is None or cell.low is None or cell.high is None:
-        return None
-    return -1 if cell.high < 0 else int(cell.low > 0)
-
-
-def verdict(difference: Estimate | Interval | None) -> str:
-    """Return what a paired difference in loss means, judged by its interval."""
-    words = {-1: "helped", 0: "no clear difference", 1: "hurt", None: "unknown (no interval)"}
-    return words[sign(difference)]
-
-
-def shown(estimate: Estimate | None, form: str = "+.4f") -> str:
-    """Return a value with its interval, or a dash."""
-    return "–" if estimate is None else estimate.text(form)
 
 
 def labels_of(rows: Sequence[TableRow]) -> list[str]:
@@ -34,18 +15,18 @@ def labels_of(rows: Sequence[TableRow]) -> list[str]:
     return list(dict.fromkeys(row.fast_weights for row in rows if row.fast_weights != "none"))
 
 
-def what_helped(rows: Sequence[TableRow], fast_weights: str, percent: str) -> Iterator[str]:
+def what_helped(rows: Sequence[TableRow], fast_weights: str, rule: ClaimRule) -> Iterator[str]:
     """Yield lines on training, and on updates of fixed schedules, against their baselines."""
     skip = find_row(rows, fast_weights, "skip", "score_first")
     if skip and skip.delta_vs_plain:
         trained = "Context and the trained adapter" if "+" in fast_weights else "The trained adapter"
         yield (
-            f"* {trained} against the plain backbone: **{verdict(skip.delta_vs_plain)}** "
-            f"({shown(skip.delta_vs_plain)} nats per token)."
+            f"* {trained} against the plain backbone: **{rule.verdict(skip.delta_vs_plain)}** "
+            f"({shown(skip.delta_vs_plain)})."
         )
     context = find_row(rows, "none", "full", "score_first")
     if skip and context:
-        yield from _against_context(skip, context)
+        yield from _against_context(skip, context, rule)
     for row in rows:
         # Policies and wrong lessons have sections of their own.
         elsewhere = row.name.is_budgeted or row.name.base in CONTROL_METHODS
@@ -56,32 +37,36 @@ def what_helped(rows: Sequence[TableRow], fast_weights: str, percent: str) -> It
             or elsewhere
         ):
             continue
-        yield _against_skip(row, percent)
-        if row.gain_slope:
-            change = {-1: "shrinks", 1: "grows"}.get(sign(row.gain_slope) or 0, "does not clearly change")
-            yield f"  * Along the stream, its gain {change} ({shown(row.gain_slope)} nats per token and chunk)."
+        yield _against_skip(row, rule)
+        if row.gain_slope and not rule.too_few:
+            change = {-1: "shrinks", 1: "grows"}.get(
+                rule.sign(row.gain_slope) or 0, "does not clearly change"
+            )
+            yield f"  * Along the stream, its gain {change} (per chunk {shown(row.gain_slope)})."
         if context:
-            yield from _against_context(row, context)
+            yield from _against_context(row, context, rule)
 
 
-def _against_skip(row: TableRow, percent: str) -> str:
+def _against_skip(row: TableRow, rule: ClaimRule) -> str:
     if row.delta_vs_skip is None:
         return f"* `{row.method}`: no comparison with the trained adapter with 0 updates ({row.note})."
     sentence = (
-        f"* `{row.method}` against the trained adapter with 0 updates: **{verdict(row.delta_vs_skip)}** "
-        f"({shown(row.delta_vs_skip)} nats per token; {percent} interval over {row.n_streams} streams)."
+        f"* `{row.method}` against the trained adapter with 0 updates: **{rule.verdict(row.delta_vs_skip)}** "
+        f"({shown(row.delta_vs_skip)})."
     )
     seeds = row.delta_seed_ci
     if seeds:
-        sentence += f" Over {row.n_seeds} seeds: {verdict(seeds)} [{seeds.low:+.4f}, {seeds.high:+.4f}]."
+        sentence += (
+            f" Over {row.n_seeds} seeds: {verdict_over_seeds(seeds)} [{seeds.low:+.4f}, {seeds.high:+.4f}]."
+        )
     return sentence
 
 
-def _against_context(row: TableRow, context: TableRow) -> Iterator[str]:
+def _against_context(row: TableRow, context: TableRow, rule: ClaimRule) -> Iterator[str]:
     if row.delta_vs_full is None:
         return
     relations = {-1: "better than", 0: "not clearly different from", 1: "worse than", None: "compared with"}
-    relation = relations[sign(row.delta_vs_full)]
+    relation = relations[rule.sign(row.delta_vs_full)]
     parts = ["Context", "adapter"] if "+" in row.fast_weights else ["The adapter"]
     parts += ["updates"] if row.update_rate else []
     joined = " and ".join(([", ".join(parts[:-1])] if parts[:-1] else []) + parts[-1:])
@@ -94,8 +79,10 @@ def _against_context(row: TableRow, context: TableRow) -> Iterator[str]:
     )
 
 
-def without_gain(rows: Sequence[TableRow]) -> Iterator[str]:
-    """Yield the arms at the grid's budget whose gain over their baseline is not clear."""
+def without_gain(rows: Sequence[TableRow], rule: ClaimRule) -> Iterator[str]:
+    """Yield the arms at the grid's budget whose gain over their baseline is not clear; nothing if none can be."""
+    if rule.too_few:
+        return
     compared = [
         row
         for row in rows
@@ -103,20 +90,20 @@ def without_gain(rows: Sequence[TableRow]) -> Iterator[str]:
         and row.name.budget is None
         and row.method not in ("plain", "skip", *CONTROL_METHODS)
     ]
-    without = [row for row in compared if not clearly_helped(row)]
+    without = [row for row in compared if not clearly_helped(row, rule)]
     yield "### Arms without a clear gain"
     yield ""
     for row in without:
-        said = verdict(row.delta_vs_skip)
+        said = rule.verdict(row.delta_vs_skip)
         yield f"* {row.label}: {'helped over streams, not clear over seeds' if said == 'helped' else said}"
     if not without:
-        yield "None: every arm has a lower loss than its baseline, and the interval excludes zero."
+        yield "None: every arm has a clearly lower loss than its baseline."
     yield ""
 
 
-def clearly_helped(row: TableRow) -> bool:
+def clearly_helped(row: TableRow, rule: ClaimRule) -> bool:
     """Return whether an arm helped over streams and, with several seeds, over seeds."""
-    return verdict(row.delta_vs_skip) == "helped" and (not row.delta_seed_ci or row.delta_seed_ci.high < 0)
+    return rule.sign(row.delta_vs_skip) == -1 and (not row.delta_seed_ci or row.delta_seed_ci.high < 0)
 
 
 def decompositions(rows: Sequence[TableRow]) -> Iterator[str]:

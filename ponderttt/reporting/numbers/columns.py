@@ -15,16 +15,18 @@ R = TypeVar("R")
 
 
 class Estimate(NamedTuple):
-    """A value with the ends of its interval; they are None where there is no interval."""
+    """A value with the ends of its interval and the p value of no effect; they are None where there is none."""
 
     value: float
     low: float | None = None
     high: float | None = None
+    p: float | None = None
 
     @classmethod
-    def of(cls, value: float, interval: Interval | None) -> Estimate:
-        """Join a value and its interval."""
-        return cls(value, *(interval or (None, None)))
+    def of(cls, value: float, interval: Interval | None, p: float | None = None) -> Estimate:
+        """Join a value, its interval and its p value."""
+        low, high = interval or (None, None)
+        return cls(value, low, high, p)
 
     def text(self, form: str = "+.4f", scale: float = 1.0) -> str:
         """Return "value [low, high]" in a format, multiplied by a scale."""
@@ -37,16 +39,18 @@ class Estimate(NamedTuple):
 class Column(NamedTuple):
     """Declaration of a field of a row: ``Annotated[float, Column("what it means")]``.
 
-    A field of type :class:`Estimate` makes three columns: its own name, ``{stem}_low`` and ``{stem}_high``; one of type
-    :class:`Interval` makes the last two.
+    A field of type :class:`Estimate` makes three columns: its own name, ``{stem}_low`` and ``{stem}_high``, and a fourth,
+    ``{name}_p``, if it is tested; one of type :class:`Interval` makes ``{stem}_low`` and ``{stem}_high``.
 
     Attributes:
-        doc: what the columns mean; the fields after it without a declaration share it.
+        doc: what the columns mean; the fields after it without a declaration share it, and whether they are tested.
         stem: ``{name}_ci`` for an estimate and ``{name}`` for an interval, unless given.
+        tested: whether estimates have a p value.
     """
 
     doc: str
     stem: str | None = None
+    tested: bool = False
 
 
 class _Field(NamedTuple):
@@ -57,18 +61,20 @@ class _Field(NamedTuple):
 
 
 def _fields(kind: type) -> list[_Field]:
-    fields = []
+    fields: list[_Field] = []
+    tested = False
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        declared, optional = Column(""), False
+        declared, optional = Column("", tested=tested), False
         if typing.get_origin(hint) is Annotated:
             hint, declared = typing.get_args(hint)
+        tested = declared.tested
         if isinstance(hint, types.UnionType):
             hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
             optional = True
         columns: tuple[str, ...] = (name,)
         if hint is Estimate:
             stem = declared.stem or f"{name}_ci"
-            columns = (name, f"{stem}_low", f"{stem}_high")
+            columns = (name, f"{stem}_low", f"{stem}_high", *([f"{name}_p"] if tested else []))
         elif hint is Interval:
             stem = declared.stem or name
             columns = (f"{stem}_low", f"{stem}_high")
@@ -105,7 +111,7 @@ def frame_of(kind: type[R], rows: Iterable[R]) -> pd.DataFrame:
             if len(field.columns) == 1:
                 line.append(value)
             else:
-                line.extend(value or (None,) * len(field.columns))
+                line.extend((value or (None,) * len(field.columns))[: len(field.columns)])
         cells.append(line)
     return pd.DataFrame(cells, columns=list(dtypes(kind))).astype(dtypes(kind))
 

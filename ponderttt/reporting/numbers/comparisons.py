@@ -12,9 +12,10 @@ from jaxtyping import Float
 from ponderttt.errors import PonderTTTError
 from ponderttt.reporting.numbers.arms import Arm, Chunks
 from ponderttt.reporting.numbers.columns import Estimate
+from ponderttt.reporting.numbers.sampling import StreamSampling
 from ponderttt.reporting.numbers.statistics import (
     Interval,
-    StreamResamples,
+    RatioTerms,
     interquartile_mean,
     probability_of_improvement,
     t_interval,
@@ -29,7 +30,7 @@ COST_TOLERANCE = 0.05
 class Difference:
     """Loss of an arm minus loss of its reference, nats per token: below zero, the arm is better."""
 
-    #: Interval over streams, seeds averaged first.
+    #: Interval and p value over streams, seeds averaged first.
     delta: Estimate
     by_seed: dict[int, float]
     seed_interval: Interval | None
@@ -71,7 +72,7 @@ def pair(arm: Arm, reference: Arm) -> PairedLosses | None:
     return PairedLosses(seeds, arm.losses_of(seeds), reference.losses_of(seeds)) if seeds else None
 
 
-def difference(arm: Arm, reference: Arm, resamples: StreamResamples, confidence: float) -> Difference | None:
+def difference(arm: Arm, reference: Arm, sampling: StreamSampling) -> Difference | None:
     """Return every statistic of ``arm`` minus ``reference``; None if they have no seed in common."""
     paired = pair(arm, reference)
     if paired is None:
@@ -86,23 +87,13 @@ def difference(arm: Arm, reference: Arm, resamples: StreamResamples, confidence:
     )
     both_deterministic = arm.deterministic and reference.deterministic
     return Difference(
-        delta=_ratio(mean, tokens, resamples, confidence),
+        delta=sampling.tested(RatioTerms(mean, tokens)),
         by_seed=by_seed,
-        seed_interval=None if both_deterministic else t_interval(list(by_seed.values()), confidence),
+        seed_interval=None if both_deterministic else t_interval(list(by_seed.values()), sampling.confidence),
         iqm=interquartile_mean(mean / tokens) if len(tokens) >= 4 else None,
         p_improvement=probability_of_improvement(arm.nats / arm.tokens, reference.nats / reference.tokens),
-        slope=_ratio(*slope, resamples, confidence) if slope.denominator.sum() > 0 else None,
+        slope=sampling.tested(slope) if slope.denominator.sum() > 0 else None,
     )
-
-
-def _ratio(
-    numerator: Float[np.ndarray, " S"],
-    denominator: Float[np.ndarray, " S"],
-    resamples: StreamResamples,
-    confidence: float,
-) -> Estimate:
-    value = float(numerator.sum() / denominator.sum())
-    return Estimate.of(value, resamples.interval(numerator, denominator, confidence))
 
 
 def find(arms: Sequence[Arm], like: Arm, fast_weights: str, method: str) -> Arm | None:
@@ -112,9 +103,9 @@ def find(arms: Sequence[Arm], like: Arm, fast_weights: str, method: str) -> Arm 
 
 
 class Recovery(NamedTuple):
-    """Share of the oracle's gain over a baseline that an arm has, or why there is none."""
+    """Share of the oracle's gain over a baseline that an arm has, as gains in nats of each stream, or why there is none."""
 
-    share: float | None
+    share: RatioTerms | None
     note: str | None
 
 
@@ -143,14 +134,13 @@ def recovery(arm: Arm, baseline: Arm | None, oracle: Arm | None, *, matched: boo
     best, base = pair(oracle, baseline), pair(arm, baseline)
     if best is None or base is None:
         return Recovery(None, f"no recovery: no seed in common with {oracle.key.method}")
-    possible, reached = _gain(oracle.chunks, best), _gain(arm.chunks, base)
-    if possible <= 0:
+    share = RatioTerms(_gains(arm.chunks, base), _gains(oracle.chunks, best))
+    if share.denominator.sum() <= 0:
         return Recovery(None, f"no recovery: {oracle.key.method} gains nothing over {baseline.key.method}")
-    share = reached / possible
-    if share <= 1:
+    if share.value <= 1:
         return Recovery(share, None)
     return Recovery(share, f"recovery above 100 %: {oracle.key.method} is no upper bound")
 
 
-def _gain(chunks: Chunks, paired: PairedLosses) -> float:
-    return float(((paired.theirs - paired.ours).mean(axis=0) * chunks.n_tokens).sum())
+def _gains(chunks: Chunks, paired: PairedLosses) -> Float[np.ndarray, " S"]:
+    return chunks.per_stream((paired.theirs - paired.ours).mean(axis=0) * chunks.n_tokens)

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from ponderttt.names import CONTROL_METHODS, MethodName
 from ponderttt.reporting.numbers.arms import Arm
 from ponderttt.reporting.numbers.columns import Estimate
-from ponderttt.reporting.numbers.envelope import Envelope, lower_envelope
+from ponderttt.reporting.numbers.envelope import lower_envelope
 from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES
 from ponderttt.reporting.numbers.rows import FrontierRow
 from ponderttt.reporting.numbers.run_records import ArmKey
-from ponderttt.reporting.numbers.statistics import StreamResamples, percentile_interval
+from ponderttt.reporting.numbers.sampling import StreamSampling
+from ponderttt.reporting.numbers.statistics import RatioTerms
 
 #: Name in the file → measure of the records.
 COST_MEASURES = {"nominal": "cost_nominal", "flops": "flops", "seconds": "seconds"}
@@ -28,21 +28,6 @@ def policy_of_method(method: MethodName) -> str:
     if method.base in FIXED_SCHEDULES:
         return FIXED
     return "context" if method.context is not None else str(method.without_budget)
-
-
-class Area(NamedTuple):
-    """Mean loss of one policy over a range of costs: on all streams, and in each resample of them."""
-
-    value: float
-    samples: Float[np.ndarray, " B"]
-
-    def minus(self, other: Area) -> Area:
-        """Return the paired difference."""
-        return Area(self.value - other.value, self.samples - other.samples)
-
-    def estimate(self, confidence: float) -> Estimate:
-        """Return the value with its interval."""
-        return Estimate.of(self.value, percentile_interval(self.samples, confidence))
 
 
 class Span(NamedTuple):
@@ -70,25 +55,24 @@ class PolicyAreas(NamedTuple):
 
 
 def frontier_rows(
-    arms: Sequence[Arm], resamples: Mapping[tuple[str, int], StreamResamples], confidence: float
+    arms: Sequence[Arm], samplings: Mapping[tuple[str, int], StreamSampling]
 ) -> list[FrontierRow]:
     """Return a row for every ``score_first`` arm and measure of cost, in the order of ``arms``.
 
     Args:
         arms: all arms of the table.
-        resamples: (corpus, number of streams) → the resamples of the table.
-        confidence: confidence level of the intervals.
+        samplings: (corpus, number of streams) → the sampling of the table.
     """
     rows = []
     arms = [arm for arm in arms if arm.key.protocol == "score_first"]
     for group in dict.fromkeys((arm.key.corpus, arm.key.model) for arm in arms):
         mine = [arm for arm in arms if (arm.key.corpus, arm.key.model) == group]
-        draws = resamples[group[0], len(mine[0].chunks.streams)]
+        sampling = samplings[group[0], len(mine[0].chunks.streams)]
         for name, measure in COST_MEASURES.items():
             front = pareto_front(mine, measure)
             for fast_weights in dict.fromkeys(arm.key.fast_weights for arm in mine):
                 with_label = [arm for arm in mine if arm.key.fast_weights == fast_weights]
-                rows += _rows_of_label(with_label, name, front, draws, confidence)
+                rows += _rows_of_label(with_label, name, front, sampling)
     return rows
 
 
@@ -108,7 +92,7 @@ def pareto_front(arms: Sequence[Arm], measure: str) -> set[ArmKey]:
 
 
 def _rows_of_label(
-    arms: Sequence[Arm], name: str, front: set[ArmKey], resamples: StreamResamples, confidence: float
+    arms: Sequence[Arm], name: str, front: set[ArmKey], sampling: StreamSampling
 ) -> list[FrontierRow]:
     measure = COST_MEASURES[name]
     policies: dict[str, list[Arm]] = {}
@@ -117,7 +101,7 @@ def _rows_of_label(
     spans = {policy: Span.of(points, measure) for policy, points in policies.items()}
     rows = []
     for policy, points in policies.items():
-        areas = _areas(policy, policies, spans, measure, resamples, confidence)
+        areas = _areas(policy, policies, spans, measure, sampling)
         rows += [
             FrontierRow(
                 model=arm.key.model,
@@ -142,20 +126,6 @@ def _rows_of_label(
     return rows
 
 
-def envelope_of(points: Sequence[Arm], measure: str, resamples: StreamResamples | None = None) -> Envelope:
-    """Return the lower envelope of arms; with resamples, that of each resample, at the costs of all streams."""
-    cost = np.array([arm.mean(measure) for arm in points])
-    if resamples is None:
-        return lower_envelope(cost, np.array([arm.mean_loss for arm in points]))
-    losses = [
-        resamples.ratio(
-            arm.chunks.per_stream(arm.measures["loss"].mean(axis=0) * arm.chunks.n_tokens), points[0].tokens
-        )
-        for arm in points
-    ]
-    return lower_envelope(cost, np.stack(losses, axis=-1))
-
-
 def common_range(own: Span, others: Sequence[Span]) -> tuple[float, float]:
     """Return the costs that ``own`` and all ``others`` reach; if there are none, those of ``own``.
 
@@ -172,26 +142,30 @@ def _areas(
     policies: Mapping[str, Sequence[Arm]],
     spans: Mapping[str, Span],
     measure: str,
-    resamples: StreamResamples,
-    confidence: float,
+    sampling: StreamSampling,
 ) -> PolicyAreas:
     if spans[policy].costs < 2:
         return PolicyAreas()
     others = [name for name in (RANDOM, FIXED) if name in spans and name != policy and spans[name].costs > 1]
     low, high = common_range(spans[policy], [spans[name] for name in others])
-    own = area_of(policies[policy], measure, low, high, resamples)
+    own = area_of(policies[policy], measure, low, high)
 
     def versus(reference: str) -> Estimate | None:
         if reference not in others or spans[reference].low > low:
             return None
-        return own.minus(area_of(policies[reference], measure, low, high, resamples)).estimate(confidence)
+        other = area_of(policies[reference], measure, low, high)
+        return sampling.tested(RatioTerms(own.numerator - other.numerator, own.denominator))
 
-    return PolicyAreas(low, high, own.estimate(confidence), versus(RANDOM), versus(FIXED))
+    return PolicyAreas(low, high, sampling.estimate(own), versus(RANDOM), versus(FIXED))
 
 
-def area_of(points: Sequence[Arm], measure: str, low: float, high: float, resamples: StreamResamples) -> Area:
-    """Return the mean loss under the envelope of ``points`` from cost ``low`` to ``high``; a single stream has no resample."""
-    value = envelope_of(points, measure).mean_between(low, high)
-    if resamples.counts.shape[1] < 2:
-        return Area(float(value), np.zeros(0))
-    return Area(float(value), envelope_of(points, measure, resamples).mean_between(low, high))
+def area_of(points: Sequence[Arm], measure: str, low: float, high: float) -> RatioTerms:
+    """Return the mean loss under the envelope of ``points`` from cost ``low`` to ``high``, as a ratio of sums over streams.
+
+    The arms that the envelope consists of, and their weights, are those of all streams together.
+    """
+    envelope = lower_envelope(
+        np.array([arm.mean(measure) for arm in points]), np.array([arm.mean_loss for arm in points])
+    )
+    nats = np.stack([arm.nats.mean(axis=0) for arm in points])
+    return RatioTerms(envelope.weights_between(low, high) @ nats, points[0].tokens)

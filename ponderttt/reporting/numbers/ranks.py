@@ -1,9 +1,11 @@
-"""Rank correlations in bootstrap samples of streams, over all chunks and within streams."""
+"""Rank correlations in samples of streams, over all chunks and within streams, and their jackknife intervals."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from ponderttt.reporting.numbers.statistics import Interval, t_interval
 
 
 def middle_ranks(
@@ -63,3 +65,23 @@ def resampled_correlation(
 
     below = np.sqrt(sums(x**2) * sums(y**2))
     return np.divide(sums(x * y), below, out=np.full(len(counts), np.nan), where=below > 0)
+
+
+def correlation_interval(rho: float, without: Float[np.ndarray, " S"], confidence: float) -> Interval | None:
+    """Return the jackknife interval of a correlation over S streams; None for fewer than two, or if one of them decides it.
+
+    Student's t-interval of the pseudo-values S·z − (S − 1)·z₋ₛ of z = artanh ρ, transformed back: on this scale the interval
+    stays between −1 and 1, and its error hardly depends on ρ (Efron & Tibshirani 1993, §11).
+
+    Args:
+        rho: the correlation in all streams.
+        without: the correlation without each stream; NaN where nothing varies.
+        confidence: confidence level.
+    """
+    n = len(without)
+    if n < 2 or not np.isfinite(without).all():
+        return None
+    # Perfect correlations have no finite z.
+    z, z_without = (np.arctanh(np.clip(values, -1 + 1e-12, 1 - 1e-12)) for values in (rho, without))
+    interval = t_interval(n * z - (n - 1) * z_without, confidence)
+    return interval and Interval(*np.tanh(interval).tolist())

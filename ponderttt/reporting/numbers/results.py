@@ -14,12 +14,13 @@ from ponderttt.files.atomic import atomic_path
 from ponderttt.files.commands import rebuild
 from ponderttt.files.manifest import MANIFEST, read_manifest, write_manifest
 from ponderttt.reporting.numbers.columns import as_text, dtypes, frame_of, read_options
-from ponderttt.reporting.numbers.rows import FrontierRow, SeedRow, SignalRow, TableRow
+from ponderttt.reporting.numbers.rows import ConfirmatoryRow, FrontierRow, SeedRow, SignalRow, TableRow
 
 KIND = "table"
 #: Name in :class:`Results` → file name and kind of its rows.
 FILES: dict[str, tuple[str, type]] = {
     "table": ("paper_table.csv", TableRow),
+    "confirmatory": ("confirmatory.csv", ConfirmatoryRow),
     "seeds": ("seeds.csv", SeedRow),
     "frontier": ("frontier.csv", FrontierRow),
     "signals": ("signals.csv", SignalRow),
@@ -32,6 +33,7 @@ class Results:
 
     Attributes:
         table: one row per arm.
+        confirmatory: one row per declared comparison, backbone and held-out corpus.
         seeds: one row per arm and seed.
         frontier: one row per arm and measure of cost.
         signals: one row per arm, feature and update.
@@ -40,6 +42,7 @@ class Results:
     """
 
     table: pd.DataFrame
+    confirmatory: pd.DataFrame
     seeds: pd.DataFrame
     frontier: pd.DataFrame
     signals: pd.DataFrame

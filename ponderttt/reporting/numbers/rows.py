@@ -13,6 +13,7 @@ from typing import Annotated as Doc
 from ponderttt.names import MethodName
 from ponderttt.reporting.numbers.columns import Column, Estimate
 from ponderttt.reporting.numbers.statistics import Interval
+from ponderttt.settings.confirmatory import ArmLabel, Comparison
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class TableRow:
         Estimate | None,
         Column(
             "loss minus that of the trained adapter with 0 updates (for `none`: the plain backbone), paired by stream; **below "
-            "zero is better**",
+            "zero is better**. `_p`: exact two-sided p of the sign-flip test over streams, not corrected for the number of "
+            "comparisons",
             stem="delta_ci",
+            tested=True,
         ),
     ]
     delta_seed_ci: Doc[Interval | None, Column("t-interval of that difference over seeds")]
@@ -55,27 +58,32 @@ class TableRow:
         float | None, Column("P(lower loss) of a random run on a random stream; 0.5: no difference")
     ]
     gain_slope: Doc[
-        Estimate | None, Column("growth of the gain over `skip` per chunk of a stream, nats per token")
+        Estimate | None,
+        Column("growth of the gain over `skip` per chunk of a stream, nats per token", tested=True),
     ]
-    delta_vs_plain: Doc[Estimate | None, Column("paired difference to the plain backbone")]
+    delta_vs_plain: Doc[Estimate | None, Column("paired difference to the plain backbone", tested=True)]
     delta_vs_full: Doc[
-        Estimate | None, Column("paired difference to the backbone with its whole stream as context")
+        Estimate | None,
+        Column("paired difference to the backbone with its whole stream as context", tested=True),
     ]
     delta_vs_random: Doc[
         Estimate | None,
         Column(
-            "paired difference to random decisions with the same budget (fixed schedules: cost, within 5 %)"
+            "paired difference to random decisions with the same budget (fixed schedules: cost, within 5 %)",
+            tested=True,
         ),
     ]
     delta_vs_update_1: Doc[
-        Estimate | None, Column("controls with a wrong lesson: paired difference to UPDATE_1")
+        Estimate | None,
+        Column("controls with a wrong lesson: paired difference to UPDATE_1", tested=True),
     ]
     delta_vs_fixed_flops: Doc[
         Estimate | None,
         Column(
             "paired difference to the best of SKIP, UPDATE_1, UPDATE_2, UPDATE_4 and the schedule at equal counted FLOPs, or at "
             "equal measured seconds (within 1 %, the resolution of the clock); a cost between two of them is reached with one "
-            "on some streams and the other on the rest"
+            "on some streams and the other on the rest",
+            tested=True,
         ),
     ]
     delta_vs_fixed_seconds: Estimate | None
@@ -83,10 +91,18 @@ class TableRow:
         Estimate | None,
         Column(
             "learned policies: paired difference to the rule with the lowest loss at the same budget, and that rule; it is "
-            "chosen on these streams, which favours it"
+            "chosen on these streams, which favours it",
+            tested=True,
         ),
     ]
     best_rule: str | None
+    confirmatory: Doc[
+        str | None,
+        Column(
+            "references of the comparisons of this arm that the configuration declares, see `confirmatory.csv`; **every other "
+            "difference of this table is exploratory**"
+        ),
+    ]
     update_rate: Doc[float, Column("fraction of chunks followed by an update; fractions of the four actions")]
     share_skip: float
     share_update_1: float
@@ -107,13 +123,13 @@ class TableRow:
         float | None, Column("mean cost divided by the budget, minus one, in the budget's unit")
     ]
     recovery_vs_skip: Doc[
-        float | None,
+        Estimate | None,
         Column(
             "fraction of the gain of an oracle with the same budget that the arm has, over `skip` and over random decisions; "
             "empty where the costs do not allow the comparison"
         ),
     ]
-    recovery_vs_random: float | None
+    recovery_vs_random: Estimate | None
     note: Doc[str, Column("why a cell is empty, and other warnings")]
     run_digest: Doc[str, Column("digest of the manifests of its records, and of the code that made them")]
     code_digest: str
@@ -127,6 +143,35 @@ class TableRow:
     def label(self) -> str:
         """Name of the arm in figures and sentences."""
         return self.method if self.fast_weights == "none" else f"{self.fast_weights} {self.method}"
+
+
+@dataclass(frozen=True)
+class ConfirmatoryRow:
+    """One declared comparison on one held-out corpus, a row of ``confirmatory.csv``."""
+
+    model: Doc[str, Column("backbone and held-out corpus")]
+    corpus: str
+    fast_weights: Doc[str, Column("the arm")]
+    method: str
+    reference_fast_weights: Doc[str, Column("the arm that it is compared with")]
+    reference_method: str
+    n_seeds: Doc[int, Column("seeds that both arms have, and streams")]
+    n_streams: int
+    difference: Doc[
+        Estimate,
+        Column(
+            "loss of the arm minus loss of its reference, nats per token, paired by stream, with its {percent} interval and the "
+            "p value of the sign-flip test; **below zero is better**",
+            tested=True,
+        ),
+    ]
+    p_holm: Doc[float, Column("that p value, corrected for all rows of this file (Holm 1979)")]
+
+    @property
+    def label(self) -> str:
+        """The comparison in the words of the configuration."""
+        arm = ArmLabel(self.fast_weights, self.method)
+        return str(Comparison(arm, ArmLabel(self.reference_fast_weights, self.reference_method)))
 
 
 @dataclass(frozen=True)
@@ -185,7 +230,10 @@ class FrontierRow:
     area: Doc[Estimate | None, Column("mean loss over these costs under the policy's lower envelope")]
     area_vs_random: Doc[
         Estimate | None,
-        Column("paired difference of `area` to random decisions and to fixed schedules over the same costs"),
+        Column(
+            "paired difference of `area` to random decisions and to fixed schedules over the same costs",
+            tested=True,
+        ),
     ]
     area_vs_fixed: Estimate | None
 

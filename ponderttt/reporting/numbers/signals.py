@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,40 +11,40 @@ from jaxtyping import Float
 from ponderttt.actions import Action
 from ponderttt.reporting.numbers.arms import Arm
 from ponderttt.reporting.numbers.columns import Estimate
-from ponderttt.reporting.numbers.ranks import ranks_within_streams, resampled_correlation, standard_ranks
+from ponderttt.reporting.numbers.ranks import (
+    correlation_interval,
+    ranks_within_streams,
+    resampled_correlation,
+    standard_ranks,
+)
 from ponderttt.reporting.numbers.rows import SignalRow
-from ponderttt.reporting.numbers.statistics import StreamResamples, percentile_interval
 
 #: The method whose records hold a look-ahead.
 METHOD = "greedy_oracle"
 UPDATES = (Action.UPDATE_1, Action.UPDATE_2, Action.UPDATE_4)
-#: Ranks are computed again in every resample; this many suffice for an interval.
-MOST_RESAMPLES = 2000
 
 
-def signal_rows(
-    arms: Sequence[Arm], resamples: Mapping[tuple[str, int], StreamResamples], confidence: float
-) -> list[SignalRow]:
+def signal_rows(arms: Sequence[Arm], confidence: float) -> list[SignalRow]:
     """Return a row for each feature and action of every arm of the greedy oracle whose records hold its look-ahead.
 
     Args:
         arms: all arms of the table.
-        resamples: (corpus, number of streams) → the resamples of the table.
         confidence: confidence level of the intervals.
     """
     return [
         row
         for arm in arms
         if arm.key.method == METHOD and arm.look_aheads
-        for row in _rows_of_arm(arm, resamples[arm.key.corpus, len(arm.chunks.streams)], confidence)
+        for row in _rows_of_arm(arm, confidence)
     ]
 
 
-def _rows_of_arm(arm: Arm, resamples: StreamResamples, confidence: float) -> list[SignalRow]:
+def _rows_of_arm(arm: Arm, confidence: float) -> list[SignalRow]:
     from ponderttt.features.table import FEATURES
 
-    # First the streams as they are, then each resample.
-    counts = np.concatenate([np.ones((1, len(arm.chunks.streams))), resamples.counts[:MOST_RESAMPLES]])
+    n_streams = len(arm.chunks.streams)
+    # First the streams as they are, then without each of them.
+    counts = np.concatenate([np.ones((1, n_streams)), 1 - np.eye(n_streams)])
     overall, within = (
         np.mean(values, axis=0)
         for values in zip(*(_correlations(arm, i, counts) for i in range(len(arm.look_aheads))), strict=True)
@@ -54,8 +54,7 @@ def _rows_of_arm(arm: Arm, resamples: StreamResamples, confidence: float) -> lis
     def estimate(rho: Float[np.ndarray, " B"]) -> Estimate | None:
         if not np.isfinite(rho[0]):
             return None
-        several = counts.shape[1] > 1
-        return Estimate.of(float(rho[0]), percentile_interval(rho[1:], confidence) if several else None)
+        return Estimate.of(float(rho[0]), correlation_interval(float(rho[0]), rho[1:], confidence))
 
     return [
         SignalRow(

@@ -1,14 +1,8 @@
-"""The statistics of the table: a paired bootstrap over streams, and intervals over seeds.
-
-Chunks of one stream are correlated, so the bootstrap resamples *streams*.  Every quantity of an arm is a ratio of sums
-over streams (nats / tokens, bits / bytes, a slope).  All arms share the same resampled streams, so their differences
-are paired.
-"""
+"""The statistics of the table that need no draws: terms of ratios, intervals over seeds, robust means, slopes, pass@k."""
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -30,46 +24,16 @@ def named_generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
-@dataclass(frozen=True)
-class StreamResamples:
-    """Number of times that each of S streams is in each of B bootstrap samples (S draws with replacement)."""
+class RatioTerms(NamedTuple):
+    """Terms of each of S streams; the quantity is the ratio of their sums."""
 
-    counts: Float[np.ndarray, "B S"]
+    numerator: Float[np.ndarray, " S"]
+    denominator: Float[np.ndarray, " S"]
 
-    @classmethod
-    def draw(cls, n_streams: int, samples: int, generator: np.random.Generator) -> StreamResamples:
-        """Draw ``samples`` resamples; the same generator state gives the same resamples."""
-        counts = generator.multinomial(n_streams, np.full(n_streams, 1.0 / n_streams), size=samples)
-        return cls(counts.astype(np.float64))
-
-    def ratio(
-        self, numerator: Float[np.ndarray, " S"], denominator: Float[np.ndarray, " S"]
-    ) -> Float[np.ndarray, " B"]:
-        """Return Σ ``numerator`` / Σ ``denominator`` in each sample; NaN where the denominator is zero."""
-        below = self.counts @ denominator
-        above = self.counts @ numerator
-        return np.divide(above, below, out=np.full(len(below), np.nan), where=below != 0)
-
-    def interval(
-        self, numerator: Float[np.ndarray, " S"], denominator: Float[np.ndarray, " S"], confidence: float
-    ) -> Interval | None:
-        """Return the percentile interval of the ratio of sums; None for a single stream.
-
-        Efron & Tibshirani 1993, §13.3.  For a paired difference, ``numerator`` is the difference of the two arms'
-        sums.  Arms with equal losses on every stream then have an interval of width zero.
-        """
-        if self.counts.shape[1] < 2:
-            return None
-        return percentile_interval(self.ratio(numerator, denominator), confidence)
-
-
-def percentile_interval(samples: Float[np.ndarray, " B"], confidence: float) -> Interval | None:
-    """Return the interval that holds the central ``confidence`` of the finite samples; None if there are none."""
-    finite = samples[np.isfinite(samples)]
-    if not len(finite):
-        return None
-    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))
+    @property
+    def value(self) -> float:
+        """The ratio of the sums."""
+        return float(self.numerator.sum() / self.denominator.sum())
 
 
 def t_interval(values: ArrayLike, confidence: float) -> Interval | None:
@@ -113,21 +77,14 @@ def probability_of_improvement(ours: Float[np.ndarray, "N S"], theirs: Float[np.
     return float(np.mean((difference < 0) + 0.5 * (difference == 0)))
 
 
-class SlopeTerms(NamedTuple):
-    """Terms of each stream; Σ ``numerator`` / Σ ``denominator`` is the pooled within-stream slope."""
-
-    numerator: Float[np.ndarray, " S"]
-    denominator: Float[np.ndarray, " S"]
-
-
 def within_stream_slope(
     value: Float[np.ndarray, " C"],
     position: Int[np.ndarray, " C"],
     weight: Int[np.ndarray, " C"],
     stream: Int[np.ndarray, " C"],
     n_streams: int,
-) -> SlopeTerms:
-    """Return the terms of the weighted least-squares slope of ``value`` on ``position``, one intercept per stream.
+) -> RatioTerms:
+    """Return the terms of the pooled weighted least-squares slope of ``value`` on ``position``, one intercept per stream.
 
     Streams differ in length and difficulty.  Comparing each chunk with the mean of its own stream keeps that
     difference out of the slope.
@@ -139,7 +96,7 @@ def within_stream_slope(
     weight = weight.astype(np.float64)
     total = per_stream(weight)
     centred = position - (per_stream(weight * position) / total)[stream]
-    return SlopeTerms(per_stream(weight * centred * value), per_stream(weight * centred**2))
+    return RatioTerms(per_stream(weight * centred * value), per_stream(weight * centred**2))
 
 
 def uniform_gap(ranks: Float[np.ndarray, " N"]) -> float:

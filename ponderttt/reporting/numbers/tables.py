@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +14,16 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.reporting.numbers.arms import Arm, load_arms
 from ponderttt.reporting.numbers.columns import Estimate
 from ponderttt.reporting.numbers.comparisons import Difference, difference
+from ponderttt.reporting.numbers.confirmatory import confirmatory_rows, declared_of
 from ponderttt.reporting.numbers.frontier import frontier_rows
 from ponderttt.reporting.numbers.references import baseline_of, costs_the_same, recoveries, references_of
 from ponderttt.reporting.numbers.results import write_results
-from ponderttt.reporting.numbers.rows import FrontierRow, SeedRow, SignalRow, TableRow
+from ponderttt.reporting.numbers.rows import ConfirmatoryRow, FrontierRow, SeedRow, SignalRow, TableRow
 from ponderttt.reporting.numbers.run_records import Run
+from ponderttt.reporting.numbers.sampling import StreamSampling
 from ponderttt.reporting.numbers.signals import signal_rows
-from ponderttt.reporting.numbers.statistics import StreamResamples, named_generator, t_interval, uniform_gap
+from ponderttt.reporting.numbers.statistics import RatioTerms, t_interval, uniform_gap
+from ponderttt.settings.confirmatory import Comparison
 from ponderttt.settings.mapping import as_mapping
 from ponderttt.settings.statistics import StatisticsConfig
 
@@ -32,6 +35,7 @@ class Table(NamedTuple):
     """The rows of every result file, and the facts for their manifest."""
 
     rows: list[TableRow]
+    confirmatory: list[ConfirmatoryRow]
     seeds: list[SeedRow]
     frontier: list[FrontierRow]
     signals: list[SignalRow]
@@ -48,14 +52,14 @@ def write_table(
     control_corpora: Mapping[str, str] | None = None,
     vocabularies: Mapping[str, int] | None = None,
 ) -> list[TableRow]:
-    """Compute the table and write it, its seeds, ``frontier.csv``, ``signals.csv`` and their manifest.
+    """Compute the table and write it, ``confirmatory.csv``, its seeds, ``frontier.csv``, ``signals.csv`` and their manifest.
 
     Prints n for every row.
 
     Args:
         run_folders: every ``results/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}`` of the grid.
         expected_code: stage digest that all records must carry; None accepts any, but one per arm.
-        statistics: bootstrap samples, confidence and seed; with ``allow_missing``, the table has the runs that exist, and
+        statistics: intervals, tests and declared comparisons; with ``allow_missing``, the table has the runs that exist, and
             the manifest and the guide list the others.
         results_dir: folder of the files.
         command: the command that rebuilds the table, for its manifest and the guide.
@@ -68,7 +72,7 @@ def write_table(
     """
     if control_corpora and not vocabularies:
         raise ValueError("control corpora need the sizes of the models' vocabularies: give both")
-    table = build_table(run_folders, expected_code, statistics)
+    table = build_table(run_folders, expected_code, statistics, control_corpora or ())
     facts = {
         **table.facts,
         "control_corpora": dict(control_corpora or {}),
@@ -77,6 +81,7 @@ def write_table(
     }
     rows: dict[str, Sequence[Any]] = {
         "table": table.rows,
+        "confirmatory": table.confirmatory,
         "seeds": table.seeds,
         "frontier": table.frontier,
         "signals": table.signals,
@@ -92,26 +97,28 @@ def write_table(
 
 
 def build_table(
-    run_folders: Sequence[Path | str], expected_code: str | None, statistics: StatisticsConfig
+    run_folders: Sequence[Path | str],
+    expected_code: str | None,
+    statistics: StatisticsConfig,
+    control_corpora: Collection[str] = (),
 ) -> Table:
-    """Compute every number of the results folder.
+    """Compute every number of the results folder; no comparison on a control corpus is confirmatory.
 
     Raises:
         PonderTTTError: a run is missing or given twice, its records come from another version of the code, hold a
             value that is not finite or a chunk twice, or two arms that are compared scored different chunks.
     """
     arms, records = load_arms(run_folders, expected_code, allow_missing=statistics.allow_missing)
-    # One resampling per corpus, so that every difference within it is paired.
-    resamples = {
-        (corpus, streams): StreamResamples.draw(
-            streams, statistics.bootstrap_samples, named_generator(statistics.seed, "streams", corpus)
-        )
+    # One sampling per corpus, so that every difference within it is paired.
+    samplings = {
+        (corpus, streams): StreamSampling.of(streams, corpus, statistics)
         for corpus, streams in dict.fromkeys((arm.key.corpus, len(arm.chunks.streams)) for arm in arms)
     }
+    declared = statistics.comparisons
     rows, seeds = [], []
     for arm in arms:
-        draws = resamples[arm.key.corpus, len(arm.chunks.streams)]
-        row, of_seeds = _row(arm, arms, draws, statistics.confidence)
+        sampling = samplings[arm.key.corpus, len(arm.chunks.streams)]
+        row, of_seeds = _row(arm, arms, sampling, declared_of(arm, declared, control_corpora))
         rows.append(row)
         seeds += of_seeds
     facts = {
@@ -119,16 +126,22 @@ def build_table(
         "missing": [str(folder) for folder in records.missing],
         "records": _provenance(records.runs),
     }
-    frontier = frontier_rows(arms, resamples, statistics.confidence)
-    return Table(rows, seeds, frontier, signal_rows(arms, resamples, statistics.confidence), facts)
+    return Table(
+        rows,
+        confirmatory_rows(arms, declared, samplings, control_corpora),
+        seeds,
+        frontier_rows(arms, samplings),
+        signal_rows(arms, statistics.confidence),
+        facts,
+    )
 
 
 def _row(
-    arm: Arm, arms: Sequence[Arm], resamples: StreamResamples, confidence: float
+    arm: Arm, arms: Sequence[Arm], sampling: StreamSampling, declared: Sequence[Comparison]
 ) -> tuple[TableRow, list[SeedRow]]:
     key, measures, tokens, nats = arm.key, arm.measures, arm.tokens, arm.nats
     seed_losses = nats.sum(axis=1) / tokens.sum()
-    loss = float(nats.mean(axis=0).sum() / tokens.sum())
+    mean = RatioTerms(nats.mean(axis=0), tokens)
     notes = [] if len(tokens) > 1 else ["no interval over streams: there is one stream"]
     if 1 < len(tokens) < 4:
         notes.append(f"no interquartile mean: {len(tokens)} streams, it needs at least 4")
@@ -136,7 +149,7 @@ def _row(
     def versus(reference: Arm | None, missing: str | None = None) -> Difference | None:
         if reference is None and missing and key.protocol == "score_first":
             notes.append(f"no {missing} arm to compare with")
-        found = difference(arm, reference, resamples, confidence) if reference else None
+        found = difference(arm, reference, sampling) if reference else None
         if reference and found is None:
             notes.append(f"no seed in common with {reference.key.fast_weights} {reference.key.method}")
         return found
@@ -157,6 +170,11 @@ def _row(
     fixed_flops, fixed_seconds = delta(references.fixed_flops), delta(references.fixed_seconds)
     over_skip, over_random = recoveries(arm, references)
     notes.extend(dict.fromkeys(found.note for found in (over_skip, over_random) if found.note))
+    share_over_skip, share_over_random = (
+        sampling.estimate(found.share) if found.share else None for found in (over_skip, over_random)
+    )
+    if any(share and share.low is None for share in (share_over_skip, share_over_random)) and len(tokens) > 1:
+        notes.append("no interval of a recovery: the gain of the oracle is too uncertain")
     shares = [float((measures["action"] == action).mean()) for action in Action]
     row = TableRow(
         *key,
@@ -166,10 +184,10 @@ def _row(
         n_streams=len(tokens),
         n_chunks=len(arm.chunks.n_tokens),
         n_tokens=int(arm.chunks.n_tokens.sum()),
-        loss=loss,
-        ci=resamples.interval(nats.mean(axis=0), tokens, confidence),
-        seed_ci=t_interval(seed_losses, confidence),
-        perplexity=math.exp(loss),
+        loss=mean.value,
+        ci=sampling.interval(mean),
+        seed_ci=t_interval(seed_losses, sampling.confidence),
+        perplexity=math.exp(mean.value),
         bits_per_byte=_bits_per_byte(arm),
         delta_vs_skip=skip.delta if skip else None,
         delta_seed_ci=skip.seed_interval if skip else None,
@@ -184,6 +202,7 @@ def _row(
         delta_vs_fixed_seconds=fixed_seconds,
         delta_vs_rule=rule,
         best_rule=references.rule.key.method if references.rule else None,
+        confirmatory=", ".join(str(one).partition(" vs ")[2] for one in declared) or None,
         update_rate=float((measures["steps"] > 0).mean()),
         share_skip=shares[Action.SKIP],
         share_update_1=shares[Action.UPDATE_1],
@@ -194,8 +213,8 @@ def _row(
         cost_flops=arm.mean("flops"),
         cost_seconds=arm.mean("seconds"),
         budget_error=_budget_error(arm, references.baseline),
-        recovery_vs_skip=over_skip.share,
-        recovery_vs_random=over_random.share,
+        recovery_vs_skip=share_over_skip,
+        recovery_vs_random=share_over_random,
         note="; ".join(notes),
         run_digest=arm.run_digest[:DIGEST_DIGITS],
         code_digest=arm.code_digest[:DIGEST_DIGITS],

@@ -28,7 +28,7 @@ class Settings:
 
     Attributes:
         names: figures.
-        statistics: bootstrap samples, confidence and seed of the bands along the stream.
+        statistics: samples, confidence and seed of the bands along the stream.
         records_code: stage digest that all records must have.
     """
 
@@ -84,7 +84,7 @@ def make_figures(
         training_logs: ``log.jsonl`` of every trained adapter.
         policy_logs: ``log.jsonl`` of every policy that PPO trained.
         records_code: stage digest that all records must have.
-        statistics: bootstrap samples, confidence and seed of the bands along the stream.
+        statistics: samples, confidence and seed of the bands along the stream.
         outputs: figure → its files, one per format.
     """
     results = read_results(table)

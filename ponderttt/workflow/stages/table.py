@@ -21,7 +21,7 @@ class Settings:
     """Statistics, and facts that all runs share.
 
     Attributes:
-        statistics: bootstrap samples, confidence and seed.
+        statistics: intervals, tests and declared comparisons.
         control_corpora: control corpus → its kind.
         missing: folders of runs of the grid that are left out, for the manifest and the guide.
         records_code: stage digest that all records must have.
@@ -42,7 +42,7 @@ class Inputs:
 
 
 def run(settings: Settings, inputs: Inputs, job: Job) -> None:
-    """Write ``paper_table.csv``, ``seeds.csv``, ``frontier.csv``, ``signals.csv``, their manifest and ``README.md``."""
+    """Write ``paper_table.csv``, the files beside it, their manifest and the guide ``README.md``."""
     table = job.file("table")
     write_table(
         [*inputs.manifests, *settings.missing],
