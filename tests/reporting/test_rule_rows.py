@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from ponderttt.actions import Action
+from ponderttt.names import MethodName
+from ponderttt.reporting.numbers.methods import rank_of_method
 from ponderttt.reporting.numbers.rows import TableRow
 from ponderttt.reporting.numbers.tables import build_table
 from reporting_worlds import (
@@ -272,3 +274,12 @@ def test_a_learned_policy_is_compared_with_the_best_rule_of_its_budget(tmp_path:
     assert value(gate.delta_vs_rule) == pytest.approx(0.05)
     assert soft.delta_vs_rule is None
     assert rows["ttt", "entropy"].delta_vs_rule is None
+
+
+def test_backbones_are_listed_by_what_they_see() -> None:
+    methods = ["update_1", "full", "window_10", "context_1", "window_2", "plain", "skip"]
+    ordered = sorted(map(MethodName.parse, methods), key=rank_of_method)
+    assert list(map(str, ordered)) == [
+        *("plain", "context_1", "window_2", "window_10", "full"),
+        *("skip", "update_1"),
+    ]

@@ -105,9 +105,8 @@ def test_an_unknown_key_is_named_with_the_nearest_one_at_every_depth(path, where
 
 
 def test_a_key_that_resembles_none_lists_those_that_exist():
-    assert (
-        "known: bootstrap_samples, confidence, sign_flips, seed, confirmatory, allow_missing"
-        in refusal(changed("statistics.zzz", 1))
+    assert "known: bootstrap_samples, confidence, sign_flips, seed, confirmatory, allow_missing" in refusal(
+        changed("statistics.zzz", 1)
     )
 
 
