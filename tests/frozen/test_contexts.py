@@ -13,6 +13,7 @@ from flax import nnx
 
 from ponderttt.contexts import ALONE, FULL, Context
 from ponderttt.corpus.streams import Stream, Tokens, cut_chunks
+from ponderttt.costs import count_flops
 from ponderttt.errors import PonderTTTError
 from ponderttt.frozen.model import FrozenModel, States
 from ponderttt.frozen.reading import StreamReader, check_context
@@ -23,6 +24,7 @@ from ponderttt.models.decoder import embedded
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Place
 from ponderttt.models.rotary import rotate
+from ponderttt.models.streaming import Ring, empty_past, prefix_after
 from ponderttt.settings.context import ContextConfig
 from tiny_families import TINY
 
@@ -143,13 +145,26 @@ def test_nothing_before_a_changed_token_moves_through_the_cache_either(family: s
 
 
 def test_attention_is_counted_by_real_lengths_and_stops_growing_with_the_window() -> None:
-    shape = model_of("llama").backbone.config
-    flops = [states.prefix.flops for states in read(model_of("llama"), Context("window", 2))]
+    model = model_of("llama")
+    shape, graph, params = model.backbone.config, model.backbone.graph, model.backbone.params
+    flops = [states.prefix.flops for states in read(model, Context("window", 3))]
+    ring = Ring(CHUNK, slots=3, sinks=3, front=0)
+    past, tokens = empty_past(shape, ring, 2, jnp.float32), jnp.zeros(CHUNK, jnp.int32)
+
+    def counted(index: int) -> int:
+        """Count a loop over as many cached chunks as there are."""
+        return count_flops(
+            lambda params, tokens, past: prefix_after(nnx.merge(graph, params), tokens, past, index, ring),
+            params,
+            tokens,
+            past,
+        )
+
+    assert flops == [counted(index) for index in range(len(flops))]
+    assert len(set(flops[3:])) == 1
     # Scores and sums of values in two blocks, 2 FLOPs each; elements of the scores cost a little more.
     products = 2 * 4 * shape.heads * shape.head_dim * CHUNK * CHUNK
     assert products < flops[1] - flops[0] < 2.5 * products
-    assert flops[2] - flops[1] == flops[1] - flops[0]
-    assert len(set(flops[3:])) == 1
 
 
 def test_what_the_blocks_observe_is_what_they_observe_on_the_whole_text() -> None:
