@@ -102,3 +102,40 @@ for control, fast_weights in NEEDS.arm_rules():
             **params("arms", fast_weights=str(fast_weights)),
         script:
             "../workflow_scripts/stage.py"
+
+
+# The losses of every sequence of actions, for exact references.
+for fast_weights in EXPERIMENT.sequences.all_fast_weights:
+
+    rule:
+        name:
+            rule_name("sequences", fast_weights)
+        input:
+            stale(
+                "sequences",
+                LAYOUT.sequences(fast_weights=fast_weights),
+                fast_weights=str(fast_weights),
+            ),
+            model=LAYOUT.model().manifest,
+            chunks=LAYOUT.chunks().manifest,
+            hidden=LAYOUT.hidden(context=fast_weights.context).manifest,
+            training=LAYOUT.training(fast_weights=fast_weights).manifest,
+            weights=LAYOUT.training(fast_weights=fast_weights).file(
+                "slow_weights.safetensors"
+            ),
+        output:
+            losses=LAYOUT.sequences(fast_weights=fast_weights).file("sequences.parquet"),
+            manifest=LAYOUT.sequences(fast_weights=fast_weights).manifest,
+        log:
+            f"{RESULTS}/logs/sequences/{{corpus}}/{{model}}/{fast_weights}/seed-{{seed}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/sequences/{{corpus}}/{{model}}/{fast_weights}/seed-{{seed}}.tsv"
+        wildcard_constraints:
+            corpus=one_of(GRID.eval_corpora),
+        threads: cores("sequences", fast_weights.kind)
+        resources:
+            **resources("sequences", fast_weights.kind),
+        params:
+            **params("sequences", fast_weights=str(fast_weights)),
+        script:
+            "../workflow_scripts/stage.py"

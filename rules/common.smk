@@ -55,6 +55,7 @@ os.environ[OPTIONS_VARIABLE] = study_options(workflow.overwrite_configfiles, OVE
 GENERATED = [
     ("controls" if control else "arms", name) for control, name in NEEDS.arm_rules()
 ]
+GENERATED += [("sequences", name) for name in EXPERIMENT.sequences.all_fast_weights]
 workflow.resource_settings.overwrite_threads = spread(
     workflow.resource_settings.overwrite_threads, GENERATED
 )

@@ -1,6 +1,7 @@
 # Results for readers: the table, its guide, the figures, the effective configuration.
 
 RUNS = [run.folder(LAYOUT) for run in NEEDS.runs()]
+SEQUENCES = NEEDS.sequences()
 RECORDS = [folder.file("records.parquet") for folder in RUNS]
 FIGURES = {
     name: [f"{RESULTS}/figures/{name}.svg", f"{RESULTS}/figures/{name}.pdf"]
@@ -13,6 +14,8 @@ rule table:
         stale("table", Folder(RESULTS)),
         manifests=manifests(RUNS),
         records=RECORDS,
+        sequences=manifests(SEQUENCES),
+        losses=[folder.file("sequences.parquet") for folder in SEQUENCES],
         models=[LAYOUT.model(model).manifest for model in GRID.models],
     output:
         table=report(
@@ -36,6 +39,11 @@ rule table:
         signals=report(
             f"{RESULTS}/signals.csv",
             caption="../report/signals_csv.rst",
+            category="Table",
+        ),
+        references=report(
+            f"{RESULTS}/references.csv",
+            caption="../report/references_csv.rst",
             category="Table",
         ),
         guide=report(
@@ -86,6 +94,7 @@ rule figures:
         seeds=f"{RESULTS}/seeds.csv",
         frontier=f"{RESULTS}/frontier.csv",
         signals=f"{RESULTS}/signals.csv",
+        references=f"{RESULTS}/references.csv",
         manifest=f"{RESULTS}/manifest.json",
         manifests=manifests(RUNS),
         records=RECORDS,

@@ -89,12 +89,16 @@ class Allowance:
 
     def allowed(self, spent: int, t: int) -> Bool[np.ndarray, " A"]:
         """Return which actions on chunk t leave a rest that can be spent exactly, after ``spent`` units."""
+        return self.ways_of(spent, t) > 0
+
+    def ways_of(self, spent: int, t: int) -> Int[np.ndarray, " A"]:
+        """Return the number of sequences that go on with each action on chunk t, after ``spent`` units."""
         left = self.chunks - 2 - t
         if left < 0:
-            return np.array([action is Action.SKIP for action in Action])
+            return np.array([int(action is Action.SKIP) for action in Action])
         rest = self.total - spent - np.asarray(self.units)
         within = (rest >= 0) & (rest < len(self.ways[left]))
-        return within & (self.ways[left][np.where(within, rest, 0)] > 0)
+        return np.where(within, self.ways[left][np.where(within, rest, 0)], 0)
 
     def sequences(self) -> Int[np.ndarray, "K N"]:
         """Return all sequences, ordered as numbers in base 4."""

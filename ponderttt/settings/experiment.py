@@ -20,6 +20,7 @@ from ponderttt.settings.learning import LearnedConfig
 from ponderttt.settings.mapping import from_mapping, settings
 from ponderttt.settings.model import ModelConfig
 from ponderttt.settings.rules import RulesConfig
+from ponderttt.settings.sequences import SequencesConfig
 from ponderttt.settings.statistics import StatisticsConfig
 from ponderttt.settings.training import TrainingConfig
 from ponderttt.settings.values import CountOrZero, FolderName, WorkflowFolder
@@ -57,6 +58,7 @@ class Experiment:
     rules: RulesConfig = RulesConfig()
     training: TrainingConfig = TrainingConfig()
     learned: LearnedConfig = LearnedConfig()
+    sequences: SequencesConfig = SequencesConfig()
     statistics: StatisticsConfig = StatisticsConfig()
 
     def __post_init__(self) -> None:
@@ -82,6 +84,9 @@ class Experiment:
             variant = method.variant
             if variant is not None and variant not in self.learned.variants:
                 raise ConfigError(unknown("grid.methods, learned.variants", variant, self.learned.variants))
+        for listed in self.sequences.fast_weights:
+            if listed not in self.grid.fast_weights:
+                raise ConfigError(unknown("sequences.fast_weights", listed, self.grid.fast_weights))
         for name, learning in self.learned.variants.items():
             if learning.taken_from is not None and learning.taken_from not in self.grid.models:
                 key = f"learned.variants.{name}.taken_from"

@@ -107,6 +107,16 @@ class Layout:
         """The folder of one arm and seed."""
         return Folder(f"{self.results}/runs/{corpus}/{model}/{fast_weights}/{method}/seed-{seed}")
 
+    def sequences(
+        self,
+        corpus: str = "{corpus}",
+        model: str = "{model}",
+        fast_weights: FastWeightsName | str = "{fast_weights}",
+        seed: int | str = "{seed}",
+    ) -> Folder:
+        """The losses of every sequence of actions with one trained adapter."""
+        return Folder(f"{self.results}/sequences/{corpus}/{model}/{fast_weights}/seed-{seed}")
+
 
 @dataclass(frozen=True)
 class Run:

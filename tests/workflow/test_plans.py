@@ -71,6 +71,7 @@ STUDY: dict[str, Any] = {
         "ppo": {"iterations": 7},
         "variants": {"near": {"ppo": {"iterations": 8, "warm_start": "entropy"}}},
     },
+    "sequences": {"fast_weights": ["lora-wide"], "max_nodes": 99, "beam_width": 3},
     "statistics": {"bootstrap_samples": 99},
     "cache": "off",
 }
@@ -91,6 +92,7 @@ JOBS: list[tuple[str, str, dict[str, str]]] = [
     ("policy", "policy", {**ADAPTER, "policy": "regression"}),
     ("plain", "plain", {"corpus": "test", "model": "tiny", "method": "full"}),
     ("arms", "arms", {**ADAPTER, "corpus": "test"}),
+    ("sequences", "sequences", {**ADAPTER, "corpus": "test"}),
     ("table", "table", {}),
     ("drops", "drops", {}),
     ("figures", "figures", {}),

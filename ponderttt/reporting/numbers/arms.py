@@ -75,6 +75,8 @@ class Arm:
     #: One for each seed of an oracle whose records have it.
     look_aheads: tuple[LookAhead, ...]
     code_digest: str
+    #: One for each seed, None without fast weights.
+    module_digests: tuple[str | None, ...]
     run_digests: tuple[str, ...]
 
     @cached_property
@@ -188,6 +190,7 @@ def _arm(key: ArmKey, runs: Sequence[Run], frames: Sequence[pd.DataFrame]) -> Ar
         cuts=np.mean(cuts, axis=0) if cuts else None,
         look_aheads=tuple(run.look_ahead for run in runs if run.look_ahead),
         code_digest=first.code_digest,
+        module_digests=tuple(run.module_digest for run in runs),
         run_digests=tuple(run.run_digest for run in runs),
     )
 

@@ -117,11 +117,11 @@ def recovery(arm: Arm, baseline: Arm | None, oracle: Arm | None, *, matched: boo
     Args:
         arm: the arm, neither the baseline nor the oracle.
         baseline: the trained adapter with 0 updates, or random decisions.
-        oracle: the best of :data:`~ponderttt.reporting.numbers.methods.ORACLES` in the grid at this budget.
+        oracle: the best sequences of this budget, enumerated or searched exhaustively.
         matched: whether the baseline must cost what the arm costs, as random decisions must.
     """
     if oracle is None:
-        return Recovery(None, "no recovery: the grid has no oracle arm")
+        return Recovery(None, "no recovery: no best sequences are known; add fast_weights to sequences")
     if baseline is None:
         return Recovery(None, "no recovery: the grid has no such baseline")
     ours, top = arm.mean_cost, oracle.mean_cost

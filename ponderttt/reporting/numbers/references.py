@@ -11,6 +11,7 @@ from ponderttt.names import CALIBRATED_METHODS, CONTROL_METHODS, MethodName
 from ponderttt.reporting.numbers.arms import Arm
 from ponderttt.reporting.numbers.comparisons import COST_TOLERANCE, Recovery, find, recovery
 from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES, ORACLES
+from ponderttt.reporting.numbers.sequences import AllSequences, Reference, exact_references, sequences_of
 
 #: Costs within this share are equal.  FLOPs are counted.  A clock measures the same work with about 1 % difference, which
 #: must not decide what an arm is compared with.
@@ -28,7 +29,8 @@ class References:
     full: Arm | None
     #: Random decisions of the same budget, or of the nearest cost if the arm has no budget.
     random: Arm | None
-    #: The best oracle of the same budget, or of the nearest cost if the arm has no budget.
+    #: The best sequences of the same budget, or of the nearest cost if the arm has no budget; else the exhaustive oracle.  The
+    #: greedy oracle is no bound.
     oracle: Arm | None
     #: UPDATE_1, for a control with a wrong lesson.
     update_1: Arm | None
@@ -37,6 +39,8 @@ class References:
     fixed_seconds: Arm | None
     #: The rule with the lowest loss at the same budget, for a learned policy; chosen on these streams, so hard to beat.
     rule: Arm | None
+    #: References from the losses of all sequences, by name; empty without these, see :mod:`.sequences`.
+    exact: dict[str, Reference]
 
 
 def baseline_of(fast_weights: str) -> tuple[str, str]:
@@ -44,8 +48,14 @@ def baseline_of(fast_weights: str) -> tuple[str, str]:
     return ("none", "plain") if fast_weights == "none" else (fast_weights, "skip")
 
 
-def references_of(arm: Arm, arms: Sequence[Arm]) -> References:
-    """Return every reference of ``arm`` among ``arms``; arms of one model, corpus and protocol are comparable."""
+def references_of(arm: Arm, arms: Sequence[Arm], sets: Sequence[AllSequences] = ()) -> References:
+    """Return every reference of ``arm``; arms of one model, corpus and protocol are comparable.
+
+    Args:
+        arm: the arm.
+        arms: where to look for others.
+        sets: losses of all sequences of actions, of the adapters that have them.
+    """
     base, fast_weights = arm.name.base, arm.key.fast_weights
     allocates = (
         fast_weights != "none"
@@ -53,17 +63,31 @@ def references_of(arm: Arm, arms: Sequence[Arm]) -> References:
         and base not in ("skip", *CONTROL_METHODS)
     )
     decides = allocates and base not in FIXED_SCHEDULES
+    random = _of_same_budget(arm, arms, "random") if allocates else None
+    exact = _exact(arm, random, sets) if allocates and not arm.name.is_oracle else {}
+    oracle = _of_same_budget(arm, arms, "exhaustive_oracle") if allocates and not arm.name.is_oracle else None
+    if "oracle" in exact:
+        oracle = exact["oracle"].arm
     return References(
         baseline=find(arms, arm, *baseline_of(fast_weights)),
         plain=find(arms, arm, "none", "plain"),
         full=find(arms, arm, "none", "full"),
-        random=_of_same_budget(arm, arms, ("random",)) if allocates and base != "random" else None,
-        oracle=_of_same_budget(arm, arms, ORACLES) if allocates and not arm.name.is_oracle else None,
+        random=None if base == "random" else random,
+        oracle=oracle,
         update_1=find(arms, arm, fast_weights, "update_1") if base in CONTROL_METHODS else None,
         fixed_flops=fixed_at_cost_of(arm, arms, "flops") if decides else None,
         fixed_seconds=fixed_at_cost_of(arm, arms, "seconds") if decides else None,
         rule=_best_rule(arm, arms) if arm.name.is_learned else None,
+        exact=exact,
     )
+
+
+def _exact(arm: Arm, random: Arm | None, sets: Sequence[AllSequences]) -> dict[str, Reference]:
+    """Return the exact references at the budget of an arm, or at that of the random decisions nearest in cost."""
+    found, spends = sequences_of(arm, sets), arm if arm.budget else random
+    if found is None or spends is None or spends.budget is None or spends.budget.unit != found.unit:
+        return {}
+    return exact_references(arm, found, spends.budget.mean_cost)
 
 
 def _at_budget_of(arm: Arm, arms: Sequence[Arm], base: str) -> Arm | None:
@@ -78,21 +102,16 @@ def _best_rule(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
     return min((rule for rule in found if rule), key=lambda rule: rule.mean_loss, default=None)
 
 
-def _of_same_budget(arm: Arm, arms: Sequence[Arm], bases: Sequence[str]) -> Arm | None:
-    """Return the first of ``bases`` at the arm's budget or, if it has none, at the nearest nominal cost."""
-    for wanted in bases:
-        if arm.name.is_budgeted:
-            found = _at_budget_of(arm, arms, wanted)
-        else:
-            same = [
-                other
-                for other in arms
-                if other.name.base == wanted and other.key._replace(method=arm.key.method) == arm.key
-            ]
-            found = min(same, key=lambda other: abs(other.mean_cost - arm.mean_cost), default=None)
-        if found:
-            return found
-    return None
+def _of_same_budget(arm: Arm, arms: Sequence[Arm], wanted: str) -> Arm | None:
+    """Return a method at the arm's budget or, if it has none, at the nearest nominal cost."""
+    if arm.name.is_budgeted:
+        return _at_budget_of(arm, arms, wanted)
+    same = [
+        other
+        for other in arms
+        if other.name.base == wanted and other.key._replace(method=arm.key.method) == arm.key
+    ]
+    return min(same, key=lambda other: abs(other.mean_cost - arm.mean_cost), default=None)
 
 
 def costs_the_same(arm: Arm, other: Arm) -> bool:

@@ -14,7 +14,14 @@ from ponderttt.files.atomic import atomic_path
 from ponderttt.files.commands import rebuild
 from ponderttt.files.manifest import MANIFEST, read_manifest, write_manifest
 from ponderttt.reporting.numbers.columns import as_text, dtypes, frame_of, read_options
-from ponderttt.reporting.numbers.rows import ConfirmatoryRow, FrontierRow, SeedRow, SignalRow, TableRow
+from ponderttt.reporting.numbers.rows import (
+    ConfirmatoryRow,
+    FrontierRow,
+    ReferenceRow,
+    SeedRow,
+    SignalRow,
+    TableRow,
+)
 
 KIND = "table"
 #: Name in :class:`Results` → file name and kind of its rows.
@@ -24,6 +31,7 @@ FILES: dict[str, tuple[str, type]] = {
     "seeds": ("seeds.csv", SeedRow),
     "frontier": ("frontier.csv", FrontierRow),
     "signals": ("signals.csv", SignalRow),
+    "references": ("references.csv", ReferenceRow),
 }
 
 
@@ -37,6 +45,7 @@ class Results:
         seeds: one row per arm and seed.
         frontier: one row per arm and measure of cost.
         signals: one row per arm, feature and update.
+        references: one row per policy and exact reference.
         manifest: their manifest; its ``facts`` hold the settings and the provenance.
         path: path of the table, for messages.
     """
@@ -46,6 +55,7 @@ class Results:
     seeds: pd.DataFrame
     frontier: pd.DataFrame
     signals: pd.DataFrame
+    references: pd.DataFrame
     manifest: dict[str, Any]
     path: Path
 

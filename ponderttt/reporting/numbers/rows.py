@@ -125,8 +125,8 @@ class TableRow:
     recovery_vs_skip: Doc[
         Estimate | None,
         Column(
-            "fraction of the gain of an oracle with the same budget that the arm has, over `skip` and over random decisions; "
-            "empty where the costs do not allow the comparison"
+            "fraction of the gain of the best sequences with the same budget that the arm has, over `skip` and over random "
+            "decisions; empty where these are not known or the costs do not allow the comparison"
         ),
     ]
     recovery_vs_random: Estimate | None
@@ -260,6 +260,40 @@ class SignalRow:
         ),
     ]
     rho_within: Estimate | None
+
+
+@dataclass(frozen=True)
+class ReferenceRow:
+    """One policy against one exact reference at its budget, a row of ``references.csv``."""
+
+    model: Doc[str, Column("the policy, as in `paper_table.csv`")]
+    fast_weights: str
+    method: str
+    corpus: str
+    budget: Doc[float, Column("mean cost per chunk that policy and reference spend, in multiples of SKIP's")]
+    reference: Doc[
+        str,
+        Column(
+            "`random`: mean over all sequences of the budget; `constant_rank`: rank 0.5 at every chunk, no signal; "
+            "`best_schedule`: for each stream the sequence that is best on the others of its length; `own_elsewhere`: the "
+            "policy's sequences on other streams of the same length; `oracle`: the best sequence of each stream"
+        ),
+    ]
+    loss: Doc[float, Column("its loss, nats per token")]
+    delta: Doc[Estimate | None, Column("paired difference: the policy minus the reference", tested=True)]
+    p_swap: Doc[
+        float | None,
+        Column(
+            "`own_elsewhere`: share of 10,000 permutations of the policy's sequences among streams of equal length that lose no "
+            "more than the policy; near 1, its decisions are not about these streams"
+        ),
+    ]
+    n_sequences: Doc[int, Column("sequences of the stream that has the most")]
+    beam_width: Doc[
+        float | None, Column("width of the beam that found the sequences; empty if they are all there are")
+    ]
+    n_seeds: Doc[int, Column("what the difference is computed from")]
+    n_streams: int
 
 
 def find_row(rows: Sequence[TableRow], fast_weights: str, method: str, protocol: str) -> TableRow | None:

@@ -70,6 +70,8 @@ class Run:
     cuts: Float[np.ndarray, " 3"] | None
     look_ahead: LookAhead | None
     code_digest: str
+    #: sha256 of the slow weights; None without fast weights.
+    module_digest: str | None
     run_digest: str
     #: ``run_metadata`` of the job that wrote it.
     made_by: dict[str, Any]
@@ -163,6 +165,7 @@ def _read_run(folder: Path, expected_code: str | None) -> tuple[pd.DataFrame, Ru
         cuts=_mean_cuts(table),
         look_ahead=_look_ahead(table, frame.index.to_numpy()),
         code_digest=facts["stage_digest"],
+        module_digest=facts.get("module_digest"),
         run_digest=digest([manifest["files"], facts]),
         made_by=manifest["run"],
     )

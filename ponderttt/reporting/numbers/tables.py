@@ -16,11 +16,25 @@ from ponderttt.reporting.numbers.columns import Estimate
 from ponderttt.reporting.numbers.comparisons import Difference, difference
 from ponderttt.reporting.numbers.confirmatory import confirmatory_rows, declared_of
 from ponderttt.reporting.numbers.frontier import frontier_rows
-from ponderttt.reporting.numbers.references import baseline_of, costs_the_same, recoveries, references_of
+from ponderttt.reporting.numbers.references import (
+    References,
+    baseline_of,
+    costs_the_same,
+    recoveries,
+    references_of,
+)
 from ponderttt.reporting.numbers.results import write_results
-from ponderttt.reporting.numbers.rows import ConfirmatoryRow, FrontierRow, SeedRow, SignalRow, TableRow
+from ponderttt.reporting.numbers.rows import (
+    ConfirmatoryRow,
+    FrontierRow,
+    ReferenceRow,
+    SeedRow,
+    SignalRow,
+    TableRow,
+)
 from ponderttt.reporting.numbers.run_records import Run
 from ponderttt.reporting.numbers.sampling import StreamSampling
+from ponderttt.reporting.numbers.sequences import expected, load_sequences
 from ponderttt.reporting.numbers.signals import signal_rows
 from ponderttt.reporting.numbers.statistics import RatioTerms, t_interval, uniform_gap
 from ponderttt.settings.confirmatory import Comparison
@@ -39,6 +53,7 @@ class Table(NamedTuple):
     seeds: list[SeedRow]
     frontier: list[FrontierRow]
     signals: list[SignalRow]
+    references: list[ReferenceRow]
     facts: dict[str, Any]
 
 
@@ -49,10 +64,11 @@ def write_table(
     results_dir: Path | str,
     command: str,
     *,
+    sequences: Sequence[Path | str] = (),
     control_corpora: Mapping[str, str] | None = None,
     vocabularies: Mapping[str, int] | None = None,
 ) -> list[TableRow]:
-    """Compute the table and write it, ``confirmatory.csv``, its seeds, ``frontier.csv``, ``signals.csv`` and their manifest.
+    """Compute the table and write it with the other result files and their manifest.
 
     Prints n for every row.
 
@@ -63,6 +79,7 @@ def write_table(
             the manifest and the guide list the others.
         results_dir: folder of the files.
         command: the command that rebuilds the table, for its manifest and the guide.
+        sequences: folders of the losses of all sequences, for exact references.
         control_corpora: control corpus → its kind; figures leave these corpora out.
         vocabularies: model → number of its tokens, for control corpora.
 
@@ -72,7 +89,7 @@ def write_table(
     """
     if control_corpora and not vocabularies:
         raise ValueError("control corpora need the sizes of the models' vocabularies: give both")
-    table = build_table(run_folders, expected_code, statistics, control_corpora or ())
+    table = build_table(run_folders, expected_code, statistics, control_corpora or (), sequences)
     facts = {
         **table.facts,
         "control_corpora": dict(control_corpora or {}),
@@ -85,6 +102,7 @@ def write_table(
         "seeds": table.seeds,
         "frontier": table.frontier,
         "signals": table.signals,
+        "references": table.references,
     }
     write_results(results_dir, rows, facts)
     for row in table.rows:
@@ -101,26 +119,33 @@ def build_table(
     expected_code: str | None,
     statistics: StatisticsConfig,
     control_corpora: Collection[str] = (),
+    sequences: Sequence[Path | str] = (),
 ) -> Table:
     """Compute every number of the results folder; no comparison on a control corpus is confirmatory.
+
+    Where the losses of all sequences are known, ``random`` has their mean instead of those of its draws.
 
     Raises:
         PonderTTTError: a run is missing or given twice, its records come from another version of the code, hold a
             value that is not finite or a chunk twice, or two arms that are compared scored different chunks.
     """
     arms, records = load_arms(run_folders, expected_code, allow_missing=statistics.allow_missing)
+    sets = load_sequences(sequences)
+    arms = [expected(arm, sets) for arm in arms]
     # One sampling per corpus, so that every difference within it is paired.
     samplings = {
         (corpus, streams): StreamSampling.of(streams, corpus, statistics)
         for corpus, streams in dict.fromkeys((arm.key.corpus, len(arm.chunks.streams)) for arm in arms)
     }
     declared = statistics.comparisons
-    rows, seeds = [], []
+    rows, seeds, reference_rows = [], [], []
     for arm in arms:
         sampling = samplings[arm.key.corpus, len(arm.chunks.streams)]
-        row, of_seeds = _row(arm, arms, sampling, declared_of(arm, declared, control_corpora))
+        references = references_of(arm, arms, sets)
+        row, of_seeds = _row(arm, references, sampling, declared_of(arm, declared, control_corpora))
         rows.append(row)
         seeds += of_seeds
+        reference_rows += _reference_rows(arm, references, sampling)
     facts = {
         "statistics": as_mapping(statistics),
         "missing": [str(folder) for folder in records.missing],
@@ -132,12 +157,13 @@ def build_table(
         seeds,
         frontier_rows(arms, samplings),
         signal_rows(arms, statistics.confidence),
+        reference_rows,
         facts,
     )
 
 
 def _row(
-    arm: Arm, arms: Sequence[Arm], sampling: StreamSampling, declared: Sequence[Comparison]
+    arm: Arm, references: References, sampling: StreamSampling, declared: Sequence[Comparison]
 ) -> tuple[TableRow, list[SeedRow]]:
     key, measures, tokens, nats = arm.key, arm.measures, arm.tokens, arm.nats
     seed_losses = nats.sum(axis=1) / tokens.sum()
@@ -160,7 +186,8 @@ def _row(
 
     if key.protocol != "score_first":
         notes.append(f"{key.protocol} never shares a comparison with score_first")
-    references = references_of(arm, arms)
+    if arm.name.base == "random" and references.exact:
+        notes.append("loss: mean over all sequences of the budget, not a draw")
     skip = versus(references.baseline, " ".join(baseline_of(key.fast_weights)))
     plain = skip if references.plain is references.baseline else versus(references.plain, "plain")
     context = delta(references.full)
@@ -236,6 +263,33 @@ def _row(
         for i, seed in enumerate(arm.seeds)
     ]
     return row, seeds
+
+
+def _reference_rows(arm: Arm, references: References, sampling: StreamSampling) -> list[ReferenceRow]:
+    """Return the exact references of a policy; fixed schedules have no budget to compare at."""
+    if arm.budget is None:
+        return []
+    rows = []
+    for reference in references.exact.values():
+        found = difference(arm, reference.arm, sampling)
+        rows.append(
+            ReferenceRow(
+                model=arm.key.model,
+                fast_weights=arm.key.fast_weights,
+                method=arm.key.method,
+                corpus=arm.key.corpus,
+                budget=arm.budget.mean_cost,
+                reference=reference.name,
+                loss=reference.arm.mean_loss,
+                delta=found.delta if found else None,
+                p_swap=reference.p,
+                n_sequences=reference.sequences,
+                beam_width=reference.beam_width,
+                n_seeds=len(arm.seeds),
+                n_streams=len(arm.tokens),
+            )
+        )
+    return rows
 
 
 def _at_seed(found: Difference | None, arm: Arm, seed: int) -> float | None:

@@ -9,7 +9,7 @@ from ponderttt.files.folder import Folder
 from ponderttt.names import CALIBRATED_METHODS, FastWeightsName, MethodName
 from ponderttt.settings.experiment import Experiment
 from ponderttt.workflow.failures import last_failure
-from ponderttt.workflow.layout import Layout, Run, fast_weights_on, grid_runs, methods_on
+from ponderttt.workflow.layout import Layout, Run, fast_weights_on, grid_runs, methods_on, seeds_on
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,23 @@ class Needs:
             return runs
         layout = self.layout
         return [run for run in runs if run.folder(layout).exists or last_failure(run, layout) is None]
+
+    def sequences(self) -> list[Folder]:
+        """Return the losses of all sequences that the table's references are computed from.
+
+        With ``statistics.allow_missing``, only those that exist.
+        """
+        grid, wanted = self.experiment.grid, self.experiment.sequences.all_fast_weights
+        folders = [
+            self.layout.sequences(corpus, model, fast_weights, seed)
+            for corpus in grid.eval_corpora
+            for model in grid.models
+            for fast_weights in wanted
+            for seed in seeds_on(grid, control=False)
+        ]
+        if not self.experiment.statistics.allow_missing:
+            return folders
+        return [folder for folder in folders if folder.exists]
 
     def missing(self) -> list[Folder]:
         """Return the runs of the grid that the table lacks."""

@@ -159,6 +159,19 @@ class Plan:
             "names": {"model": model, "corpus": corpus},
         }
 
+    def sequences(self, corpus: str, model: str, fast_weights: str, seed: str) -> Parameters:
+        """All sequences of actions on one adapter; the budgets that any method spends."""
+        grid, search = self.experiment.grid, self.experiment.sequences
+        budgets = {method.budget or grid.budget for method in grid.all_methods if method.is_budgeted}
+        return {
+            **self._module(model, fast_weights, seed),
+            "budgets": sorted(budgets),
+            "budget_unit": grid.budget_unit,
+            "max_nodes": search.max_nodes,
+            "beam_width": search.beam_width,
+            "names": {"model": model, "corpus": corpus},
+        }
+
     def run(self, run: Run) -> Parameters:
         """A run of the table, with fast weights or without."""
         if run.fast_weights == "none":

@@ -70,6 +70,8 @@ NEEDS: Mapping[str, Need] = {
     "arms": _heavy(8, 4000, 15),
     "arms_suffix": _heavy(8, 6000, 25),
     "controls": _heavy(8, 4000, 15),
+    "sequences": _heavy(8, 4000, 60),
+    "sequences_memory": _heavy(8, 4000, 2),
     "controls_suffix": _heavy(8, 6000, 25),
     "table": _light(2000, seconds=60),
     "drops": _light(1000, seconds=60),

@@ -35,9 +35,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Every run of the grid, and the converted models, for the sizes of their vocabularies."""
+    """Every run of the grid, losses of all sequences, and the converted models, for the sizes of their vocabularies."""
 
     manifests: tuple[Folder, ...]
+    sequences: tuple[Folder, ...]
     models: tuple[Folder, ...]
 
 
@@ -50,6 +51,7 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
         settings.statistics,
         Path(table).parent,
         workflow_command(table),
+        sequences=inputs.sequences,
         control_corpora=settings.control_corpora,
         vocabularies={model.path.name: _vocabulary(model) for model in inputs.models},
     )
