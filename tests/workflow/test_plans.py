@@ -71,7 +71,7 @@ STUDY: dict[str, Any] = {
         "ppo": {"iterations": 7},
         "variants": {"near": {"ppo": {"iterations": 8, "warm_start": "entropy"}}},
     },
-    "sequences": {"fast_weights": ["lora-wide"], "max_nodes": 99, "beam_width": 3},
+    "sequences": {"fast_weights": ["lora"], "max_nodes": 99, "beam_width": 3},
     "statistics": {"bootstrap_samples": 99},
     "cache": "off",
 }
