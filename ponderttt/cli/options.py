@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ponderttt.contexts import Context
+from ponderttt.contexts import ALONE, FULL, Context
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.commands import DEFAULT_CONFIG, study_of
 from ponderttt.names import KINDS, NAMED_POLICIES, SPENDING_RULES, FastWeightsName, MethodName
@@ -17,6 +17,7 @@ from ponderttt.seeds import SEEDS
 
 if TYPE_CHECKING:
     from ponderttt.cli.reader import Request
+    from ponderttt.settings.grid import GridConfig
 
 SKIP = MethodName("skip")
 SEED = click.IntRange(0, SEEDS - 1)
@@ -125,10 +126,8 @@ _READING = (
     click.option(
         "--context",
         type=_Context(),
-        default="full",
-        show_default=True,
         help="What the frozen model sees of the text before each chunk: nothing, the n chunks before it, or all of "
-        "it up to the model's limit.",
+        "it up to the model's limit.  [default: full, or what the study's grid has for these fast weights]",
     ),
 )
 
@@ -138,12 +137,20 @@ def reading(command: Callable[..., Any]) -> Callable[..., Any]:
     return reduce(lambda inner, option: option(inner), reversed(_READING), command)
 
 
+def default_context(kind: str, grid: GridConfig) -> Context:
+    """Return ``full`` unless the study has these fast weights in other contexts only."""
+    own = [name.context for name in grid.all_fast_weights if name.kind == kind]
+    if kind == "suffix":
+        return ALONE
+    return FULL if not own or FULL in own else own[0]
+
+
 def request_of(
     config_path: str,
     model_name: str | None,
     kind: str,
     policy: MethodName | Path,
-    context: Context,
+    context: Context | None,
     **options: Any,
 ) -> Request:
     """Return the request that the options of :data:`_READING` make; refuse options that contradict each other."""
@@ -161,6 +168,7 @@ def request_of(
         rules = ", ".join(SPENDING_RULES)
         raise PonderTTTError(f"--policy {policy} has no budget; leave --budget out, or choose one of {rules}")
     experiment = load(config_path)
+    context = context or default_context(kind, experiment.grid)
     return Request(
         experiment=experiment,
         model_name=model_name or experiment.grid.models[0],
