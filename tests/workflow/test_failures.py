@@ -19,12 +19,9 @@ PLAIN = "results/runs/test/tiny/none/plain/seed-0/records.parquet"
 
 
 def complaints(output: str) -> list[str]:
-    """The lines that a failed run prints on standard error, but those with which Snakemake introduces itself."""
-    return [
-        line
-        for line in output.splitlines()
-        if line and not line.startswith("Using workflow specific profile")
-    ]
+    """The lines that a failed run prints on standard error, but notes and those with which Snakemake introduces itself."""
+    introductions = ("Using workflow specific profile", "ponderttt: note:")
+    return [line for line in output.splitlines() if line and not line.startswith(introductions)]
 
 
 @pytest.mark.parametrize(
