@@ -1,8 +1,8 @@
 """Decoded tokens per second: this package against transformers' ``generate`` with its cache, on this machine.
 
-    python speed/decoding.py [--model gemma3-270m] [--rounds 5] [--prompt 256] [--tokens 64]
+    python speed/decoding.py [--model gemma3-270m] [--dtype bfloat16] [--rounds 5] [--prompt 256] [--tokens 64]
 
-Same random weights, same prompts, greedy, float32, the same number of threads, rounds of both taken in turn.  Seconds are
+Same weights, same prompts, greedy, same dtype, the same number of threads, rounds of both taken in turn.  Seconds are
 those of all tokens after the first, so that reading the prompt does not count.  ``--memory`` measures the peak memory of
 each in a process of its own instead, with the model from a safetensors folder.  Needs torch (the extra ``parity``).
 """
@@ -49,7 +49,7 @@ class Row:
     same_tokens: float
 
 
-def own(backbone: Backbone) -> Decode:
+def own(backbone: Backbone, clock: Callable[[], float] = time.perf_counter) -> Decode:
     """Return a decoder of this package."""
     generator = Generator(backbone)
 
@@ -57,9 +57,9 @@ def own(backbone: Backbone) -> Decode:
         found: list[list[int]] = [[] for _ in prompts]
         begin = 0.0
         for token in generator.tokens(prompts.tolist(), [Sampling()] * len(prompts), tokens):
-            begin = begin or time.perf_counter()
+            begin = begin or clock()
             found[token.row].append(token.token)
-        return found, time.perf_counter() - begin
+        return found, clock() - begin
 
     return decode
 
@@ -81,7 +81,7 @@ def theirs_of_folder(folder: Path) -> tuple[int, Decode]:
     return imports, theirs(model, read_shape(folder).front)
 
 
-def theirs(model: Any, front: Sequence[int]) -> Decode:
+def theirs(model: Any, front: Sequence[int], clock: Callable[[], float] = time.perf_counter) -> Decode:
     """Return a decoder of transformers; its first token is timed by decoding that token alone."""
     import torch
 
@@ -91,7 +91,7 @@ def theirs(model: Any, front: Sequence[int]) -> Decode:
         seconds = []
         with torch.inference_mode():
             for count in (1, tokens):
-                begin = time.perf_counter()
+                begin = clock()
                 out = model.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
@@ -99,7 +99,7 @@ def theirs(model: Any, front: Sequence[int]) -> Decode:
                     min_new_tokens=count,
                     do_sample=False,
                 )
-                seconds.append(time.perf_counter() - begin)
+                seconds.append(clock() - begin)
         return out[:, ids.shape[1] :].tolist(), seconds[1] - seconds[0]
 
     return decode
@@ -163,10 +163,11 @@ def main() -> None:
 
     torch.set_num_threads(setting.threads)
     backbone = setting.backbone()
-    ours, other = own(backbone), theirs(reference(backbone), backbone.config.front)
-    print(
-        f"{given.model}: {setting.threads} threads, float32, {given.prompt} + {given.tokens} tokens, greedy"
+    ours, other = (
+        own(backbone, setting.clock),
+        theirs(reference(backbone, setting.dtype), backbone.config.front, setting.clock),
     )
+    print(f"{setting.heading}, {setting.clock_name} clock, {given.prompt} + {given.tokens} tokens, greedy")
     print("batch   tokens/s                   median speed   same")
     print("        ponderttt   transformers   ratio          tokens")
     rows = []

@@ -1,10 +1,10 @@
 """Tokens per second of the frozen forward pass: this package against transformers + torch, on this machine.
 
-    python speed/forward.py [--model gemma3-270m] [--model-dir data/models/smollm2-135m] [--rounds 9] [--json forward.json]
+    python speed/forward.py [--model gemma3-270m] [--model-dir data/models/smollm2-135m] [--dtype bfloat16] [--rounds 9] [--json forward.json]
 
-Same weights, same tokens, same number of threads, float32, rounds of both taken in turn so that whatever else the
+Same weights, same tokens, same number of threads, same dtype, rounds of both taken in turn so that whatever else the
 machine does falls on both.  A case is the final hidden states of `batch` rows of `length` tokens.  The peak is the
-best matrix product among the shapes of the model, by either library.  Needs torch (the extra ``parity``).
+best matrix product among the shapes of the model in that dtype, by either library.  Needs torch (the extra ``parity``).
 
 On a busy machine, ``--threads 1 --clock cpu`` measures the CPU time of one thread instead, which others do not change.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from setting import parse
+from setting import Setting, parse
 
 from ponderttt.models.backbone import Backbone
 from ponderttt.models.families import family_of, reading_flops
@@ -60,17 +60,18 @@ def best_of(run: Callable[[], Any], clock: Callable[[], float], repeats: int = 3
     return min(seconds)
 
 
-def matrix_product_peak(config: Shape, clock: Callable[[], float]) -> float:
+def matrix_product_peak(config: Shape, dtype: str, clock: Callable[[], float]) -> float:
     """Measure the best FLOP/s of the model's own matrix products on 512 tokens, by either library."""
     import torch
 
-    product = jax.jit(lambda a, b: jnp.einsum("TD,FD->TF", a, b))
+    product = jax.jit(lambda a, b: jnp.einsum("TD,FD->TF", a, b, preferred_element_type=jnp.float32))
     best = 0.0
     for shape in family_of(config).block_shapes(config).values():
         if len(shape) != 2:
             continue
         a, b = (np.random.default_rng(0).standard_normal((n, shape[1]), np.float32) for n in (512, shape[0]))
-        ours, theirs = (jnp.asarray(a), jnp.asarray(b)), (torch.from_numpy(a), torch.from_numpy(b))
+        ours = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
+        theirs = tuple(torch.from_numpy(array).to(getattr(torch, dtype)) for array in (a, b))
         flops = 2 * 512 * shape[0] * shape[1]
         for run in (
             lambda ours=ours: product(*ours).block_until_ready(),
@@ -84,12 +85,12 @@ def compare(
     backbone: Backbone,
     model: Any,
     case: tuple[int, int, int],
-    rounds: int,
-    clock: Callable[[], float],
+    setting: Setting,
 ) -> Row:
-    """Time one case, ``rounds`` rounds of both in turn."""
+    """Time one case, rounds of both in turn."""
     import torch
 
+    clock = setting.clock
     batch, length, keep = case
     tokens = np.random.default_rng(0).integers(0, backbone.config.vocab_size, (batch, length))
     own_tokens, torch_tokens = jnp.asarray(tokens), torch.from_numpy(tokens)
@@ -99,7 +100,7 @@ def compare(
 
     def theirs() -> np.ndarray:
         with torch.inference_mode():
-            return model(torch_tokens, use_cache=False).last_hidden_state[:, -keep:].numpy()
+            return model(torch_tokens, use_cache=False).last_hidden_state[:, -keep:].float().numpy()
 
     start = clock()
     found = own()
@@ -107,12 +108,12 @@ def compare(
     difference = float(np.abs(found - theirs()).max())
     own_seconds: list[float] = []
     torch_seconds: list[float] = []
-    for _ in range(rounds):
+    for _ in range(setting.rounds):
         for run, seconds in ((own, own_seconds), (theirs, torch_seconds)):
             start = clock()
             run()
             seconds.append(clock() - start)
-    peak = matrix_product_peak(backbone.config, clock)
+    peak = matrix_product_peak(backbone.config, setting.dtype, clock)
     flops = batch * reading_flops(backbone.config, length)
     return Row(
         batch=batch,
@@ -140,10 +141,8 @@ def main() -> None:
 
     torch.set_num_threads(setting.threads)
     backbone = setting.backbone()
-    model = reference(backbone).base_model
-    print(
-        f"{setting.threads} threads, float32, {setting.clock_name} clock; seconds are the best of {setting.rounds} rounds"
-    )
+    model = reference(backbone, setting.dtype).base_model
+    print(f"{setting.heading}, {setting.clock_name} clock; seconds are the best of {setting.rounds} rounds")
     print(
         "batch length kept   ponderttt  torch    tokens/s          median speed   share of peak      largest"
     )
@@ -152,7 +151,7 @@ def main() -> None:
     )
     rows = []
     for case in CASES:
-        row = compare(backbone, model, case, setting.rounds, setting.clock)
+        row = compare(backbone, model, case, setting)
         rows.append(row)
         print(
             f"{row.batch:5d} {row.length:6d} {row.keep_last:4d}   {row.ponderttt_seconds:<9.3f}  {row.torch_seconds:<7.3f}  "

@@ -1,4 +1,4 @@
-"""The transformers model of a backbone: same shape, same weights, float32.  Needs torch (the extra ``parity``)."""
+"""The transformers model of a backbone: same shape, same weights, in the dtype of the backbone.  Needs torch (the extra ``parity``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ponderttt.models.backbone import Backbone
 from ponderttt.models.config_json import shape_json
 
 
-def reference(backbone: Backbone) -> transformers.PreTrainedModel:
+def reference(backbone: Backbone, dtype: str = "float32") -> transformers.PreTrainedModel:
     """Return the model with its special tokens unset, so that generation runs to its limit."""
     settings = shape_json(backbone.config)
     settings.pop("dtype")
@@ -20,9 +20,10 @@ def reference(backbone: Backbone) -> transformers.PreTrainedModel:
     config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
     model = transformers.AutoModelForCausalLM.from_config(config)
     arrays = tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
-    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    # Exact: bfloat16 values are float32 values too.
+    state = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in arrays.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected, unexpected
     assert set(missing) <= ({"lm_head.weight"} if backbone.config.tied else set()), missing
     model.tie_weights()
-    return model.float().eval()
+    return model.to(getattr(torch, dtype)).eval()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -20,6 +22,7 @@ from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.models import weights
 from ponderttt.models.backbone import Backbone, random_backbone
 from ponderttt.models.presets import PRESETS, preset
+from ponderttt.models.quantised import Precision
 
 #: Speed does not depend on the values of the weights.
 SMOLLM2_135M = preset("smollm2-135m")
@@ -36,6 +39,7 @@ class Setting:
     model: str
     model_dir: str | None
     json: str | None
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -44,9 +48,15 @@ class Setting:
 
     def backbone(self) -> Backbone:
         """Return the model of ``--model-dir``, or random weights of the preset's shape."""
+        precision = Precision(self.dtype)
         if self.model_dir:
-            return weights.open_backbone(self.model_dir)
-        return random_backbone(preset(self.model), jax.random.key(0))
+            return weights.open_backbone(self.model_dir, precision)
+        return random_backbone(preset(self.model), jax.random.key(0), precision=precision)
+
+    @property
+    def heading(self) -> str:
+        """Return what a table was measured with."""
+        return f"{self.model_dir or self.model}: {processor()}, {self.threads} threads, {self.dtype}"
 
     def write(self, rows: Sequence[Any], **facts: Any) -> None:
         """Write the rows and their setting as JSON, with ``--json``."""
@@ -55,10 +65,24 @@ class Setting:
                 "rows": [asdict(row) for row in rows],
                 "threads": self.threads,
                 "clock": self.clock_name,
+                "dtype": self.dtype,
+                "processor": processor(),
                 **facts,
                 "run": run_metadata(),
             }
             Path(self.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def processor() -> str:
+    """Return the name of the processor, with the units that it has for bfloat16."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = dict(re.findall(r"^(model name|flags)\s*:\s*(.*)$", text, re.MULTILINE))
+    units = sorted({"avx512_bf16", "amx_bf16"} & set(facts.get("flags", "").split()))
+    name = facts.get("model name", platform.machine())
+    return f"{name} ({', '.join(units)})" if units else name
 
 
 def parser(description: str, rounds: int) -> argparse.ArgumentParser:
@@ -68,6 +92,7 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
         "--model", choices=PRESETS, default="smollm2-135m", help="a shape, with random weights"
     )
     options.add_argument("--model-dir", help="a converted model instead")
+    options.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     options.add_argument("--rounds", type=int, default=rounds)
     options.add_argument("--threads", type=int, help="as many cores as these; all by default")
     options.add_argument("--clock", choices=("wall", "cpu"), default="wall")
@@ -81,7 +106,9 @@ def read(options: argparse.ArgumentParser) -> tuple[argparse.Namespace, Setting]
     cores = sorted(os.sched_getaffinity(0))
     threads = given.threads or len(cores)
     os.sched_setaffinity(0, cores[-threads:])
-    return given, Setting(given.rounds, threads, given.clock, given.model, given.model_dir, given.json)
+    return given, Setting(
+        given.rounds, threads, given.clock, given.model, given.model_dir, given.json, given.dtype
+    )
 
 
 def parse(description: str, rounds: int) -> Setting:

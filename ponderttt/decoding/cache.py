@@ -18,11 +18,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.models.attention import MASKED, causal_attention, each
-from ponderttt.models.blocks import after_attention, finish_block
+from ponderttt.models.blocks import after_attention, finish_block, heads_of
 from ponderttt.models.decoder import Decoder, embedded
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Place, Shape
-from ponderttt.models.projection import project_kept
+from ponderttt.models.projection import product, project_kept
 from ponderttt.models.quantised import by_rows, opened_block
 from ponderttt.models.sharding import host_memory
 
@@ -159,7 +159,7 @@ def step(
     for index, (stored, kind) in enumerate(zip(weights.blocks, family.kinds(shape), strict=True)):
         block = opened_block(stored)
         place = places.of(kind)
-        query, key, value = family.heads(shape, block, hidden, place.angles)
+        query, key, value = heads_of(shape, block, hidden, place)
         keys.append(key)
         values.append(value)
         visible = cache.real if place.window is None else cache.real & (back < place.window)
@@ -202,7 +202,7 @@ def _read_block(
     real: Bool[Array, "B T"],
 ) -> tuple[Float[Array, "B T D"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
     def one(row: Array, mask: Array) -> tuple[Array, Array, Array]:
-        query, key, value = family_of(shape).heads(shape, block, row, place.angles)
+        query, key, value = heads_of(shape, block, row, place)
         read = causal_attention(query, key, value, mask, shape.query_scale, place.window)
         return finish_block(shape, block, *after_attention(shape, block, row, read)), key, value
 
@@ -222,10 +222,10 @@ def _attend(
     """Attend with one query per row to its own key and to the earlier keys that it may see."""
     rows, heads, head_dim = query.shape
     grouped = (query * scale).reshape(rows, keys.shape[1], -1, head_dim)
-    scores = jnp.einsum("BKGH,BKSH->BKGS", grouped, keys).astype(jnp.float32)
-    own = jnp.einsum("BKGH,BKH->BKG", grouped, key).astype(jnp.float32)
+    scores = product("BKGH,BKSH->BKGS", grouped, keys)
+    own = product("BKGH,BKH->BKG", grouped, key)
     seen = scores + jnp.where(visible, 0.0, MASKED)[:, None, None]
-    weight = jax.nn.softmax(jnp.concatenate([seen, own[..., None]], axis=-1), axis=-1).astype(values.dtype)
-    read = jnp.einsum("BKGS,BKSH->BKGH", weight[..., :-1], values)
+    weight = jax.nn.softmax(jnp.concatenate([seen, own[..., None]], axis=-1), axis=-1)
+    read = product("BKGS,BKSH->BKGH", weight[..., :-1], values)
     read += weight[..., -1:] * value[:, :, None]
-    return read.reshape(rows, heads, head_dim).astype(query.dtype)
+    return read.reshape(rows, heads, head_dim)

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.models import sharding
+from ponderttt.models.projection import product
 
 #: Rows of a query block: small enough for its scores to stay in a CPU's cache; the fastest of 64, 128 and 256.
 QUERY_BLOCK = 128
@@ -57,7 +58,7 @@ def causal_attention(
     scale: float | None = None,
     window: Int[Array, ""] | None = None,
 ) -> Float[Array, "T N H"]:
-    """Softmax attention of every position of a sequence to itself and those before it.
+    """Softmax attention of every position of a sequence to itself and those before it, float32.
 
     Args:
         query: N heads; query heads ``N/K · i … N/K · (i + 1) − 1`` read key and value head i.
@@ -109,7 +110,7 @@ def _attention(
         key.transpose(1, 0, 2),
         value.transpose(1, 0, 2),
     )
-    return read.transpose(2, 0, 1, 3).reshape(query.shape).astype(query.dtype), statistics
+    return read.transpose(2, 0, 1, 3).reshape(query.shape), statistics
 
 
 def _attend_group(
@@ -129,20 +130,19 @@ def _attend_group(
         stop = min(start + size, length)
         # Queries of a block see keys up to its end: everything later is never multiplied.
         rows = query[:, start:stop].reshape(-1, head_dim)
-        scores = jnp.einsum("TH,SH->TS", rows, key[:stop]).reshape(group, stop - start, stop)
+        scores = product("TH,SH->TS", rows, key[:stop]).reshape(group, stop - start, stop)
         back = position[start:stop, None] - position[:stop]
         visible = (back >= 0) & mask[:stop]
         if window is not None:
             visible &= back < window
         # Added, not substituted: the weights of a query that sees no key stay finite.
-        scores = scores.astype(jnp.float32) + jnp.where(visible, 0.0, MASKED)
+        scores += jnp.where(visible, 0.0, MASKED)
         shifted = scores - scores.max(axis=-1, keepdims=True)
         weight = jnp.exp(shifted)
         total = weight.sum(axis=-1, keepdims=True)
         if stop > length - observe:
             seen.append(_statistics(shifted, weight, total[..., 0], visible.sum(-1), start))
-        weight = weight.reshape(-1, stop).astype(value.dtype)
-        block = jnp.einsum("TS,SH->TH", weight, value[:stop])
+        block = product("TS,SH->TH", weight.reshape(-1, stop), value[:stop])
         read.append(block.reshape(group, stop - start, head_dim) / total)
     joined = (jnp.concatenate(parts, axis=-1)[:, -observe:] for parts in zip(*seen, strict=True))
     return jnp.concatenate(read, axis=1), tuple(joined)

@@ -78,7 +78,7 @@ class Backbone:
         return _hidden(self.graph, self.params, tokens, keep_last)
 
     def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Return the residual stream after ``split_layer`` blocks, in the parameters' dtype."""
+        """Return the residual stream after ``split_layer`` blocks, float32."""
         self._check_length(tokens)
         return _prefix(self.graph, self.params, tokens)
 

@@ -32,9 +32,18 @@ def observed_block(
     observe: int,
 ) -> tuple[Float[Array, "T D"], AttentionStatistics]:
     """Return :func:`run_block` and statistics [N, ``observe``] of how its last ``observe`` positions attend."""
-    heads = family_of(config).heads(config, block, hidden, place.angles)
+    heads = heads_of(config, block, hidden, place)
     read, statistics = observed_attention(*heads, mask, observe, config.query_scale, place.window)
     return finish_block(config, block, *after_attention(config, block, hidden, read)), statistics
+
+
+def heads_of(
+    config: Shape, block: Mapping[str, Array], hidden: Float[Array, "T D"], place: Place
+) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"], Float[Array, "T K H"]]:
+    """Return float32 queries, and keys and values as a cache holds them: in the dtype of the block's matrices."""
+    query, key, value = family_of(config).heads(config, block, hidden, place.angles)
+    kept = block["query_key_value"].dtype
+    return query, key.astype(kept), value.astype(kept)
 
 
 def before_down_projection(
@@ -52,7 +61,7 @@ def before_down_projection(
     Returns:
         The residual stream after attention, and the input of the projection.
     """
-    heads = family_of(config).heads(config, block, hidden, place.angles)
+    heads = heads_of(config, block, hidden, place)
     read = causal_attention(*heads, mask, config.query_scale, place.window)
     if positions is not None:
         # After attention, positions are independent, so only the requested ones are computed.

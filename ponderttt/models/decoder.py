@@ -21,6 +21,7 @@ from ponderttt.models.attention import AttentionStatistics, each
 from ponderttt.models.blocks import observed_block, run_block
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape, real_positions
+from ponderttt.models.projection import product
 from ponderttt.models.quantised import opened, opened_block
 
 #: Default number of blocks after the split.
@@ -81,7 +82,7 @@ class Decoder(nnx.Module):
         self.blocks_after = Parameters(after)
 
     def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Return the residual stream after ``split_layer`` blocks, in the parameters' dtype.
+        """Return the residual stream after ``split_layer`` blocks, float32.
 
         Token ``pad_id`` is embedded as zeros and never attended to.
         """
@@ -116,7 +117,7 @@ class Decoder(nnx.Module):
 
     def unembed(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Return logits over the vocabulary (nats), float32; padding has no row, so it cannot be predicted."""
-        return jnp.einsum("...D,VD->...V", hidden, opened(self.unembedding_matrix()).astype(jnp.float32))
+        return product("...D,VD->...V", hidden, opened(self.unembedding_matrix()))
 
     def unembedding_matrix(self) -> Any:
         """Return the matrix [V, D] of :meth:`unembed`, as it is stored."""

@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ponderttt.models import quantised, sharding
+from ponderttt.models.projection import product
 from ponderttt.models.quantised import row_block
 from ponderttt.seeds import named_key
 
@@ -94,7 +95,7 @@ def frozen_losses(
     rows, flat = lax.stop_gradient(hidden.reshape(-1, hidden.shape[-1])), targets.reshape(-1)
     swept = _sweep(_projected(rows, unembedding), len(rows), vocab, entropy=True, expected=_rows_of(sketch))
     safe, real = _safe(flat, unembedding), flat < vocab
-    nll = swept.total - jnp.einsum("MD,MD->M", rows, quantised.rows(unembedding, safe))
+    nll = swept.total - product("MD,MD->M", rows, quantised.rows(unembedding, safe))
     slope = jnp.where(real[:, None], swept.mean - sketch[safe], 0.0)
     return FrozenLosses(
         _masked(nll, real).reshape(shape),
@@ -110,26 +111,28 @@ def frozen_logits(hidden: Float[Array, "*B T D"], unembedding: Any) -> Float[Arr
     ``unembedding`` [V, D] is as the model stores it.
     """
     if quantised.is_exact(unembedding):
-        return jnp.einsum("...TD,VD->...TV", hidden, unembedding)
+        return product("...TD,VD->...TV", hidden, unembedding)
     rows = hidden.reshape(-1, hidden.shape[-1])
-    return vocabulary_product(unembedding, rows.T).T.reshape(*hidden.shape[:-1], -1)
+    logits_of, vocab = _projected(rows, unembedding), unembedding.shape[0]
+    joined = _joined(lambda start, size: logits_of(start, size).T, max(rows.shape), vocab)
+    return joined.T.reshape(*hidden.shape[:-1], -1)
 
 
 def vocabulary_product(unembedding: Any, columns: Float[Array, "D R"]) -> Float[Array, "V R"]:
     """Return unembedding · columns: what one unit of each coordinate adds to the logits.  Differentiable in ``columns``.
 
+    Columns are fast weights, or what they are made of, so they are not rounded to the dtype of the model.
     ``unembedding`` [V, D] is as the model stores it.  One narrower than float32 is opened one block at a time, so that
     memory is bounded for any number of columns.
     """
     if quantised.is_exact(unembedding):
         return jnp.einsum("VD,DR->VR", unembedding, columns)
     rows_of = _rows_of(unembedding)
-
-    def step(carry: tuple[()], start: Any, size: int) -> tuple[tuple[()], Array]:
-        return carry, jnp.einsum("VD,DR->VR", rows_of(start, size), columns)
-
-    product: Array = _over_blocks(step, (), max(columns.shape), unembedding.shape[0])[1]
-    return product
+    return _joined(
+        lambda start, size: jnp.einsum("VD,DR->VR", rows_of(start, size), columns),
+        max(columns.shape),
+        unembedding.shape[0],
+    )
 
 
 def corrected_cross_entropy(
@@ -183,7 +186,7 @@ def _sweep(
         if entropy:
             weighted = scale * (weighted + (top - peak) * total) + (weight * shifted).sum(axis=-1)
         if expected:
-            mean = scale[:, None] * mean + weight @ expected(start, size)
+            mean = scale[:, None] * mean + product("MV,VX->MX", weight, expected(start, size))
         return (peak, scale * total + weight.sum(axis=-1), weighted, mean), None
 
     zeros = jnp.zeros(rows, jnp.float32)
@@ -212,13 +215,23 @@ def _over_blocks(step: Callable[..., tuple[Any, Any]], carry: Any, rows: int, vo
     return carry, joined
 
 
+def _joined(block: _Blocks, rows: int, vocab: int) -> Float[Array, "V X"]:
+    """Return ``block(start, size)`` [size, X] for the whole vocabulary."""
+
+    def step(carry: tuple[()], start: Any, size: int) -> tuple[tuple[()], Array]:
+        return carry, block(start, size)
+
+    joined: Array = _over_blocks(step, (), rows, vocab)[1]
+    return joined
+
+
 def _rows_of(matrix: Any) -> _Blocks:
     return lambda start, size: row_block(matrix, start, size)
 
 
 def _projected(hidden: Float[Array, "M D"], unembedding: Any) -> _Blocks:
     rows_of = _rows_of(unembedding)
-    return lambda start, size: jnp.einsum("MD,VD->MV", hidden, rows_of(start, size))
+    return lambda start, size: product("MD,VD->MV", hidden, rows_of(start, size))
 
 
 def _corrected(
@@ -256,7 +269,7 @@ def _masked(values: Float[Array, " M"], real: Array) -> Float[Array, " M"]:
 def _linear_nll(hidden: Array, unembedding: Any, targets: Array) -> Array:
     vocab = unembedding.shape[0]
     total = _sweep(_projected(hidden, unembedding), len(hidden), vocab).total
-    nll = total - jnp.einsum("MD,MD->M", hidden, quantised.rows(unembedding, _safe(targets, unembedding)))
+    nll = total - product("MD,MD->M", hidden, quantised.rows(unembedding, _safe(targets, unembedding)))
     return _masked(nll, targets < vocab)
 
 
@@ -264,7 +277,7 @@ def _linear_nll_forward(hidden: Array, unembedding: Any, targets: Array) -> tupl
     logits_of, vocab = _projected(hidden, unembedding), unembedding.shape[0]
     swept = _sweep(logits_of, len(hidden), vocab, expected=_rows_of(unembedding))
     row, real = quantised.rows(unembedding, _safe(targets, unembedding)), targets < vocab
-    nll = _masked(swept.total - jnp.einsum("MD,MD->M", hidden, row), real)
+    nll = _masked(swept.total - product("MD,MD->M", hidden, row), real)
     return nll, jnp.where(real[:, None], swept.mean - row, 0.0)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.models import sharding
 from ponderttt.models.attention import MASKED, QUERY_BLOCK, SPARSE_SHARE, AttentionStatistics
+from ponderttt.models.projection import product
 
 #: An index: traced where a program runs, an integer where its FLOPs are counted.
 Index = Int[Array, ""] | int
@@ -114,7 +115,7 @@ def attend(
         key.transpose(1, 0, 2),
         value.transpose(1, 0, 2),
     )
-    read = read.transpose(2, 0, 1, 3).reshape(query.shape).astype(query.dtype)
+    read = read.transpose(2, 0, 1, 3).reshape(query.shape)
     return read, AttentionStatistics(*(s.reshape(heads, observe) for s in statistics))
 
 
@@ -223,7 +224,7 @@ def _scores(
     if window is not None:
         visible &= back < window
     rows = block.reshape(-1, block.shape[-1])
-    scores = jnp.einsum("TH,SH->TS", rows, keys.keys).astype(jnp.float32).reshape(*block.shape[:2], -1)
+    scores = product("TH,SH->TS", rows, keys.keys).reshape(*block.shape[:2], -1)
     # Added, not substituted: the weights of a query that sees no key stay finite.
     return scores + jnp.where(visible, 0.0, MASKED), visible
 
@@ -235,8 +236,7 @@ def _part(
     top = scores.max(axis=-1, keepdims=True)
     shifted = scores - top
     weight = jnp.exp(shifted)
-    rows = weight.reshape(-1, weight.shape[-1]).astype(keys.values.dtype)
-    read = jnp.einsum("TS,SH->TH", rows, keys.values).astype(jnp.float32)
+    read = product("TS,SH->TH", weight.reshape(-1, weight.shape[-1]), keys.values)
     back = (own[:, None] - keys.positions).astype(jnp.float32)
     return _Part(
         top,

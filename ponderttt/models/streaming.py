@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.models.attention import AttentionStatistics
-from ponderttt.models.blocks import after_attention, finish_block
+from ponderttt.models.blocks import after_attention, finish_block, heads_of
 from ponderttt.models.decoder import Decoder, embedded
 from ponderttt.models.families import family_of
 from ponderttt.models.families.family import Shape
@@ -159,7 +159,7 @@ def _run(
     def step(carry: Array, layer: tuple[dict[str, Array], Array, Array]) -> tuple[Array, Any]:
         stored, kind, number = layer
         block, place = opened_block(stored), places.of(kind)
-        query, key, value = family.heads(shape, block, carry, place.angles)
+        query, key, value = heads_of(shape, block, carry, place)
         read, statistics = attend(
             query, key, value, real, past, number, reach, shape.query_scale, place.window, observe
         )

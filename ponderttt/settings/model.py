@@ -60,7 +60,8 @@ class ModelConfig:
     family: Literal["llama", "gpt2", "gemma3"] = Field(description="Architecture.")
     source: ModelSource = Field()
     dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Number format of its computation."
+        default="float32",
+        description="Number format of its parameters and caches, and of the inputs of matrix products, which return float32.",
     )
     split_layer: CountOrZero | None = Field(
         default=None, description="Number of blocks in the cached prefix; null is all but the last two."

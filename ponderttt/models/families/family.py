@@ -140,7 +140,7 @@ class Family(Protocol):
     def heads(
         self, config: Any, block: Weights, hidden: Float[Array, "T D"], angles: Cosines | None
     ) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"], Float[Array, "T K H"]]:
-        """Return queries, keys and values of the residual stream, with their positions."""
+        """Return queries, keys and values of the residual stream, with their positions, float32."""
 
     def add_attention(
         self, config: Any, block: Weights, hidden: Float[Array, "T D"], read: Float[Array, "T N H"]

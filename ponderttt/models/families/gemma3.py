@@ -107,9 +107,8 @@ def places(config: Gemma3Config, positions: Int[Array, " T"]) -> Places:
 def embed(
     config: Gemma3Config, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """Return rows of the embedding times the root of the width, which is rounded to the dtype of the computation."""
-    found = rows(outer["embedding"], tokens)
-    return found * jnp.asarray(config.width**0.5, found.dtype)
+    """Return rows of the embedding times the root of the width."""
+    return rows(outer["embedding"], tokens).astype(jnp.float32) * config.width**0.5
 
 
 def heads(

@@ -120,7 +120,8 @@ def embed(
     config: GPT2Config, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Return the sum of rows of the embedding and of the position embedding."""
-    return rows(outer["embedding"], tokens) + outer["positions"][positions]
+    found = rows(outer["embedding"], tokens).astype(jnp.float32)
+    return found + outer["positions"][positions]
 
 
 def heads(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ponderttt.models.families import gated
@@ -69,7 +70,7 @@ def embed(
     config: LlamaConfig, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Return rows of the embedding."""
-    return rows(outer["embedding"], tokens)
+    return rows(outer["embedding"], tokens).astype(jnp.float32)
 
 
 def heads(
