@@ -19,7 +19,7 @@ help:
 	@echo "make lint     formatting, linters, types"
 	@echo "make schema   schemas/config.schema.yaml and docs/configuration.md, from the settings"
 	@echo "make status   what is missing or failed, and the command that runs it"
-	@echo "make clean    remove results (results/, smoke/, ci/, frontier/, kinds/, learned/, transfer/, stack/); keeps data/ and $(VENV)"
+	@echo "make clean    remove results (results/, smoke/, ci/, frontier/, kinds/, learned/, transfer/, long/, mixed/, stack/); keeps data/ and $(VENV)"
 
 env: $(INSTALLED)
 
@@ -78,4 +78,4 @@ status: env
 	@$(BIN)/ponderttt status --config $(STUDY)
 
 clean:
-	rm -rf results smoke ci frontier kinds learned transfer stack
+	rm -rf results smoke ci frontier kinds learned transfer long mixed stack

@@ -34,10 +34,10 @@ rule calibrate:
     input:
         stale("arms", LAYOUT.calibration(), of="calibrate"),
         model=LAYOUT.model().manifest,
-        chunks=LAYOUT.chunks(corpus=GRID.train_corpus).manifest,
+        chunks=LAYOUT.chunks(corpus=GRID.deciding_corpus).manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
             wildcards.model,
-            GRID.train_corpus,
+            GRID.deciding_corpus,
             FastWeightsName.parse(wildcards.fast_weights).context,
         ).manifest,
         training=LAYOUT.training().manifest,
@@ -52,7 +52,7 @@ rule calibrate:
     priority: 1
     threads: cores("calibrate")
     resources:
-        **resources("calibrate", corpus=GRID.train_corpus),
+        **resources("calibrate", corpus=GRID.deciding_corpus),
     params:
         **params("arms", of="calibrate"),
     script:

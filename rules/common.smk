@@ -20,6 +20,7 @@ from ponderttt.settings.mapping import as_mapping
 from ponderttt.workflow import session, stamps
 from ponderttt.workflow.digests import stage_code
 from ponderttt.workflow.layout import Layout, figure_names, methods_on, policies_on
+from ponderttt.workflow.plans.disjoint import check_disjoint
 from ponderttt.workflow.plans.needs import Needs
 from ponderttt.workflow.plans.parameters import Plan
 from ponderttt.workflow.plans.resources import Sizes, need, rule_name, spread, threads
@@ -31,6 +32,7 @@ try:
     EXPERIMENT = load(
         *(workflow.overwrite_configfiles or [DEFAULT_CONFIG]), overrides=OVERRIDES
     )
+    check_disjoint(EXPERIMENT)
     # Snakemake itself looks into both folders before a run begins.
     check_folder(EXPERIMENT.data_dir, "data_dir")
     check_folder(EXPERIMENT.results_dir, "results_dir")
@@ -47,6 +49,7 @@ DATA, RESULTS = LAYOUT.data, LAYOUT.results
 PLAN, NEEDS, SIZES = Plan(EXPERIMENT), Needs(EXPERIMENT), Sizes(EXPERIMENT)
 DATASETS = [name for name, corpus in EXPERIMENT.corpora.items() if corpus.is_dataset]
 CONTROLS = [name for name, corpus in EXPERIMENT.corpora.items() if corpus.is_control]
+MIXED = [name for name, corpus in EXPERIMENT.corpora.items() if corpus.kind == "mixed"]
 
 # For the commands in jobs' messages and manifests.
 os.environ[OPTIONS_VARIABLE] = study_options(workflow.overwrite_configfiles, OVERRIDES)

@@ -108,7 +108,9 @@ rule chunks:
     benchmark:
         f"{DATA}/benchmarks/chunks/{{model}}/{{corpus}}.tsv"
     wildcard_constraints:
-        corpus=one_of(name for name in EXPERIMENT.corpora if name not in CONTROLS),
+        corpus=one_of(
+            name for name in EXPERIMENT.corpora if name not in CONTROLS + MIXED
+        ),
     threads: cores("chunks")
     resources:
         **resources("chunks"),
@@ -138,5 +140,31 @@ rule control_chunks:
         **resources("control_chunks"),
     params:
         **params("control_chunks"),
+    script:
+        "../workflow_scripts/stage.py"
+
+
+# A corpus whose streams are segments of other corpora.
+rule mixed_chunks:
+    input:
+        stale("mixed_chunks", LAYOUT.chunks()),
+        model=LAYOUT.model().manifest,
+        sources=lambda wildcards: [
+            LAYOUT.chunks(wildcards.model, source).manifest
+            for source in EXPERIMENT.sources_of(wildcards.corpus)
+        ],
+    output:
+        manifest=LAYOUT.chunks().manifest,
+    log:
+        f"{DATA}/logs/mixed_chunks/{{model}}/{{corpus}}.log",
+    benchmark:
+        f"{DATA}/benchmarks/mixed_chunks/{{model}}/{{corpus}}.tsv"
+    wildcard_constraints:
+        corpus=one_of(MIXED),
+    threads: cores("mixed_chunks")
+    resources:
+        **resources("mixed_chunks"),
+    params:
+        **params("mixed_chunks"),
     script:
         "../workflow_scripts/stage.py"

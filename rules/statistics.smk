@@ -66,10 +66,7 @@ rule table:
 # The files that every corpus kept and dropped.
 rule drops:
     input:
-        shards=[
-            LAYOUT.shards(corpus).manifest
-            for corpus in (GRID.train_corpus, *GRID.eval_corpora)
-        ],
+        shards=[LAYOUT.shards(corpus).manifest for corpus in NEEDS.corpora_of_files()],
     output:
         drops=report(
             f"{RESULTS}/drops.csv", caption="../report/drops_csv.rst", category="Data"

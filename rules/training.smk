@@ -39,10 +39,10 @@ rule policy:
     input:
         stale("policy", LAYOUT.policy()),
         model=LAYOUT.model().manifest,
-        chunks=LAYOUT.chunks(corpus=GRID.train_corpus).manifest,
+        chunks=LAYOUT.chunks(corpus=GRID.deciding_corpus).manifest,
         hidden=lambda wildcards: LAYOUT.hidden(
             wildcards.model,
-            GRID.train_corpus,
+            GRID.deciding_corpus,
             FastWeightsName.parse(wildcards.fast_weights).context,
         ).manifest,
         training=LAYOUT.training().manifest,
@@ -74,7 +74,7 @@ rule policy:
     resources:
         **resources(
             "policy",
-            corpus=GRID.train_corpus,
+            corpus=GRID.deciding_corpus,
             logits_gb=lambda wildcards: NEEDS.logits_gb(wildcards.policy),
         ),
     params:

@@ -15,13 +15,19 @@ from pathlib import PurePosixPath
 from ponderttt.corpus.drops import Drops
 from ponderttt.corpus.files import SourceFile, blob_id, content_id
 from ponderttt.corpus.raw_files import RawFile
-from ponderttt.settings.corpus import FilterConfig
+from ponderttt.settings.corpus import Content, FilterConfig
 
 EXTENSIONS = {
     "Python": (".py",),
     "JavaScript": (".js", ".mjs", ".cjs", ".jsx"),
     "Java": (".java",),
     "Go": (".go",),
+}
+
+#: Extensions of files that are no source code.
+_OTHER_CONTENT = {
+    "documentation": (".md", ".mdx", ".rst"),
+    "data": (".csv", ".json", ".toml", ".yaml", ".yml"),
 }
 
 _VENDORED = frozenset(
@@ -67,6 +73,8 @@ class Origin:
     license: str
     source: str
     split: str
+    #: Which files are wanted.
+    content: Content = "code"
 
 
 def is_language(path: str, language: str) -> bool:
@@ -74,16 +82,27 @@ def is_language(path: str, language: str) -> bool:
     return PurePosixPath(path).suffix.lower() in EXTENSIONS[language]
 
 
-def path_reason(path: str, language: str | None = None) -> str | None:
-    """Return the reason to drop a file by its path, or None; without a language any extension is accepted."""
-    if language is not None and not is_language(path, language):
+def is_content(path: str, language: str, content: Content) -> bool:
+    """Return whether the extension of ``path`` is one of source code in ``language``, of documentation or of data."""
+    if content in _OTHER_CONTENT:
+        return PurePosixPath(path).suffix.lower() in _OTHER_CONTENT[content]
+    return is_language(path, language)
+
+
+def path_reason(path: str, language: str | None = None, content: Content = "code") -> str | None:
+    """Return the reason to drop a file by its path, or None; without a language any extension is accepted.
+
+    Paths of vendored and generated code are no reason where such code is wanted.
+    """
+    if language is not None and not is_content(path, language, content):
         return "other_language"
     folders = {part.lower() for part in PurePosixPath(path).parts[:-1]}
-    if folders & _VENDORED:
+    own_code = content != "generated"
+    if own_code and folders & _VENDORED:
         return "vendored"
     if folders & _TEST_DATA:
         return "test_data"
-    if folders & _GENERATED_FOLDERS or _GENERATED_FILE.search(path):
+    if own_code and (folders & _GENERATED_FOLDERS or _GENERATED_FILE.search(path)):
         return "generated"
     return None
 
@@ -159,9 +178,18 @@ def license_allowed(expression: str, allowed: Iterable[str]) -> bool:
 
 def licenses_stated_in(text: str, filters: FilterConfig) -> tuple[str, ...] | str:
     """Return the licenses that a file of code states, or the reason to drop it by its text."""
+    return content_reason(text, filters) or _allowed_licenses(text, filters)
+
+
+def _licenses_of_generated(text: str, path: str, filters: FilterConfig) -> tuple[str, ...] | str:
+    """Return the licenses that a file of generated or vendored code states, or the reason to drop it."""
     reason = content_reason(text, filters)
-    if reason:
-        return reason
+    if reason == "generated" or (reason is None and path_reason(path) is not None):
+        return _allowed_licenses(text, filters)
+    return reason or "handwritten"
+
+
+def _allowed_licenses(text: str, filters: FilterConfig) -> tuple[str, ...] | str:
     stated = stated_licenses(text)
     return stated if all(license_allowed(name, filters.licenses) for name in stated) else "license"
 
@@ -172,11 +200,11 @@ def filter_files(
     """Yield the files of one repository that pass, in order; count the others in ``drops``.
 
     Reasons: ``other_language``, ``vendored``, ``test_data``, ``generated``, ``empty``, ``too_small``,
-    ``too_large``, ``license``, ``not_utf8``, ``binary``, ``long_line``, ``long_mean_line``, ``few_alphanumeric``.
-    A file counts under the first reason that applies.  Generated files are known by path or by their head.
+    ``too_large``, ``license``, ``not_utf8``, ``binary``, ``long_line``, ``long_mean_line``, ``few_alphanumeric``,
+    and ``handwritten`` where generated or vendored code is wanted.  A file counts under the first reason that applies.  Generated files are known by path or by their head.
     """
     for raw in raw_files:
-        reason = path_reason(raw.path, origin.language) or size_reason(raw.size, filters)
+        reason = path_reason(raw.path, origin.language, origin.content) or size_reason(raw.size, filters)
         if reason is None and not license_allowed(origin.license, filters.licenses):
             reason = "license"
         if reason is None:
@@ -195,7 +223,10 @@ def _examine(content: bytes, path: str, origin: Origin, filters: FilterConfig) -
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return "not_utf8"
-    stated = licenses_stated_in(text, filters)
+    if origin.content == "generated":
+        stated = _licenses_of_generated(text, path, filters)
+    else:
+        stated = licenses_stated_in(text, filters)
     if isinstance(stated, str):
         return stated
     return SourceFile(

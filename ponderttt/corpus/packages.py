@@ -9,9 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ponderttt.errors import ConfigError
-from ponderttt.settings.corpus import CorpusConfig
-
-REGISTRY_KINDS = ("wheel", "npm", "debian")
+from ponderttt.settings.corpus import PACKAGE_KINDS, CorpusConfig
 
 # Names and versions reach the command line of a package client, so they must not look like an option.
 _NAME = re.compile(r"@?[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)?")
@@ -71,9 +69,9 @@ def read_packages(path: Path | str) -> list[Package]:
 
 
 def _check(package: Package, where: str) -> None:
-    if package.registry_kind not in REGISTRY_KINDS:
+    if package.registry_kind not in PACKAGE_KINDS:
         raise ConfigError(
-            f"{where}: registry_kind must be one of {', '.join(REGISTRY_KINDS)}, got {package.registry_kind!r}"
+            f"{where}: registry_kind must be one of {', '.join(PACKAGE_KINDS)}, got {package.registry_kind!r}"
         )
     for name, pattern in (
         ("package", _NAME),

@@ -31,10 +31,10 @@ class Repository:
     without: frozenset[str] = frozenset()
 
     def raw_files(self, max_file_bytes: int) -> Iterator[RawFile]:
-        """Yield every file in path order, with the content of those that may be source code of the language."""
+        """Yield every file in path order, with the content of those whose paths may be wanted."""
 
         def wanted(path: str) -> bool:
-            return path_reason(path, self.origin.language) is None
+            return path_reason(path, self.origin.language, self.origin.content) is None
 
         if self.sha256 is not None:
             yield from read_archive(self.path, wanted, max_file_bytes)
@@ -77,6 +77,7 @@ def find_repositories(
                 license=package.license,
                 source=f"{package.registry_kind}:{package.pinned}",
                 split=package.split,
+                content=config.content,
             ),
             path,
             package.version,
@@ -112,5 +113,6 @@ def _folder(path: Path, config: CorpusConfig, without: frozenset[str] = frozense
         license=config.license or "",
         source=f"files:{name}" + (f"@{commit}" if commit else ""),
         split=config.split,
+        content=config.content,
     )
     return Repository(origin, path, commit, None, without)

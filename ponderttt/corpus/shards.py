@@ -16,7 +16,7 @@ from ponderttt.corpus.shard_files import read_shards, shards_digest, write_shard
 from ponderttt.corpus.sources import Progress, silent
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.commands import rebuild as rebuild_command
-from ponderttt.files.manifest import MANIFEST
+from ponderttt.files.manifest import MANIFEST, read_manifest
 from ponderttt.settings.corpus import CorpusConfig
 from ponderttt.settings.mapping import as_mapping
 
@@ -26,7 +26,7 @@ def build_shards(
     name: str,
     cache_dir: Path | str,
     output_dir: Path | str,
-    train_shards: Path | str | None = None,
+    train_shards: Sequence[Path | str] = (),
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Fetch, filter and deduplicate a corpus into ``output_dir/shard-*.parquet`` with a manifest.
@@ -36,16 +36,16 @@ def build_shards(
         name: its name in the configuration.
         cache_dir: folder of archives, kept between runs.
         output_dir: folder of the shards.
-        train_shards: shards of the training corpus; files that repeat one of its files are dropped.
+        train_shards: shards of training corpora; files that repeat one of theirs are dropped.
         progress: called for every package fetched and every repository read.
 
     Returns:
         The manifest's facts: ``corpus``, ``config``, ``repositories``, ``licenses``, ``kept`` and ``repositories_kept`` (counts),
-        ``drops`` (reason → files and bytes), ``train_shards`` (digest of the training files compared with).
+        ``drops`` (reason → files and bytes), ``train_shards`` (digests of the training files compared with).
 
     Raises:
         PonderTTTError: nothing is left after the filters (the message counts drops by reason), a repository is also
-            in the training corpus, an archive cannot be fetched or read, or the disk is full.
+            in a training corpus, an archive cannot be fetched or read, or the disk is full.
         CorruptFileError: the training shards differ from their manifest.
     """
     drops = Drops()
@@ -56,11 +56,12 @@ def build_shards(
         config.filters.near_duplicate_permutations,
         drops,
     )
-    train_digest = None
-    if train_shards is not None:
-        rebuild = rebuild_command(Path(train_shards) / MANIFEST)
-        train_digest = shards_digest(train_shards, rebuild)
-        files = _without_training_files(files, read_shards(train_shards, rebuild), config, name, drops)
+    train_digests = []
+    for folder in train_shards:
+        rebuild = rebuild_command(Path(folder) / MANIFEST)
+        train_digests.append(shards_digest(folder, rebuild))
+        train = read_manifest(folder, "shards", rebuild, verify=False)["facts"]["corpus"]
+        files = _without_training_files(files, read_shards(folder, rebuild), train, config, name, drops)
     if not files:
         raise PonderTTTError(
             f"corpus {name}: no file is left after the filters ({drops.in_words()}). "
@@ -74,7 +75,7 @@ def build_shards(
         "kept": {"files": len(files), "bytes": sum(file.length_bytes for file in files)},
         "repositories_kept": len({file.repo_name for file in files}),
         "drops": drops.as_facts(),
-        "train_shards": train_digest,
+        "train_shards": train_digests,
     }
     write_shards(files, output_dir, facts)
     return facts
@@ -90,13 +91,18 @@ def _read_all(
 
 
 def _without_training_files(
-    files: list[SourceFile], train: list[SourceFile], config: CorpusConfig, name: str, drops: Drops
+    files: list[SourceFile],
+    train: list[SourceFile],
+    train_name: str,
+    config: CorpusConfig,
+    name: str,
+    drops: Drops,
 ) -> list[SourceFile]:
     shared = sorted({file.repo_name for file in files} & {file.repo_name for file in train})
     if shared:
         raise PonderTTTError(
-            f"corpus {name}: the repository {shared[0]} is also in the training corpus, so it is not held out. "
-            "Take it out of one of the two."
+            f"corpus {name}: the repository {shared[0]} is also in the training corpus {train_name}, and the two must be "
+            "disjoint. Take it out of one of them."
         )
     threshold, permutations = (
         config.filters.near_duplicate_threshold,

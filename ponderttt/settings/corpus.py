@@ -19,6 +19,10 @@ from ponderttt.settings.values import Count, CountOrZero, Distinct, LocalPath, N
 LANGUAGES = ("Python", "JavaScript", "Java", "Go")
 #: Kinds of corpus that are rows of a dataset.
 DATASET_KINDS = ("stack_v2", "stack_v3", "text")
+#: Kinds of corpus that are pinned packages.
+PACKAGE_KINDS = ("wheel", "npm", "debian")
+#: What the files of a package or folder are.
+Content = Literal["code", "generated", "documentation", "data"]
 #: The settings of spans at their defaults: no file of a corpus depends on them.
 _SPANS: Mapping[str, Any] = {"chunks_per_stream": None, "start": "seeded", "span_seed": 0}
 
@@ -76,16 +80,31 @@ class CorpusConfig:
     """Source files of one language and split."""
 
     kind: Literal[
-        "wheel", "npm", "debian", "files", "random_tokens", "repeated", "stack_v2", "stack_v3", "text"
+        "wheel",
+        "npm",
+        "debian",
+        "files",
+        "mixed",
+        "random_tokens",
+        "repeated",
+        "stack_v2",
+        "stack_v3",
+        "text",
     ] = Field(
         description="wheel, npm, debian: pinned packages, those lines of packages that match language and split. files: a "
-        "folder or checkout. random_tokens, repeated: controls made from the chunks of the corpus source, as tokens drawn "
-        "uniformly and as its streams' first chunks over and over. stack_v2, stack_v3, text: rows of the dataset in hub."
+        "folder or checkout. mixed: streams made of segments of other corpora, those named in parts. random_tokens, repeated: "
+        "controls made from the chunks of the corpus source, as tokens drawn uniformly and as its streams' first chunks over and "
+        "over. stack_v2, stack_v3, text: rows of the dataset in hub."
     )
     language: str = Field(
         description="Language of the files: Python, JavaScript, Java or Go; for a dataset its own name of the language."
     )
     split: str = Field(description="Name of the split; for packages it selects lines of the list.")
+    content: Content = Field(
+        default="code",
+        description="Packages and files: which files to take. code: source code in the language, without generated and vendored "
+        "code. generated: only the latter. documentation: Markdown and reStructuredText. data: CSV, JSON, TOML and YAML.",
+    )
     packages: LocalPath | None = Field(
         default=None,
         description="wheel, npm, debian: CSV list of pinned packages, with sha256 and license.",
@@ -98,6 +117,12 @@ class CorpusConfig:
     source: str | None = Field(
         default=None, description="random_tokens, repeated: name of the corpus that they are made from."
     )
+    parts: dict[str, Distinct[str]] = Field(
+        default_factory=dict,
+        description="mixed: part → names of the corpora that give its segments. Every stream takes one segment of each part in a "
+        "drawn order, and again from the first.",
+    )
+    segment_chunks: Count | None = Field(default=None, description="mixed: length of a segment in chunks.")
     single_repository: bool = Field(
         default=True,
         description="files: true if the folder is one repository, false if each of its top-level folders is one.",
@@ -114,13 +139,24 @@ class CorpusConfig:
         description="Where a stream with a limit starts. seeded: at a file drawn by span_seed and the name of the repository, or "
         "at an earlier one if fewer chunks follow. first: at its first file.",
     )
-    span_seed: CountOrZero = Field(default=0, description="seeded: the seed.")
+    span_seed: CountOrZero = Field(
+        default=0, description="The seed of starts, and of the order of a mixed corpus."
+    )
     filters: FilterConfig = FilterConfig()
     hub: HubConfig | None = Field(
         default=None, description="stack_v2, stack_v3, text: the dataset, and how it is read."
     )
 
     def __post_init__(self) -> None:
+        if self.content != "code" and self.kind not in (*PACKAGE_KINDS, "files"):
+            raise KeyProblem(
+                "content", f"is only for packages and files, not for a corpus of kind {self.kind}"
+            )
+        if self.kind == "mixed":
+            self._check_mixed()
+        elif self.parts or self.segment_chunks:
+            key = "parts" if self.parts else "segment_chunks"
+            raise KeyProblem(key, f"is only for the kind mixed, not for {self.kind}")
         if self.is_dataset:
             if self.hub is None:
                 raise self._missing("hub", "the dataset")
@@ -136,12 +172,23 @@ class CorpusConfig:
                 raise self._missing("path", "the folder")
             if not self.license:
                 raise self._missing("license", "the SPDX name of your files' license")
-        elif self.is_control:
-            for key in ("source", "max_streams", "chunks_per_stream"):
+        elif self.is_made:
+            needed = ("source",) if self.is_control else ("parts", "segment_chunks")
+            for key in (*needed, "max_streams", "chunks_per_stream"):
                 if not getattr(self, key):
                     raise self._missing(key)
         elif not self.packages:
             raise self._missing("packages", "a CSV list")
+
+    def _check_mixed(self) -> None:
+        for part, corpora in self.parts.items():
+            if not corpora:
+                raise KeyProblem(f"parts.{part}", "names no corpus")
+        if self.chunks_per_stream and self.segment_chunks and self.chunks_per_stream % self.segment_chunks:
+            raise KeyProblem(
+                "chunks_per_stream",
+                f"must be a multiple of segment_chunks, {self.segment_chunks}, got {self.chunks_per_stream}",
+            )
 
     @property
     def of_files(self) -> CorpusConfig:
@@ -175,3 +222,13 @@ class CorpusConfig:
     def is_control(self) -> bool:
         """Whether it is a control, made from another corpus to show what can and cannot be learned."""
         return self.kind in ("random_tokens", "repeated")
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it is made from the chunks of other corpora, and has no files of its own."""
+        return self.is_control or self.kind == "mixed"
+
+    @property
+    def of_packages(self) -> bool:
+        """Whether it is made of pinned packages."""
+        return self.kind in PACKAGE_KINDS

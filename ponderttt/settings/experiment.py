@@ -70,6 +70,7 @@ class Experiment:
         for key, names, known in (
             ("grid.models", self.grid.models, self.models),
             ("grid.train_corpus", (self.grid.train_corpus,), self.corpora),
+            ("grid.policy_corpus", (self.grid.deciding_corpus,), self.corpora),
             ("grid.eval_corpora", self.grid.eval_corpora, self.corpora),
             ("grid.control_corpora", self.grid.control_corpora, self.corpora),
         ):
@@ -95,34 +96,82 @@ class Experiment:
         if absent is not None:
             raise ConfigError(absent)
 
+    def sources_of(self, corpus: str) -> tuple[str, ...]:
+        """Return the corpora of source files that a corpus is made of: its parts, or itself."""
+        names = (name for part in self.corpora[corpus].parts.values() for name in part)
+        return tuple(dict.fromkeys(names)) or (corpus,)
+
     def _check_corpora(self) -> None:
         """Raise ConfigError unless controls are used as controls, and held-out corpora are held out."""
         grid = self.grid
         for name, corpus in self.corpora.items():
             source = self.corpora.get(corpus.source or "")
-            if corpus.is_control and (source is None or source.is_control):
+            if corpus.is_control and (source is None or source.is_made):
                 raise ConfigError(
                     f"corpora.{name}.source must name a corpus of source files, got '{corpus.source}'"
                 )
-            if corpus.is_control and name in (grid.train_corpus, *grid.eval_corpora):
+            if corpus.is_control and name in (*grid.training_corpora, *grid.eval_corpora):
                 raise ConfigError(
                     f"corpora.{name} is of kind {corpus.kind}, a control: name it in grid.control_corpora, not in "
-                    "grid.train_corpus or grid.eval_corpora"
+                    "grid.train_corpus, grid.policy_corpus or grid.eval_corpora"
                 )
+            self._check_parts(name)
         for name in grid.control_corpora:
             if not self.corpora[name].is_control:
                 raise ConfigError(
                     f"grid.control_corpora holds {name}, of kind {self.corpora[name].kind}; a control is of kind "
                     "random_tokens or repeated"
                 )
-        if grid.train_corpus in grid.eval_corpora:
+        self._check_held_out()
+
+    def _check_parts(self, mixed: str) -> None:
+        """Raise ConfigError unless the parts of a mixed corpus are corpora of source files with long enough streams."""
+        corpus = self.corpora[mixed]
+        for part, names in corpus.parts.items():
+            for name in names:
+                key = f"corpora.{mixed}.parts.{part}"
+                if name not in self.corpora:
+                    raise ConfigError(unknown(key, name, self.corpora))
+                source, needed = self.corpora[name], corpus.segment_chunks or 0
+                if source.is_made:
+                    raise ConfigError(
+                        f"{key} names {name}, of kind {source.kind}; a part is a corpus of source files"
+                    )
+                if source.chunks_per_stream is not None and source.chunks_per_stream < needed:
+                    raise ConfigError(
+                        f"{key} names {name}, whose streams have at most {source.chunks_per_stream} chunks; a segment has "
+                        f"{needed}: raise corpora.{name}.chunks_per_stream or lower corpora.{mixed}.segment_chunks"
+                    )
+
+    def _check_held_out(self) -> None:
+        """Raise ConfigError unless what is trained on and what is evaluated on are disjoint, as far as settings tell."""
+        grid = self.grid
+        keys = {grid.deciding_corpus: "grid.policy_corpus", grid.train_corpus: "grid.train_corpus"}
+        if grid.policy_corpus == grid.train_corpus:
             raise ConfigError(
-                f"grid.train_corpus {grid.train_corpus} is also in grid.eval_corpora: nothing would be held out"
+                f"grid.policy_corpus {grid.policy_corpus} is also grid.train_corpus: name another corpus, or leave it out"
             )
-        for name in grid.eval_corpora:
-            wrong = shared_rows(self.corpora[grid.train_corpus], self.corpora[name])
-            if wrong is not None:
-                raise ConfigError(f"corpora.{name} {wrong}")
+        held_out = [source for name in grid.eval_corpora for source in self.sources_of(name)]
+        for name in (*keys, *held_out):
+            # Stages of datasets compare a corpus with one other corpus.
+            if grid.policy_corpus is not None and self.corpora[name].is_dataset:
+                raise ConfigError(
+                    f"grid.policy_corpus is for corpora of packages and files, but {name} is of kind {self.corpora[name].kind}"
+                )
+        for train, key in keys.items():
+            if self.corpora[train].kind == "mixed":
+                raise ConfigError(f"{key} names {train}, of kind mixed, which is for grid.eval_corpora only")
+            if train in grid.eval_corpora:
+                raise ConfigError(f"{key} {train} is also in grid.eval_corpora: nothing would be held out")
+            for name in grid.eval_corpora:
+                if train in self.sources_of(name):
+                    raise ConfigError(
+                        f"corpora.{name} has {train}, which is {key}, as a part: nothing would be held out"
+                    )
+                for source in self.sources_of(name):
+                    wrong = shared_rows(self.corpora[train], self.corpora[source])
+                    if wrong is not None:
+                        raise ConfigError(f"corpora.{source} {wrong}")
 
 
 def load(*paths: Path | str, overrides: Mapping[str, Any] | None = None) -> Experiment:

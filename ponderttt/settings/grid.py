@@ -56,6 +56,11 @@ class GridConfig:
     eval_corpora: Distinct[str] = Field(
         min_length=1, description="Held-out corpora; each has its own rows in the table."
     )
+    policy_corpus: str | None = Field(
+        default=None,
+        description="Corpus that rules are calibrated on and learned policies are trained on, disjoint from train_corpus, so that "
+        "they see adapters on streams that these were not trained on; null is train_corpus.",
+    )
     contexts: Distinct[ContextText] = Field(
         default=("alone", "full"),
         description="Contexts of the plain backbone; each but alone is an arm of its own. alone: a chunk attends to itself. "
@@ -98,6 +103,16 @@ class GridConfig:
         for method in self.all_methods:
             if self.all_methods.count(method) > 1 or method.budget == self.budget:
                 raise KeyProblem("methods", f"has {method}, whose budget is one of the grid's: name it once")
+
+    @property
+    def deciding_corpus(self) -> str:
+        """The corpus that rules and learned policies are made on."""
+        return self.policy_corpus or self.train_corpus
+
+    @property
+    def training_corpora(self) -> tuple[str, ...]:
+        """The corpora that nothing is evaluated on."""
+        return tuple(dict.fromkeys((self.train_corpus, self.deciding_corpus)))
 
     @property
     def all_methods(self) -> tuple[MethodName, ...]:

@@ -83,7 +83,7 @@ class Layout:
         fast_weights: FastWeightsName | str = "{fast_weights}",
         seed: int | str = "{seed}",
     ) -> Folder:
-        """Records of the trained adapter at 0 updates on the training corpus, which rules rank by."""
+        """Records of the trained adapter at 0 updates on the corpus of policies, which rules rank by."""
         return Folder(f"{self.results}/calibration/{model}/{fast_weights}/seed-{seed}")
 
     def policy(

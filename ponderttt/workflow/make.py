@@ -14,6 +14,7 @@ from ponderttt.files.atomic import check_writable
 from ponderttt.files.commands import DEFAULT_CONFIG, program, study_options, workflow_command
 from ponderttt.settings.experiment import Experiment, load
 from ponderttt.workflow.layout import figure_names
+from ponderttt.workflow.plans.needs import Needs
 from ponderttt.workflow.progress import in_words
 
 
@@ -66,8 +67,7 @@ def make(config_path: str) -> int:
 
 def _remind_of_terms(experiment: Experiment) -> None:
     """Print the terms of a bulk download again before it begins."""
-    grid = experiment.grid
-    kinds = {experiment.corpora[name].kind for name in (grid.train_corpus, *grid.eval_corpora)}
+    kinds = {experiment.corpora[name].kind for name in Needs(experiment).corpora_of_files()}
     if "stack_v2" in kinds:
         print(AGREEMENT, file=sys.stderr)
 

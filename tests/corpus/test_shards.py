@@ -182,7 +182,7 @@ def test_held_out_shards_hold_nothing_of_the_training_shards(
     texts["adapted.py"] = code_files[3].read_text() + "\n# one more line\n"
     other = make_checkout(tmp_path / "lake", texts)
     facts = build_shards(
-        folder_corpus(other), "heldout", tmp_path, tmp_path / "heldout", train_shards=tmp_path / "train"
+        folder_corpus(other), "heldout", tmp_path, tmp_path / "heldout", train_shards=[tmp_path / "train"]
     )
     assert facts["drops"]["exact_copy_of_training"]["files"] == 1
     assert facts["drops"]["near_copy_of_training"]["files"] == 1
@@ -190,7 +190,7 @@ def test_held_out_shards_hold_nothing_of_the_training_shards(
     assert kept == {path.name for path in code_files[8:11]}
     with pytest.raises(PonderTTTError, match="the repository pond is also in the training corpus"):
         build_shards(
-            folder_corpus(checkout), "heldout", tmp_path, tmp_path / "x", train_shards=tmp_path / "train"
+            folder_corpus(checkout), "heldout", tmp_path, tmp_path / "x", train_shards=[tmp_path / "train"]
         )
 
 

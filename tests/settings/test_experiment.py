@@ -282,6 +282,69 @@ def test_a_corpus_says_which_key_its_kind_needs():
         assert message.startswith(f"corpora.ours.{key} is missing: a corpus of kind {kind} needs it")
 
 
+MIXED = {
+    **{"kind": "mixed", "language": "Python", "split": "heldout", "segment_chunks": 2},
+    **{"parts": {"code": ["theirs"]}, "max_streams": 3, "chunks_per_stream": 8},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"parts": {}}, "corpora.mixed.parts is missing: a corpus of kind mixed needs it"),
+        (
+            {"segment_chunks": None},
+            "corpora.mixed.segment_chunks is missing: a corpus of kind mixed needs it",
+        ),
+        ({"max_streams": None}, "corpora.mixed.max_streams is missing: a corpus of kind mixed needs it"),
+        ({"parts": {"code": []}}, "corpora.mixed.parts.code names no corpus"),
+        ({"parts": {"code": ["their"]}}, "corpora.mixed.parts.code: unknown 'their'; did you mean 'theirs'?"),
+        ({"parts": {"code": ["mixed"]}}, "corpora.mixed.parts.code names mixed, of kind mixed; a part is a"),
+        (
+            {"parts": {"code": ["ours"]}},
+            "corpora.mixed has ours, which is grid.train_corpus, as a part: nothing would be held out",
+        ),
+        (
+            {"chunks_per_stream": 7},
+            "corpora.mixed.chunks_per_stream must be a multiple of segment_chunks, 2, got 7",
+        ),
+        ({"content": "data"}, "corpora.mixed.content is only for packages and files"),
+        ({"kind": "files", "path": "a", "license": "MIT"}, "corpora.mixed.parts is only for the kind mixed"),
+    ],
+)
+def test_a_mixed_corpus_without_its_parts_or_with_training_streams_is_refused(changes, says):
+    mapping = changed("corpora.mixed", MIXED)
+    mapping["grid"]["eval_corpora"] = ["theirs", "mixed"]
+    from_mapping(Experiment, mapping)
+    mapping["corpora"]["mixed"] = {**MIXED, **changes}
+    assert says in refusal(mapping)
+
+
+def test_streams_shorter_than_a_segment_are_refused_as_a_part():
+    mapping = changed("corpora.mixed", MIXED)
+    mapping["corpora"]["theirs"]["chunks_per_stream"] = 1
+    assert refusal(mapping) == (
+        "corpora.mixed.parts.code names theirs, whose streams have at most 1 chunks; a segment has 2: raise "
+        "corpora.theirs.chunks_per_stream or lower corpora.mixed.segment_chunks"
+    )
+
+
+def test_a_corpus_of_policies_is_another_than_those_of_adapters_and_of_evaluation():
+    mapping = changed("grid.policy_corpus", "ours")
+    assert refusal(mapping).startswith(
+        "grid.policy_corpus ours is also grid.train_corpus: name another corpus"
+    )
+    assert "grid.policy_corpus theirs is also in grid.eval_corpora" in refusal(
+        changed("grid.policy_corpus", "theirs")
+    )
+    assert "grid.policy_corpus: unknown 'our'" in refusal(changed("grid.policy_corpus", "our"))
+    mapping = of_datasets({**COMMIT, "hash_to": 0.5}, {**COMMIT, "hash_from": 0.5})
+    mapping["corpora"]["more"] = SMALL["corpora"]["theirs"]
+    mapping["grid"] = {**mapping["grid"], "policy_corpus": "more"}
+    assert "is for corpora of packages and files, but ours is of kind stack_v3" in refusal(mapping)
+    from_mapping(Experiment, changed("grid.policy_corpus", None))
+
+
 @pytest.mark.parametrize("path", ["grid", "models", "grid.seeds", "models.tiny.family"])
 def test_a_missing_key_is_named(path):
     mapping = copy.deepcopy(SMALL)

@@ -45,6 +45,16 @@ STUDY: dict[str, Any] = {
             "filters": {"min_bytes": 65, "max_line_length": 500},
             "hub": {**HUB, "contents": CONTENTS},
         },
+        "blend": {
+            **{
+                "kind": "mixed",
+                "language": "Python",
+                "split": "heldout",
+                "segment_chunks": 2,
+                "span_seed": 5,
+            },
+            **{"parts": {"code": ["test"], "rows": ["stack"]}, "max_streams": 2, "chunks_per_stream": 4},
+        },
         "noise": {
             **{"kind": "random_tokens", "language": "Python", "split": "control"},
             **{"source": "test", "max_streams": 2, "chunks_per_stream": 3},
@@ -85,6 +95,7 @@ JOBS: list[tuple[str, str, dict[str, str]]] = [
     ("merge", "merge", {"corpus": "stack"}),
     ("chunks", "chunks", {"model": "tiny", "corpus": "test"}),
     ("control_chunks", "control_chunks", {"model": "tiny", "corpus": "noise"}),
+    ("mixed_chunks", "mixed_chunks", {"model": "tiny", "corpus": "blend"}),
     ("hidden", "hidden", {"model": "tiny", "corpus": "test", "context": "alone"}),
     ("train", "train", ADAPTER),
     ("arms", "calibrate", ADAPTER),
@@ -208,6 +219,33 @@ def test_inputs_follow_the_settings(experiment: Experiment) -> None:
     assert needs.calibration_of_policy("tiny", "lora", "regression", "0") == []
     assert needs.logits_gb("ppo") == 1.5 and needs.logits_gb("ppo-near") == 3.0
     assert len(needs.training_logs()) == 4 * 2 and len(needs.policy_logs()) == 4 * 2 * 2
+
+
+def test_with_a_corpus_of_policies_all_training_corpora_are_disjoint_and_policies_see_the_second() -> None:
+    corpora = {**CONFIG["corpora"], "decide": {**CONFIG["corpora"]["learn"], "path": "sources/decide"}}
+    grid = {**CONFIG["grid"], "policy_corpus": "decide"}
+    experiment = from_mapping(Experiment, {**CONFIG, "corpora": corpora, "grid": grid})
+    needs = Needs(experiment)
+    assert needs.training_shards("learn") == []
+    assert needs.training_shards("decide") == ["data/shards/learn"]
+    assert needs.training_shards("test") == ["data/shards/learn", "data/shards/decide"]
+    assert needs.corpora_of_files() == ["learn", "decide", "test"]
+    assert Plan(experiment).calibrate("tiny", "lora", "0")["names"]["corpus"] == "decide"
+    assert Plan(from_mapping(Experiment, CONFIG)).calibrate("tiny", "lora", "0")["names"]["corpus"] == "learn"
+
+
+def test_spans_rebuild_chunks_but_no_files_of_a_corpus() -> None:
+    def settings(**changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        corpora = {**CONFIG["corpora"], "test": {**CONFIG["corpora"]["test"], **changes}}
+        plan = Plan(from_mapping(Experiment, {**CONFIG, "corpora": corpora}))
+        return plan.shards("test"), plan.chunks("tiny", "test")
+
+    shards, chunks = settings()
+    assert chunks["span_seed"] == 0
+    for changes in ({"span_seed": 3}, {"start": "first"}, {"chunks_per_stream": 2}):
+        other_shards, other_chunks = settings(**changes)
+        assert other_shards == shards and other_chunks != chunks
+    assert settings(start="first")[1]["span_seed"] is None
 
 
 def test_a_run_that_failed_is_left_out_if_runs_may_be_missing(

@@ -35,10 +35,17 @@ class Needs:
         assert hub is not None
         return range(hub.parts)
 
+    def corpora_of_files(self) -> list[str]:
+        """Return the corpora of source files that the grid reads."""
+        grid = self.experiment.grid
+        names = (*grid.training_corpora, *grid.eval_corpora)
+        return list(dict.fromkeys(source for name in names for source in self.experiment.sources_of(name)))
+
     def training_shards(self, corpus: str) -> list[Folder]:
-        """Return the shards whose files must not be in a corpus; none for the training corpus itself."""
-        train = self.experiment.grid.train_corpus
-        return [] if corpus == train else [self.layout.shards(train)]
+        """Return the shards whose files must not be in a corpus: those of training corpora, up to the corpus itself."""
+        training = self.experiment.grid.training_corpora
+        before = training[: training.index(corpus)] if corpus in training else training
+        return [self.layout.shards(name) for name in before]
 
     def calibration(self, fast_weights: FastWeightsName, control: bool) -> list[Folder]:
         """Return the signals that the arms of an adapter rank by; none if no method looks at a signal."""

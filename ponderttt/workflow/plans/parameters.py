@@ -102,6 +102,20 @@ class Plan:
             "chunks": config.chunks_per_stream,
         }
 
+    def mixed_chunks(self, model: str, corpus: str) -> Parameters:
+        """A mixed corpus, and the corpora that it is made of."""
+        config = self.experiment.corpora[corpus]
+        return {
+            "name": corpus,
+            "language": config.language,
+            "parts": {part: list(names) for part, names in config.parts.items()},
+            "corpora": list(self.experiment.sources_of(corpus)),
+            "streams": config.max_streams,
+            "chunks": config.chunks_per_stream,
+            "segment_chunks": config.segment_chunks,
+            "span_seed": config.span_seed,
+        }
+
     def hidden(self, model: str, corpus: str, context: str) -> Parameters:
         """Context and cache of a frozen pass."""
         return {
@@ -120,8 +134,8 @@ class Plan:
         }
 
     def calibrate(self, model: str, fast_weights: str, seed: str) -> Parameters:
-        """An adapter at 0 updates on the training corpus: 1 per chunk, whatever the budget and the rules are."""
-        corpus = self.experiment.grid.train_corpus
+        """An adapter at 0 updates on the corpus that rules are made on: 1 per chunk, whatever the budget and the rules are."""
+        corpus = self.experiment.grid.deciding_corpus
         return {
             **self._module(model, fast_weights, seed),
             **_spending(1.0, "nominal", RulesConfig()),

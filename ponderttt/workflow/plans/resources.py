@@ -62,6 +62,7 @@ NEEDS: Mapping[str, Need] = {
     "merge": _light(3000, seconds=3 * 3600),
     "chunks": _light(3000, seconds_per_chunk=0.2),
     "control_chunks": _light(2000, seconds=60),
+    "mixed_chunks": _light(2000, seconds=60),
     "hidden": _heavy(8, 4000, 3),
     "train": _heavy(8, 4000, 2),
     "calibrate": _heavy(8, 4000, 1),

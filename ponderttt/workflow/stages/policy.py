@@ -50,7 +50,7 @@ class Settings(SpendingSettings):
 
 @dataclass(frozen=True)
 class Inputs(ModuleFolders):
-    """The training corpus with its adapter, and the policy of another backbone whose network is taken over."""
+    """The corpus of policies with the adapter, and the policy of another backbone whose network is taken over."""
 
     taken_from: Folder | None
 

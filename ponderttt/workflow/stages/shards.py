@@ -30,9 +30,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Shards whose files must not be in this corpus; None for the training corpus itself."""
+    """Shards whose files must not be in this corpus; none for the training corpus itself."""
 
-    train: Folder | None
+    train: tuple[Folder, ...]
 
 
 def run(settings: Settings, inputs: Inputs, job: Job) -> None:
