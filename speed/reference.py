@@ -18,7 +18,7 @@ def reference(backbone: Backbone, dtype: str = "float32") -> transformers.PreTra
     settings.pop("dtype")
     settings |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
     config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     arrays = tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
     # Exact: bfloat16 values are float32 values too.
     state = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in arrays.items()}
@@ -26,4 +26,4 @@ def reference(backbone: Backbone, dtype: str = "float32") -> transformers.PreTra
     assert not unexpected, unexpected
     assert set(missing) <= ({"lm_head.weight"} if backbone.config.tied else set()), missing
     model.tie_weights()
-    return model.to(getattr(torch, dtype)).eval()
+    return model.eval()
