@@ -160,6 +160,11 @@ def test_a_word_that_yaml_does_not_read_as_text_is_explained():
         ),
         ("grid.methods", ["update_3"], "grid.methods: unknown 'update_3'; did you mean 'update_"),
         ("grid.models", ["tinny"], "grid.models: unknown 'tinny'; did you mean 'tiny'?"),
+        (
+            "sequences.fast_weights",
+            ["lorra"],
+            "sequences.fast_weights: unknown 'lorra'; did you mean 'lora'?",
+        ),
         ("grid.eval_corpora", ["there"], "grid.eval_corpora: unknown 'there'; did you mean 'theirs'?"),
         ("grid.train_corpus", "our", "grid.train_corpus: unknown 'our'; did you mean 'ours'?"),
     ],

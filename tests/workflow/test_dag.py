@@ -53,6 +53,11 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            {"sequences__fast_weights": ["lora"]},
+            {"sequences_lora": 2, **REPORTING},
+            id="exact references",
+        ),
+        pytest.param(
             {"grid__fast_weights": ["lora", "memory+full"]},
             {
                 "hidden": 2,
