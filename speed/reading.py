@@ -142,7 +142,7 @@ def main() -> None:
             [sys.executable, __file__, *sys.argv[1:], "--case", case],
             check=True,
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         rows.append(Row(**json.loads(done.stdout.splitlines()[-1])))
         row = rows[-1]

@@ -250,8 +250,11 @@ class AdaptiveText:
 
 
 def _empty_stream(max_tokens: int, chunk_size: int, pad_id: int, source: Source) -> Stream:
-    """Return a stream with room for the chunks of ``max_tokens`` tokens, filled with padding."""
-    count = max(1, (max_tokens - 1) // chunk_size)
+    """Return a stream with room for the chunks of ``max_tokens`` tokens, filled with padding.
+
+    The last chunk may be too short to be read, but what was learned before it helps there.
+    """
+    count = max(1, -(-(max_tokens - 1) // chunk_size))
     pads = np.full((count, chunk_size), pad_id, np.int32)
     return Stream(
         stream_id=source.name,

@@ -299,7 +299,7 @@ def test_the_default_grid_in_reading_order_with_intervals_everywhere(
         assert row.n_seeds == (1 if row.deterministic else 3)
         assert len(row.run_digest) == len(row.code_digest) == 16
         if row.update_rate:
-            assert "the grid has no oracle arm" in row.note or row.protocol != "score_first"
+            assert "no best sequences are known" in row.note or row.protocol != "score_first"
     helped = next(row for row in rows if row.label == "ttt update_2")
     harmed = next(row for row in rows if row.label == "lora update_4")
     assert verdict(helped, helped.delta_vs_skip) == "helped"

@@ -53,6 +53,6 @@ def test_the_table_says_which_runs_it_lacks(tmp_path: Path) -> None:
     )
     files = {"table": (str(tmp_path / "paper_table.csv"),), "guide": (str(tmp_path / "README.md"),)}
     job = Job((), files, {}, Place("", "", "", {}), 1, lambda done, total, what: None)
-    table.run(settings, table.Inputs((Folder(folder),), ()), job)
+    table.run(settings, table.Inputs((Folder(folder),), (), ()), job)
     assert read_results(tmp_path / "paper_table.csv").facts["missing"] == [str(lost)]
     assert "The table is incomplete.** Missing runs (1)" in (tmp_path / "README.md").read_text("utf-8")
