@@ -1,12 +1,13 @@
 """Change X, and exactly Y runs again."""
 
+import json
 import re
 import shutil
 
 import pytest
 
 from edits import Edit
-from study import Study
+from study import CONFIG, Study
 
 REPORTING = {"table": 1, "figures": 1}
 FROM_TRAINING = {"train": 2, "calibrate": 2, "policy": 2, "arms_lora": 2, **REPORTING}
@@ -92,6 +93,38 @@ def test_a_finished_study_has_nothing_to_do(study: Study) -> None:
         ),
         pytest.param(
             {
+                "corpora__blend": {
+                    **{"kind": "mixed", "language": "Python", "split": "heldout", "segment_chunks": 2},
+                    **{"parts": {"code": ["test"]}, "max_streams": 1, "chunks_per_stream": 4},
+                },
+                "grid__eval_corpora": ["test", "blend"],
+            },
+            {"mixed_chunks": 1, "hidden": 1, "plain": 1, "arms_lora": 2, **REPORTING},
+            id="a mixed corpus",
+        ),
+        pytest.param(
+            {
+                "corpora__decide": {**CONFIG["corpora"]["learn"], "path": "sources/decide"},
+                "grid__policy_corpus": "decide",
+            },
+            # Held-out files are compared with those of both training corpora.
+            {
+                **{
+                    "shards": 2,
+                    "chunks": 2,
+                    "hidden": 2,
+                    "plain": 1,
+                    "calibrate": 2,
+                    "policy": 2,
+                    "arms_lora": 2,
+                },
+                **{"drops": 1, **REPORTING},
+            },
+            id="a corpus of policies",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {
                 "grid__fast_weights": ["lora", "suffix"],
             },
             # States at the split layer were not kept.
@@ -121,6 +154,20 @@ def test_a_changed_setting_runs_what_uses_it(
 ) -> None:
     study.configure(**changes)
     assert study.plan() == {**expected, "effective_config": 1}
+
+
+def test_a_mixed_corpus_is_made_of_the_chunks_of_its_parts(copied_study: Study) -> None:
+    blend = {
+        **{"kind": "mixed", "language": "Python", "split": "heldout", "segment_chunks": 2, "max_streams": 2},
+        **{"parts": {"one": ["test"], "another": ["test"]}, "chunks_per_stream": 4},
+    }
+    copied_study.configure(corpora__blend=blend, grid__eval_corpora=["blend"])
+    ran = copied_study.run("data/chunks/tiny/blend/manifest.json")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    manifest = json.loads((copied_study.folder / "data/chunks/tiny/blend/manifest.json").read_text())
+    segments = manifest["facts"]["segments"]
+    assert [[s["chunk"] for s in stream] for stream in segments.values()] == [[0, 2], [0, 2]]
+    assert len({s["source"] for stream in segments.values() for s in stream}) == 4
 
 
 def test_spelling_out_a_default_runs_nothing(study: Study) -> None:
