@@ -1,4 +1,4 @@
-"""How often intervals hold the true value, by simulation: ``python tests/reporting/simulated_coverage.py`` prints the table.
+"""How often intervals hold the true value, and claims are false: ``python tests/reporting/simulated_coverage.py`` prints it.
 
 Streams have a loss (or a paired difference) per token of a known mean, and lengths of their own.  An interval of 95 % should hold
 that mean in 95 % of the simulated studies.
@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from ponderttt.reporting.numbers.sampling import ratio_interval
+from ponderttt.reporting.numbers.sampling import StreamSampling, ratio_interval
+from ponderttt.settings.statistics import StatisticsConfig
 
 CONFIDENCE = 0.95
 STREAMS = (4, 8, 20, 40)
@@ -77,6 +78,14 @@ def student_interval(numerator: np.ndarray, denominator: np.ndarray, counts: np.
     return ratio - half, ratio + half
 
 
+def p_values(differences: np.ndarray, flips: int, seed: int = 2) -> Float[np.ndarray, " R"]:
+    """Return the p values of the sign-flip test of many studies, see :meth:`StreamSampling.p_value`."""
+    studies, n = differences.shape
+    config = StatisticsConfig(bootstrap_samples=39, sign_flips=flips, seed=seed)
+    sampling = StreamSampling.of(n, "simulation", config)
+    return np.array([sampling.p_value(differences[i]) for i in range(studies)], float)
+
+
 def coverage(ends: Ends, truth: float) -> float:
     """Return the share of intervals that hold the true value."""
     return float(np.mean((ends[0] <= truth) & (truth <= ends[1])))
@@ -87,8 +96,13 @@ def width(ends: Ends) -> float:
     return float(np.median(ends[1] - ends[0]))
 
 
+def claims(ends: Ends, p: Float[np.ndarray, " R"]) -> float:
+    """Return the share of studies that claim an effect: the interval excludes zero, and p is small."""
+    return float(np.mean(((ends[0] > 0) | (ends[1] < 0)) & (p <= 1 - CONFIDENCE + 1e-12)))
+
+
 def main() -> None:
-    """Print the coverage in per cent, and widths in multiples of that of Student's interval."""
+    """Print the coverage in per cent, and widths in multiples of that of Student's interval; then false claims in per cent."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=4000, help="simulated studies for each number")
     parser.add_argument("--samples", type=int, default=1999, help="bootstrap samples")
@@ -111,6 +125,19 @@ def main() -> None:
         for shape in SHAPES:
             line(shape, tokens, lambda n, s=shape, t=tokens: worlds(s, t, n, options.studies), 0.0)
     line("recovered share", "–", lambda n: shares(0.5, n, options.studies), 0.6)
+    print()
+    print("| streams differ by | tokens | " + " | ".join(f"n = {n}" for n in STREAMS) + " |")
+    print("|---" * (2 + len(STREAMS)) + "|")
+    for tokens in LENGTHS:
+        for shape in SHAPES:
+            cells = []
+            for n in STREAMS:
+                numerator, denominator = worlds(shape, tokens, n, options.studies)
+                ends = studentised_interval(numerator, denominator, resamples(n, options.samples))
+                p = p_values(numerator, options.samples)
+                alone = np.mean(p <= 1 - CONFIDENCE + 1e-12)
+                cells.append(f"{100 * claims(ends, p):.1f} / {100 * alone:.1f}")
+            print(f"| {shape} | {tokens} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

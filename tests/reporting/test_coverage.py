@@ -8,7 +8,9 @@ import pytest
 from simulated_coverage import (
     LENGTHS,
     STREAMS,
+    claims,
     coverage,
+    p_values,
     percentile_interval,
     resamples,
     shares,
@@ -54,6 +56,19 @@ def test_a_percentile_bootstrap_would_not_have_held_it() -> None:
     assert held["normal", 8] < 0.91
     assert held["skewed (exponential)", 4] < 0.79
     assert held["skewed (exponential)", 8] < 0.87
+
+
+@pytest.mark.parametrize(("shape", "most"), [("normal", 0.05), ("skewed (exponential)", 0.06)])
+def test_a_claim_without_an_effect_is_as_rare_as_it_says(shape: str, most: float) -> None:
+    alone = []
+    for n in (4, 8, 20):
+        numerator, denominator = worlds(shape, "unequal", n, STUDIES)
+        p = p_values(numerator, SAMPLES)
+        assert claims(studentised_interval(numerator, denominator, resamples(n, SAMPLES)), p) <= most
+        alone.append(np.mean(p <= 0.05))
+    # Four streams carry no claim, and skew alone would make false ones.
+    assert alone[0] == 0
+    assert max(alone) > 0.075 or shape == "normal"
 
 
 def test_the_interval_is_no_wider_than_it_must_be_with_many_streams() -> None:

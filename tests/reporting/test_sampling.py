@@ -136,7 +136,7 @@ def test_an_end_that_four_streams_cannot_tell_is_no_interval() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.lists(st.integers(-50, 50), min_size=2, max_size=10, unique=True),
+    st.lists(st.integers(-50, 50), min_size=6, max_size=10, unique=True),
     st.floats(-3, 3),
     st.floats(0.1, 5),
 )
