@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from peak import peak_memory
@@ -69,7 +70,7 @@ def own(case: str, setting: Setting, path: Path, tokens: int) -> Iterator[float]
         stream_of(setting, path, tokens),
         module,
         MethodName("update_4") if module else MethodName("skip"),
-        Spending(None, NOMINAL_COSTS, RulesConfig()),
+        Spending(3.0, NOMINAL_COSTS, RulesConfig()),
         Context.parse(context),
         ContextConfig(),
     ):
@@ -82,7 +83,8 @@ def theirs(setting: Setting, path: Path, tokens: int) -> Iterator[float]:
     import torch
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(setting.model_dir, dtype=torch.float32).eval()
+    folder = setting.model_dir or ""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     stream, cache = stream_of(setting, path, tokens), transformers.DynamicCache()
     keep = model.config.max_position_embeddings - TOKENS
     for index, (ids, targets) in enumerate(zip(stream.input_ids, stream.targets, strict=True)):
@@ -90,7 +92,8 @@ def theirs(setting: Setting, path: Path, tokens: int) -> Iterator[float]:
             positions = torch.arange(index * TOKENS, (index + 1) * TOKENS)[None]
             found = model(torch.tensor(ids)[None].long(), past_key_values=cache, position_ids=positions)
             loss = torch.nn.functional.cross_entropy(found.logits[0], torch.tensor(targets).long())
-        for layer in cache.layers:
+        layers: Any = cache.layers
+        for layer in layers:
             layer.keys, layer.values = layer.keys[:, :, -keep:], layer.values[:, :, -keep:]
         yield float(loss)
 
