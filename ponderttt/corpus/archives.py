@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from ponderttt.corpus.raw_files import RawFile, every_path, utf8_name
 from ponderttt.errors import CorruptFileError, PonderTTTError
@@ -122,7 +122,7 @@ def _read_tar(path: Path, collector: _Collector) -> None:
         _collect_tar(handle, path.name, collector)
 
 
-def _collect_tar(handle: IO[bytes], name: str, collector: _Collector) -> None:
+def _collect_tar(handle: io.BufferedReader | io.BytesIO, name: str, collector: _Collector) -> None:
     """Collect the members of a tar file, compressed according to the suffix of ``name``."""
     plain: Any
     if name.endswith((".gz", ".tgz")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int32
 PAD_TOKEN = "<|pad|>"
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """The part of a model's tokenizer that chunking needs."""
 

@@ -59,7 +59,7 @@ def blind(normaliser: Normaliser, groups: Collection[str]) -> Normaliser:
     return Normaliser(normaliser.mean, np.where(hidden, np.inf, normaliser.scale))
 
 
-def apply(normaliser: Normaliser, features: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
+def apply(normaliser: Normaliser, features: Float[Array | np.ndarray, "*B F"]) -> Float[Array, "*B F"]:
     """Return the z-scores of raw features, clipped to ±:data:`CLIP`; traceable."""
     mean, scale = jnp.asarray(normaliser.mean), jnp.asarray(normaliser.scale)
     return jnp.clip((features - mean) / scale, -CLIP, CLIP)

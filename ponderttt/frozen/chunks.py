@@ -58,5 +58,4 @@ FROM_CORPUS = ("stream_id", "targets", "mask", "n_bytes")
 
 def mean_loss(nll: Float[np.ndarray, "*N T"], mask: Bool[np.ndarray, "*N T"]) -> Float[np.ndarray, "*N"]:
     """Return the mean loss of each chunk from the losses of its tokens, nats per token."""
-    means: Float[np.ndarray, "*N"] = nll.astype(np.float64).sum(-1) / mask.sum(-1)
-    return means
+    return np.asarray(nll.astype(np.float64).sum(-1) / mask.sum(-1))

@@ -185,7 +185,9 @@ def chunk_text(stream: Stream, index: int, tokenizer: Tokenizer | None) -> str:
     ids = np.asarray(stream.input_ids[index])
     ids = ids[ids < tokenizer.vocab_size]
     documents = np.split(ids, np.flatnonzero(ids == tokenizer.eot_id))
-    return "\n".join(tokenizer.decode(document[document != tokenizer.eot_id]) for document in documents)
+    return "\n".join(
+        tokenizer.decode(document[document != tokenizer.eot_id].tolist()) for document in documents
+    )
 
 
 def context_tokens(

@@ -55,7 +55,7 @@ class ModulePrograms:
         def slow_basis(slow: Any, unembedding: Any) -> Float[Array, "V R"]:
             merged = nnx.merge(graph, slow)
             assert isinstance(merged, HiddenCorrection)
-            return merged.vocabulary_basis(None, unembedding)
+            return merged.vocabulary_basis(merged.reset(), unembedding)
 
         self._basis_of = (
             jax.jit(slow_basis) if isinstance(module, HiddenCorrection) and not module.basis_is_fast else None

@@ -289,7 +289,7 @@ def _mean_loss(nll: Float[np.ndarray, "B T"], page: Page) -> Float[np.ndarray, "
     return means
 
 
-def _optional(value: float) -> float | None:
+def _optional(value: float | np.floating) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
@@ -66,7 +67,9 @@ class Backbone:
         """Return a context in which programs run on the devices that share the model."""
         return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
-    def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B T D"]:
+    def hidden(
+        self, tokens: Int[Array | np.ndarray, "B T"], keep_last: int | None = None
+    ) -> Float[Array, "B S D"]:
         """Return final normed hidden states, float32, of the last ``keep_last`` positions (all by default).
 
         Token t attends to tokens 0 … t of its row and to no padding (id ``vocab_size``).
@@ -77,27 +80,27 @@ class Backbone:
         self._check_length(tokens)
         return _hidden(self.graph, self.params, tokens, keep_last)
 
-    def prefix(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    def prefix(self, tokens: Int[Array | np.ndarray, "B T"]) -> Float[Array, "B T D"]:
         """Return the residual stream after ``split_layer`` blocks, float32."""
         self._check_length(tokens)
         return _prefix(self.graph, self.params, tokens)
 
     def suffix(
         self,
-        hidden: Float[Array, "B T D"],
-        mask: Bool[Array, "B T"] | None = None,
+        hidden: Float[Array | np.ndarray, "B T D"],
+        mask: Bool[Array | np.ndarray, "B T"] | None = None,
         keep_last: int | None = None,
-    ) -> Float[Array, "B T D"]:
+    ) -> Float[Array, "B S D"]:
         """Run the blocks after the split and the final norm; ``mask`` is False where ``prefix`` read padding."""
         if mask is None:
             mask = jnp.ones(hidden.shape[:2], dtype=bool)
         return _suffix(self.graph, self.params, hidden, mask, keep_last)
 
-    def unembed(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+    def unembed(self, hidden: Float[Array | np.ndarray, "*B D"]) -> Float[Array, "*B V"]:
         """Return logits over the vocabulary, float32; the pad id has none."""
         return _unembed(self.graph, self.params, hidden)
 
-    def _check_length(self, tokens: Int[Array, "B T"]) -> None:
+    def _check_length(self, tokens: Int[Array | np.ndarray, "B T"]) -> None:
         length, limit = tokens.shape[-1], self.config.max_context
         if length > limit:
             raise PonderTTTError(

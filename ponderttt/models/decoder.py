@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ponderttt.models.attention import AttentionStatistics, each
 from ponderttt.models.blocks import observed_block, run_block
 from ponderttt.models.families import family_of
-from ponderttt.models.families.family import Shape, real_positions
+from ponderttt.models.families.family import Shape, Stored, real_positions
 from ponderttt.models.projection import product
 from ponderttt.models.quantised import opened, opened_block
 
@@ -35,7 +35,7 @@ def default_split(layers: int) -> int:
 
 def embedded(
     config: Shape,
-    outer: Mapping[str, Array],
+    outer: Stored,
     tokens: Int[Array, "B T"],
     positions: Int[Array, "B T"] | None = None,
 ) -> Float[Array, "B T D"]:
@@ -57,7 +57,7 @@ class Parameters(nnx.Module):
         for name, array in arrays.items():
             setattr(self, name, nnx.Param(array))
 
-    def arrays(self) -> dict[str, Array]:
+    def arrays(self) -> dict[str, Any]:
         """Return the arrays by name, quantised ones as they are stored."""
         return {name: value[...] for name, value in vars(self).items() if isinstance(value, nnx.Param)}
 
@@ -95,19 +95,19 @@ class Decoder(nnx.Module):
         hidden: Float[Array, "B T D"],
         mask: Bool[Array, "B T"],
         keep_last: int | None = None,
-    ) -> Float[Array, "B T D"]:
+    ) -> Float[Array, "B S D"]:
         """Return the final hidden state, float32; ``mask`` is False where ``prefix`` read padding."""
         hidden, _ = self._run(self.blocks_after, self.split_layer, hidden, mask)
         return self.normed(hidden if keep_last is None else hidden[:, -keep_last:])
 
     def observed_suffix(
         self, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"], keep_last: int
-    ) -> tuple[Float[Array, "B T D"], AttentionStatistics]:
-        """Return :meth:`suffix` and statistics [L, B, N, T] of how its blocks attend at the positions kept."""
+    ) -> tuple[Float[Array, "B S D"], AttentionStatistics]:
+        """Return :meth:`suffix` and statistics [L, B, N, S] of how its blocks attend at the positions kept."""
         hidden, statistics = self._run(self.blocks_after, self.split_layer, hidden, mask, observe=keep_last)
         return self.normed(hidden[:, -keep_last:]), statistics
 
-    def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B T D"]:
+    def hidden(self, tokens: Int[Array, "B T"], keep_last: int | None = None) -> Float[Array, "B S D"]:
         """Return ``suffix(prefix(tokens))``; only the last ``keep_last`` positions, after attention over all of them.
 
         Attention is causal over the whole input: to give each chunk of C tokens n preceding chunks of
@@ -142,7 +142,7 @@ class Decoder(nnx.Module):
         count = next(iter(blocks.values())).shape[0]
         kinds = jnp.asarray(family.kinds(self.config)[first : first + count], jnp.int32)
 
-        def step(carry: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, Any]:
+        def step(carry: Array, layer: tuple[dict[str, Any], Array]) -> tuple[Array, Any]:
             stored, kind = layer
             block = opened_block(stored)
             place = places.of(kind)

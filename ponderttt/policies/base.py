@@ -6,7 +6,7 @@ field for a loss measured after adapting on chunk t, so no policy can look at on
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Key
 
@@ -55,6 +55,7 @@ class Decision(NamedTuple):
     scale: Float[Array, ""] | float = 1.0
 
 
+@runtime_checkable
 class Policy(Protocol):
     """A pure policy: equal arguments give equal decisions, and all memory is in ``state``."""
 

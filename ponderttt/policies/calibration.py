@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+
 from ponderttt.errors import PonderTTTError
 
 
@@ -28,7 +31,7 @@ class Calibration:
         return self.signals[signal]
 
 
-def _sorted(name: str, values: Sequence[float]) -> tuple[float, ...]:
+def _sorted(name: str, values: Sequence[float] | Float[np.ndarray, " M"]) -> tuple[float, ...]:
     if not len(values):
         raise PonderTTTError(
             f"signal '{name}' has no values: calibrate it on at least one chunk of a training stream"
@@ -41,7 +44,7 @@ def _sorted(name: str, values: Sequence[float]) -> tuple[float, ...]:
     return ordered
 
 
-def calibrate(signals: Mapping[str, Sequence[float]]) -> Calibration:
+def calibrate(signals: Mapping[str, Sequence[float] | Float[np.ndarray, " M"]]) -> Calibration:
     """Return a calibration from one value per chunk of training streams.
 
     Raises:

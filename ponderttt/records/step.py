@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -57,6 +57,7 @@ class Step(NamedTuple):
     nll: Float[np.ndarray, " T"] | None = None
 
 
+@runtime_checkable
 class Scored(Protocol):
     """The losses of a chunk: a :class:`Step` or a record."""
 

@@ -20,6 +20,7 @@ from ponderttt.frozen.live import live_stream
 from ponderttt.frozen.model import FrozenModel, chunk_text
 from ponderttt.frozen.reading import StreamReader
 from ponderttt.models.backbone import random_backbone
+from ponderttt.models.tokenizer import Tokenizer
 from ponderttt.settings.context import ContextConfig
 from ponderttt.workflow.stages.hidden import keeps_hidden
 from tiny_llama import tiny_llama
@@ -28,12 +29,12 @@ CHUNK, VOCABULARY, END = 24, 64, 63
 CONFIG = tiny_llama(layers=4, max_context=2 * CHUNK)
 
 
-@dataclasses.dataclass(frozen=True)
-class Letters:
+class Letters(Tokenizer):
     """A tokenizer whose token i is the i-th character from a space on."""
 
-    vocab_size: int = VOCABULARY
-    eot_id: int = END
+    def __init__(self) -> None:
+        n_bytes = np.ones(VOCABULARY, np.int32)
+        super().__init__(VOCABULARY, VOCABULARY, END, digest="", json="", _core=None, _bytes=n_bytes)
 
     def decode(self, ids) -> str:
         return "".join(chr(32 + i) for i in ids)
@@ -112,7 +113,8 @@ def test_a_chunk_is_compared_with_the_one_before_it(chunks):
 
 
 def test_a_repeated_chunk_is_found_in_the_one_before_it(model, stream):
-    twice = dataclasses.replace(stream, input_ids=stream.input_ids[[0, 0]])
+    chunked = ("input_ids", "targets", "mask", "n_bytes")
+    twice = dataclasses.replace(stream, **{name: getattr(stream, name)[[0, 0]] for name in chunked})
     previous = model.together(twice, 0, 0).hidden
     features = alone(model, twice, 1, previous).features
     assert features[frozen_index("similarity_mean")] == pytest.approx(1, abs=1e-4)

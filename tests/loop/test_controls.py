@@ -107,5 +107,6 @@ def test_random_tokens_are_uniform_and_the_same_each_time():
 
 def test_a_repeated_stream_reads_its_first_chunk_again_and_again():
     ids = np.arange(8, dtype=np.int32).reshape(2, 4)
-    stream = Stream("s", "Python", ids, ids + 1, np.ones((2, 4), bool), np.ones(2, np.int32), np.zeros(1), ())
+    starts = np.zeros(1, np.int32)
+    stream = Stream("s", "Python", ids, ids + 1, np.ones((2, 4), bool), np.ones(2, np.int32), starts, ("a",))
     assert repeated(stream, 3).tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0]

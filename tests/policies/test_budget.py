@@ -24,7 +24,6 @@ from ponderttt.policies.budget import (
     whole_units,
 )
 
-COSTS = np.array(NOMINAL_COSTS)
 #: Counted FLOPs of an adapter whose updates cost little beside the backbone.
 FLOPS = (1.0, 1.041, 1.082, 1.164)
 #: Updates whose costs have no common measure.
@@ -44,10 +43,10 @@ def test_actions_have_the_nominal_costs_that_budgets_are_stated_in():
 
 @given(st.floats(1.001, 11.999))
 def test_matched_probabilities_cost_exactly_the_budget(budget):
-    chances = matched_probabilities(COSTS, budget)
+    chances = matched_probabilities(NOMINAL_COSTS, budget)
     assert chances.min() >= 0
     assert chances.sum() == pytest.approx(1.0, abs=1e-12)
-    assert chances @ COSTS == pytest.approx(budget, abs=1e-9)
+    assert chances @ NOMINAL_COSTS == pytest.approx(budget, abs=1e-9)
 
 
 @settings(max_examples=10)
@@ -61,30 +60,30 @@ def test_matched_probabilities_are_the_nearest_to_the_shares_at_their_cost(budge
 
     found = minimize(
         divergence,
-        np.full(len(COSTS), 1 / len(COSTS)),
-        bounds=[(1e-12, 1.0)] * len(COSTS),
+        np.full(len(NOMINAL_COSTS), 1 / len(NOMINAL_COSTS)),
+        bounds=[(1e-12, 1.0)] * len(NOMINAL_COSTS),
         constraints=[
             {"type": "eq", "fun": lambda p: p.sum() - 1},
-            {"type": "eq", "fun": lambda p: p @ COSTS - budget},
+            {"type": "eq", "fun": lambda p: p @ NOMINAL_COSTS - budget},
         ],
         method="SLSQP",
         options={"maxiter": 500, "ftol": 1e-14},
     )
-    ours = matched_probabilities(COSTS, budget, shares)
+    ours = matched_probabilities(NOMINAL_COSTS, budget, shares)
     assert divergence(ours) <= found.fun + 1e-6
     np.testing.assert_allclose(ours, found.x, atol=1e-3)
 
 
 def test_the_mean_cost_of_uniform_actions_gives_uniform_actions():
-    np.testing.assert_allclose(matched_probabilities(COSTS, COSTS.mean()), 0.25, atol=1e-12)
+    np.testing.assert_allclose(matched_probabilities(NOMINAL_COSTS, np.mean(NOMINAL_COSTS)), 0.25, atol=1e-12)
 
 
 def test_shares_of_the_right_cost_are_kept_and_others_are_tilted_by_hand():
     """0/30/40/30 costs 0.9 + 2.4 + 3.6 = 6.9; at another cost c the ratios change by exp(−λ·Δc) with one λ."""
     shares = (0.0, 0.3, 0.4, 0.3)
-    np.testing.assert_allclose(matched_probabilities(COSTS, 6.9, shares), shares, atol=1e-6)
-    tilted = matched_probabilities(COSTS, 5.0, shares)
-    assert tilted @ COSTS == pytest.approx(5.0)
+    np.testing.assert_allclose(matched_probabilities(NOMINAL_COSTS, 6.9, shares), shares, atol=1e-6)
+    tilted = matched_probabilities(NOMINAL_COSTS, 5.0, shares)
+    assert tilted @ NOMINAL_COSTS == pytest.approx(5.0)
     assert tilted[0] < 1e-6
     first = np.log(tilted[1] / 0.3) - np.log(tilted[2] / 0.4)
     second = np.log(tilted[2] / 0.4) - np.log(tilted[3] / 0.3)
@@ -94,7 +93,7 @@ def test_shares_of_the_right_cost_are_kept_and_others_are_tilted_by_hand():
 def test_an_action_of_share_0_comes_in_only_where_the_budget_needs_it():
     """Without SKIP nothing costs less than 3 on average, so a budget of 2 is half SKIP, half UPDATE_1."""
     np.testing.assert_allclose(
-        matched_probabilities(COSTS, 2.0, (0.0, 0.3, 0.4, 0.3)), [0.5, 0.5, 0, 0], atol=1e-6
+        matched_probabilities(NOMINAL_COSTS, 2.0, (0.0, 0.3, 0.4, 0.3)), [0.5, 0.5, 0, 0], atol=1e-6
     )
 
 
@@ -135,10 +134,10 @@ def test_flops_in_the_ratio_of_their_steps_need_few_units():
     st.floats(0.02, 0.98),
 )
 def test_whole_units_move_no_stream_by_more_than_a_hundredth_of_its_updates_budget(steps, share):
-    costs = np.array([1.0, *(1.0 + s for s in sorted(steps))])
+    costs = [1.0, *(1.0 + s for s in sorted(steps))]
     budget = 1.0 + share * (costs[-1] - 1.0)
     units, size = whole_units(costs, budget)
-    assert np.abs(costs - 1.0 - np.array(units) * size).max() <= 0.01 * (budget - 1.0)
+    assert np.abs(np.array(costs) - 1.0 - np.array(units) * size).max() <= 0.01 * (budget - 1.0)
 
 
 def reference_cuts(units, total: int, chunks: int, shares=(1, 1, 1, 1)) -> list[float]:
@@ -229,5 +228,5 @@ def _reachable(chunks: int, known: dict[int, frozenset[int]] = {0: frozenset({0}
 
 def test_beyond_the_horizon_the_shares_are_those_of_the_mean_cost():
     tables = budget_tables(NOMINAL_COSTS, 3.0)
-    expected = np.cumsum(matched_probabilities(COSTS, 3.0))[:3]
+    expected = np.cumsum(matched_probabilities(NOMINAL_COSTS, 3.0))[:3]
     np.testing.assert_allclose(CUTS(tables, 2 * (HORIZON + 9), HORIZON + 9), expected, atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_each_signal_is_its_own_field_of_the_observation(signal, seen):
     policy = Percentile(signal, FIVE, 3.0)
     values = {"entropy": 1.5, "loss": 2.5, "reconstruction": 3.5}
     observation = seen._replace(**{name: jnp.asarray(value) for name, value in values.items()})
-    decision = policy.decide(policy.params, policy.init(), observation, None)
+    decision = policy.decide(policy.params, policy.init(), observation, jax.random.key(0))
     assert float(decision.score) == values[signal]
     assert float(decision.rank) == pytest.approx({"entropy": 0.2, "loss": 0.4, "reconstruction": 0.6}[signal])
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int
 
-#: Frozen parameters by name.
+#: Frozen parameters of a block by name.
 Weights = Mapping[str, Array]
-Cosines = tuple[Float[Array, "T H/2"], Float[Array, "T H/2"]]
+#: Frozen parameters outside of the blocks by name, as they are stored: a matrix may be quantised.
+Stored = Mapping[str, Any]
+#: Cosines and sines of the P = H/2 pairs of a head, at T positions or at one that all share.
+Cosines = tuple[Float[Array, "#T P"], Float[Array, "#T P"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +79,8 @@ class Shape:
 class Places(NamedTuple):
     """The positions of a sequence as blocks of each kind see them."""
 
-    #: Cosines and sines [kind, T, H/2] of rotary positions; ``None`` if positions are part of the embedding.
-    angles: tuple[Float[Array, "J T H/2"], Float[Array, "J T H/2"]] | None
+    #: Cosines and sines of rotary positions by kind; ``None`` if positions are part of the embedding.
+    angles: tuple[Float[Array, "J T P"], Float[Array, "J T P"]] | None
     #: Most positions that a query sees, its own included, by kind; ``None`` is all of them.
     window: Int[Array, " J"] | None
 
@@ -102,6 +105,7 @@ class Part(NamedTuple):
     rows: int
 
 
+@runtime_checkable
 class Family(Protocol):
     """A module that describes a family."""
 
@@ -133,7 +137,7 @@ class Family(Protocol):
         """Return positions as blocks see them."""
 
     def embed(
-        self, config: Any, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
+        self, config: Any, outer: Stored, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
         """Return the residual stream before the first block; ``tokens`` has no padding, ``positions`` count real tokens."""
 
@@ -155,7 +159,7 @@ class Family(Protocol):
     ) -> Float[Array, "T D"]:
         """Return the residual stream with the output of the down-projection added."""
 
-    def final_norm(self, config: Any, outer: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    def final_norm(self, config: Any, outer: Stored, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Apply the norm before the vocabulary projection."""
 
 

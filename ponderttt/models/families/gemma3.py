@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ponderttt.models.families import gated
-from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
+from ponderttt.models.families.family import Cosines, Part, Places, Shape, Stored, Weights
 from ponderttt.models.families.norms import offset_rms_norm
 from ponderttt.models.quantised import rows
 from ponderttt.models.rotary import rotary_angles, rotate
@@ -105,7 +105,7 @@ def places(config: Gemma3Config, positions: Int[Array, " T"]) -> Places:
 
 
 def embed(
-    config: Gemma3Config, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
+    config: Gemma3Config, outer: Stored, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Return rows of the embedding times the root of the width."""
     return rows(outer["embedding"], tokens).astype(jnp.float32) * config.width**0.5
@@ -145,6 +145,6 @@ def add_mlp(
     return hidden + offset_rms_norm(projected, block["after_mlp_norm"], config.norm_eps)
 
 
-def final_norm(config: Gemma3Config, outer: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+def final_norm(config: Gemma3Config, outer: Stored, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     """Apply RMS norm."""
     return offset_rms_norm(hidden, outer["final_norm"], config.norm_eps)

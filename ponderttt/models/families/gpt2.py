@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
+from ponderttt.models.families.family import Cosines, Part, Places, Shape, Stored, Weights
 from ponderttt.models.families.norms import layer_norm
 from ponderttt.models.projection import project
 from ponderttt.models.quantised import rows
@@ -117,7 +117,7 @@ def places(config: GPT2Config, positions: Int[Array, " T"]) -> Places:
 
 
 def embed(
-    config: GPT2Config, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
+    config: GPT2Config, outer: Stored, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Return the sum of rows of the embedding and of the position embedding."""
     found = rows(outer["embedding"], tokens).astype(jnp.float32)
@@ -156,6 +156,6 @@ def add_mlp(
     return hidden + projected + block["mlp_down_bias"]
 
 
-def final_norm(config: GPT2Config, outer: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+def final_norm(config: GPT2Config, outer: Stored, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     """Apply layer norm."""
     return layer_norm(hidden, outer["final_norm"], outer["final_norm_bias"], config.norm_eps)

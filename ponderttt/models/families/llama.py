@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ponderttt.models.families import gated
-from ponderttt.models.families.family import Cosines, Part, Places, Shape, Weights
+from ponderttt.models.families.family import Cosines, Part, Places, Shape, Stored, Weights
 from ponderttt.models.families.norms import rms_norm
 from ponderttt.models.quantised import rows
 from ponderttt.models.rotary import rotary_angles, rotate
@@ -67,7 +67,7 @@ def places(config: LlamaConfig, positions: Int[Array, " T"]) -> Places:
 
 
 def embed(
-    config: LlamaConfig, outer: Weights, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
+    config: LlamaConfig, outer: Stored, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Return rows of the embedding."""
     return rows(outer["embedding"], tokens).astype(jnp.float32)
@@ -104,6 +104,6 @@ def add_mlp(
     return hidden + projected
 
 
-def final_norm(config: LlamaConfig, outer: Weights, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+def final_norm(config: LlamaConfig, outer: Stored, hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     """Apply RMS norm."""
     return rms_norm(hidden, outer["final_norm"], config.norm_eps)

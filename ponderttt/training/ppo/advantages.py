@@ -17,8 +17,8 @@ def gae(
     values: Float[Array, "N E"],
     last_value: Float[Array, " E"],
     ends: Bool[Array, "N E"],
-    gamma: float,
-    lam: float,
+    gamma: float | Float[Array, ""],
+    lam: float | Float[Array, ""],
 ) -> Float[Array, "N E"]:
     """Return the advantage of each action; ``gae(…) + values`` are the λ-returns that values are fitted to.
 

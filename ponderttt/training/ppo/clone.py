@@ -26,7 +26,7 @@ def clone(
     actions: Int[Array, " M"],
     key: Key[Array, ""],
     steps: int,
-    learning_rate: float,
+    learning_rate: float | Float[Array, ""],
 ) -> Any:
     """Return the parameters after Adam steps on the mean −log π(a | features) of the rule's actions, in nats.
 
