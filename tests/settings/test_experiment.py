@@ -65,7 +65,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     *parents, leaf = path.split(".")
     place = mapping
     for key in parents:
-        place = place[key]
+        place = place.setdefault(key, {})
     place[leaf] = value
     return mapping
 
@@ -356,7 +356,7 @@ def test_a_missing_key_is_named(path):
     *parents, leaf = path.split(".")
     place = mapping
     for key in parents:
-        place = place[key]
+        place = place.setdefault(key, {})
     del place[leaf]
     assert refusal(mapping) == f"{path} is missing"
 
