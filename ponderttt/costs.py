@@ -108,6 +108,10 @@ class Cost(NamedTuple):
     flops: float
     seconds: float
 
+    def plus(self, other: Cost, share: float = 1.0) -> Cost:
+        """Return the cost with a share of another one on top; a negative share takes it off."""
+        return Cost(self.flops + share * other.flops, self.seconds + share * other.seconds)
+
 
 class Measured(NamedTuple):
     """A result with its counted FLOPs and wall-clock seconds."""

@@ -82,7 +82,11 @@ def planted_stream(name: str, seed: int, pays: float = 0.3, costs: float = -0.3)
         loss_frozen=nll.mean(-1, dtype=np.float64),
         n_bytes=np.full(CHUNKS, TOKENS),
         **dict.fromkeys(
-            ("flops", "seconds", "suffix_flops", "suffix_seconds", "projection_flops", "projection_seconds"),
+            [
+                f"{part}{unit}"
+                for part in ("", "suffix_", "projection_", "feature_")
+                for unit in ("flops", "seconds")
+            ],
             one,
         ),
         features=features,

@@ -85,6 +85,8 @@ def make_stream(name: str, tokens: np.ndarray, seed: int = 0, last: int = CHUNK)
         suffix_seconds=ones,
         projection_flops=ones,
         projection_seconds=ones,
+        feature_flops=0.5 * ones,
+        feature_seconds=0.5 * ones,
         features=features,
         split=hidden,
     )

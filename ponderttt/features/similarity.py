@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from ponderttt.costs import count_flops
 
 #: Inverse temperature of the softmax over cosine similarities that reconstructs a state: of 5, 10, 15, 20, 40 and 80 the one
 #: with the smallest error on training streams.
@@ -42,6 +46,14 @@ def nearest_and_error(
     guess = jnp.einsum("TS,SD->TD", weight, keys) / weight.sum(axis=1)[:, None]
     error = jnp.sum(jnp.square(queries - guess), axis=1)
     return jnp.clip(nearest, -1.0, 1.0), jnp.minimum(error, 1.0)
+
+
+@functools.cache
+def similarity_flops(tokens: int, width: int) -> float:
+    """Count the FLOPs of :func:`nearest_and_error` for chunks of so many tokens and hidden states of this width."""
+    states = jax.ShapeDtypeStruct((tokens, width), jnp.float32)
+    mask = jax.ShapeDtypeStruct((tokens,), jnp.bool_)
+    return float(count_flops(nearest_and_error, states, mask, states, mask))
 
 
 def _unit(rows: Float[Array, "T D"]) -> Float[Array, "T D"]:

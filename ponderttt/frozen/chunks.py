@@ -27,8 +27,11 @@ class FrozenChunks(NamedTuple):
         seconds: seconds of the hidden states.
         suffix_flops: the part of ``flops`` after the split layer.
         suffix_seconds: the part of ``seconds`` after the split layer.
-        projection_flops: FLOPs of the vocabulary projection and the losses.
-        projection_seconds: seconds of the vocabulary projection, the losses and the features.
+        projection_flops: FLOPs of the vocabulary projection, the losses and the entropies.
+        projection_seconds: seconds of the same.
+        feature_flops: FLOPs of the same sweep over the vocabulary that only features need, and of the comparison with the
+            preceding chunk.
+        feature_seconds: seconds of the former, in proportion to its FLOPs, and of all features.
         features: the features of ``features.table.FROZEN``.
         split: residual stream at the split layer, S rows: T, and one more for a beginning-of-sequence token in front of
             the chunk; None if no arm needs it.
@@ -48,6 +51,8 @@ class FrozenChunks(NamedTuple):
     suffix_seconds: Float[np.ndarray, "*N"]
     projection_flops: Float[np.ndarray, "*N"]
     projection_seconds: Float[np.ndarray, "*N"]
+    feature_flops: Float[np.ndarray, "*N"]
+    feature_seconds: Float[np.ndarray, "*N"]
     features: Float[np.ndarray, "*N F"]
     split: Float[np.ndarray, "*N S D"] | None = None
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
 
-from ponderttt.costs import Cost, Program
+from ponderttt.costs import Cost, Program, count_flops
 from ponderttt.errors import PonderTTTError
 from ponderttt.features.frozen import ChunkSignals, frozen_features
+from ponderttt.features.similarity import similarity_flops
 from ponderttt.frozen.after import AfterCache
 from ponderttt.frozen.chunks import FrozenChunks, mean_loss
 from ponderttt.models.losses import frozen_losses, gradient_sketch
@@ -72,6 +73,7 @@ class FrozenModel:
         self._suffix: dict[int, Program] = {}
         self._after: dict[Ring, AfterCache] = {}
         self._losses = Program(frozen_losses, rehearse=rehearse)
+        self._needed: dict[int, float] = {}
         self._ready = not rehearse
 
     def after(self, ring: Ring) -> AfterCache:
@@ -115,6 +117,8 @@ class FrozenModel:
         targets = np.asarray(stream.targets[index], np.int32)
         with self.backbone.on_devices():
             losses = self._losses(states.hidden, self._unembedding, self._sketch, targets)
+            needed = self._flops_of_losses(states.hidden, targets)
+        compared = 0.0 if previous is None else similarity_flops(*states.hidden.shape)
         begin = time.perf_counter()
         tokenizer = self.backbone.tokenizer
         signals = chunk_signals(stream, index, states, losses.value, previous, tokenizer)
@@ -137,12 +141,26 @@ class FrozenModel:
             seconds=np.asarray(states.prefix.seconds + states.suffix.seconds),
             suffix_flops=np.asarray(states.suffix.flops),
             suffix_seconds=np.asarray(states.suffix.seconds),
-            projection_flops=np.asarray(losses.flops),
-            # Features are part of observing a chunk, as losses are: an arm that decides by one pays for both.
-            projection_seconds=np.asarray(losses.seconds + features_seconds),
+            projection_flops=np.asarray(needed),
+            projection_seconds=np.asarray(losses.seconds * needed / losses.flops),
+            feature_flops=np.asarray(losses.flops - needed + compared),
+            feature_seconds=np.asarray(losses.seconds * (1 - needed / losses.flops) + features_seconds),
             features=features,
             split=states.split,
         )
+
+    def _flops_of_losses(self, hidden: Float[np.ndarray, "T D"], targets: Int[np.ndarray, " T"]) -> float:
+        """Count the FLOPs of losses and entropies alone; the rest of :func:`frozen_losses` is for features."""
+        if len(targets) not in self._needed:
+
+            def needed(*arguments: Any) -> Any:
+                losses = frozen_losses(*arguments)
+                return losses.nll, losses.entropy
+
+            self._needed[len(targets)] = float(
+                count_flops(needed, hidden, self._unembedding, self._sketch, targets)
+            )
+        return self._needed[len(targets)]
 
     def _suffix_program(self, chunk_size: int) -> Program:
         """``(params, split [1, n·T, D], real [1, n·T]) → hidden [1, T, D], statistics [L, 1, N, T]``."""

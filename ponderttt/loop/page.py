@@ -13,6 +13,7 @@ import numpy as np
 from ponderttt.costs import Cost, Measured
 from ponderttt.fast_weights.base import Chunk, Fast, Readout, as_chunk
 from ponderttt.features.history import reconstruction_error
+from ponderttt.features.similarity import similarity_flops
 from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.controls import Lesson, shuffle_chunk
 from ponderttt.loop.programs import ModulePrograms, project
@@ -71,20 +72,31 @@ class Page:
     def frozen_cost(self, programs: ModulePrograms, observes: str | None, i: int) -> Cost:
         """Return what an arm is charged for the backbone's work on stream ``i``.
 
-        The shared projection is charged in full to every arm, since each would need it alone.  A module that runs the
-        blocks after the split layer itself is not charged for the frozen ones, unless its policy observes their outputs.
+        The shared projection is charged in full to every arm, since each would need it alone.  On top comes what only the
+        policy looks at: the frozen blocks and losses of a module that reads from the split layer, the entropies of one that
+        reads logits, the comparison with the preceding chunk, and features.
         """
         stream, t = self.streams[i], self.t
-        flops, seconds = float(stream.flops[t]), float(stream.seconds[t])
+        cost, losses, features, suffix = (
+            Cost(float(getattr(stream, f"{part}flops")[t]), float(getattr(stream, f"{part}seconds")[t]))
+            for part in ("", "projection_", "feature_", "suffix_")
+        )
+        sees_losses = observes in ("entropy", "features")
         if programs.reads == "logits":
-            shared = self._projection()
-            return Cost(flops + shared.flops / self.size, seconds + shared.seconds / self.size)
-        if programs.reads == "split":
-            if observes is None:
-                return Cost(flops - stream.suffix_flops[t], seconds - stream.suffix_seconds[t])
-            if observes == "reconstruction":
-                return Cost(flops, seconds)
-        return Cost(flops + stream.projection_flops[t], seconds + stream.projection_seconds[t])
+            shared = self._projection().cost
+            cost = cost.plus(shared, 1 / self.size)
+            if sees_losses:
+                # The logits are there; the rest of the losses is a sweep over them.
+                cost = cost.plus(losses, max(0.0, 1 - shared.flops / self.size / losses.flops))
+        elif programs.reads == "split":
+            cost = cost.plus(suffix, 0.0 if observes else -1.0).plus(losses, float(sees_losses))
+        else:
+            cost = cost.plus(losses)
+        if observes == "reconstruction" and programs.reconstruct is None and t > 0:
+            # The error of predicting the chunk from the one before it is one of the features.
+            compared = similarity_flops(*stream.hidden[t].shape)
+            cost = cost.plus(features, min(1.0, compared / features.flops))
+        return cost.plus(features) if observes == "features" else cost
 
     @property
     def projection_seconds(self) -> float:

@@ -20,6 +20,7 @@ from ponderttt.frozen.live import live_stream
 from ponderttt.frozen.model import FrozenModel, chunk_text
 from ponderttt.frozen.reading import StreamReader
 from ponderttt.models.backbone import random_backbone
+from ponderttt.models.losses import SKETCH_SIZE
 from ponderttt.models.tokenizer import Tokenizer
 from ponderttt.settings.context import ContextConfig
 from ponderttt.workflow.stages.hidden import keeps_hidden
@@ -192,14 +193,37 @@ def test_the_seconds_of_the_features_are_charged(model, stream, monkeypatch):
 
     alone(model, stream, 0)
     monkeypatch.setattr("ponderttt.frozen.model.frozen_features", slow)
-    assert alone(model, stream, 0).projection_seconds > 0.05
-    assert live_stream(StreamReader(model, stream, ALONE, ContextConfig())).projection_seconds[0] > 0.05
+    assert alone(model, stream, 0).feature_seconds > 0.05
+    assert live_stream(StreamReader(model, stream, ALONE, ContextConfig())).feature_seconds[0] > 0.05
+
+
+def test_what_only_features_need_is_counted_apart(model, stream, chunks):
+    """A sketched gradient of 8 coordinates: 2 FLOPs a coordinate, token and word, and little else.
+
+    From the second chunk on, also two products of T tokens with those of the preceding chunk.
+    """
+    tokens, words = stream.input_ids.shape[1], CONFIG.vocab_size
+    sketch = 2 * SKETCH_SIZE * tokens * words
+    assert sketch <= chunks.feature_flops[0] < 1.5 * sketch
+    products = 2 * 2 * tokens * tokens * CONFIG.width
+    compared = chunks.feature_flops[1:] - chunks.feature_flops[0]
+    assert np.all((compared >= products) & (compared < 1.5 * products))
+    assert np.all(chunks.projection_flops >= 2 * CONFIG.width * tokens * words)
+    assert np.all(chunks.projection_seconds > 0)
 
 
 def test_a_stream_read_live_has_the_same_fields(model, stream, chunks):
     live = live_stream(StreamReader(model, stream, ALONE, ContextConfig()))
     for t in range(3):
-        for name in ("features", "split", "hidden", "suffix_flops", "flops", "projection_flops"):
+        for name in (
+            "features",
+            "split",
+            "hidden",
+            "suffix_flops",
+            "flops",
+            "projection_flops",
+            "feature_flops",
+        ):
             assert np.array_equal(getattr(live, name)[t], getattr(chunks, name)[t]), name
     # A reader that starts in the middle compares with the preceding chunk too.
     assert np.array_equal(

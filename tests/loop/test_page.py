@@ -62,7 +62,7 @@ def test_arms_with_the_same_past_are_scored_and_adapted_once(unembedding):
 
 
 def test_each_kind_pays_for_what_it_reads(unembedding):
-    """Frozen pass 2 of which 1 after the split, loss 1; the shared projection is 2·T·D·V."""
+    """Frozen pass 2 of which 1 after the split, losses 1, features a half; the shared projection is 2·T·D·V."""
     group = Group([make_stream("a", random_tokens(1, 1))], unembedding, suffix_block())
     page = group.page(0)
     programs = {kind: ModulePrograms(fresh(kind)) for kind in KINDS}
@@ -72,10 +72,34 @@ def test_each_kind_pays_for_what_it_reads(unembedding):
 
     projection = 2 * 48 * 32 * 64
     assert flops("ttt") == flops("lora") == 2 + projection
-    assert flops("memory") == flops("memory", "entropy") == 2 + 1
+    # More than the losses of this stream are said to cost, so no sweep is left to charge.
+    assert flops("lora", "entropy") == 2 + projection
+    assert flops("memory") == flops("memory", "entropy") == flops("memory", "reconstruction") == 2 + 1
     assert flops("suffix") == 1
     assert flops("suffix", "reconstruction") == 2
-    assert flops("suffix", "entropy") == flops("suffix", "features") == 2 + 1
+    assert flops("suffix", "entropy") == 2 + 1
+    # Features cost every kind the same.
+    for kind in KINDS:
+        assert flops(kind, "features") == flops(kind, "entropy") + 0.5
+
+
+def test_the_reconstruction_of_a_module_without_its_own_costs_the_comparison_with_the_preceding_chunk(
+    unembedding,
+):
+    """One of the features, and here more than they are said to cost; the first chunk is compared with nothing."""
+    group, lora = Group([make_stream("a", random_tokens(1, 2))], unembedding), ModulePrograms(fresh("lora"))
+    first, second = (group.page(t).frozen_cost(lora, "reconstruction", 0).flops for t in (0, 1))
+    assert second == first + 0.5
+
+
+def test_entropy_costs_a_sweep_over_the_logits_of_a_module_that_has_them(unembedding):
+    """Losses of three projections in all: the product, and two for the sweep."""
+    projection = 2.0 * 48 * 32 * 64
+    stream = make_stream("a", random_tokens(1, 1))
+    stream = stream._replace(projection_flops=3 * projection * stream.projection_flops)
+    page, lora = Group([stream], unembedding).page(0), ModulePrograms(fresh("lora"))
+    assert page.frozen_cost(lora, "entropy", 0).flops == pytest.approx(2 + 3 * projection)
+    assert page.frozen_cost(lora, None, 0).flops == 2 + projection
 
 
 @pytest.mark.parametrize("kind", KINDS)
