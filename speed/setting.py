@@ -135,5 +135,7 @@ def random_stream(number: int, chunks: int) -> FrozenChunks:
         suffix_seconds=0 * ones,
         projection_flops=0 * ones,
         projection_seconds=0 * ones,
+        feature_flops=0 * ones,
+        feature_seconds=0 * ones,
         features=rng.normal(size=(chunks, len(FROZEN))),
     )
