@@ -87,7 +87,7 @@ class Page:
             cost = cost.plus(shared, 1 / self.size)
             if sees_losses:
                 # The logits are there; the rest of the losses is a sweep over them.
-                cost = cost.plus(losses, max(0.0, 1 - shared.flops / self.size / losses.flops))
+                cost = cost.plus(losses, _rest(losses.flops, shared.flops / self.size))
         elif programs.reads == "split":
             cost = cost.plus(suffix, 0.0 if observes else -1.0).plus(losses, float(sees_losses))
         else:
@@ -95,7 +95,7 @@ class Page:
         if observes == "reconstruction" and programs.reconstruct is None and t > 0:
             # The error of predicting the chunk from the one before it is one of the features.
             compared = similarity_flops(*stream.hidden[t].shape)
-            cost = cost.plus(features, min(1.0, compared / features.flops))
+            cost = cost.plus(features, 1 - _rest(features.flops, compared))
         return cost.plus(features) if observes == "features" else cost
 
     @property
@@ -157,6 +157,11 @@ class Group:
     def close(self, t: int) -> None:
         """Forget page t."""
         self._pages.pop(t, None)
+
+
+def _rest(whole: float, part: float) -> float:
+    """Return the share of FLOPs that is left after a part of them; 0 if the part is not smaller."""
+    return 1 - part / whole if part < whole else 0.0
 
 
 def _stack(streams: Sequence[FrozenChunks], index: Sequence[int]) -> Chunk:
