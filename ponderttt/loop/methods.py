@@ -35,6 +35,8 @@ class Spending:
 
     Attributes:
         budget: mean cost per chunk, in multiples of SKIP.
+        per_decision: chunks per chunk that spends, by which budgets over a corpus grow: the last chunk of a stream does not
+            spend.  A stream's own budget is spent to the unit without it.
         costs: costs of the four actions, in the unit of the budget.
         rules: settings of the rules.
         calibration: signals of training chunks; None if no method needs them.
@@ -46,6 +48,12 @@ class Spending:
     rules: RulesConfig
     calibration: Calibration | None = None
     learned: Mapping[MethodName, Trained] = field(default_factory=dict)
+    per_decision: float = 1.0
+
+    def budget_of(self, method: MethodName) -> float:
+        """Return the budget of a method: its own, or else that of all."""
+        cheapest = min(self.costs)
+        return cheapest + ((method.budget or self.budget) - cheapest) * self.per_decision
 
 
 def protocol_of(method: MethodName) -> Protocol:
@@ -59,7 +67,7 @@ def policy_for(method: MethodName, spending: Spending) -> Policy:
     Raises:
         PonderTTTError: a learned policy was not trained, a rule lacks its calibration, or the budget cannot be met.
     """
-    budget = method.budget or spending.budget
+    budget = spending.budget_of(method)
     if method.is_learned:
         if method.trained_as not in spending.learned:
             raise PonderTTTError(

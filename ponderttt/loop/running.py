@@ -13,6 +13,7 @@ from ponderttt.files.checkpoints import Checkpoints
 from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.arm import Arm
 from ponderttt.loop.controls import donor_of
+from ponderttt.loop.corpus_budget import chunks_per_decision, share_budget
 from ponderttt.loop.methods import Spending, arm_of
 from ponderttt.loop.oracles import exhaustive_oracle, greedy_oracle
 from ponderttt.loop.page import Group
@@ -31,10 +32,17 @@ from ponderttt.settings.rules import RulesConfig
 
 @dataclass(frozen=True)
 class Budget:
-    """Mean cost per chunk, in multiples of SKIP; ``unit`` selects nominal costs or counted FLOPs."""
+    """Mean cost per chunk, in multiples of SKIP.
+
+    Attributes:
+        mean: the mean cost.
+        unit: nominal costs or counted FLOPs.
+        over: what the mean is over: each stream, or all streams of a corpus, at one price per unit of cost.
+    """
 
     mean: float
     unit: Literal["nominal", "flops"] = "nominal"
+    over: Literal["stream", "corpus"] = "stream"
 
 
 def run_arms(
@@ -77,15 +85,20 @@ def run_arms(
 
     Raises:
         PonderTTTError: a budget leaves nothing to decide, or cannot be met.
+        ValueError: a budget over the corpus, and streams that advance together or an oracle, which spends by stream.
     """
+    shares = budget.over == "corpus"
+    if shares and (streams_per_group > 1 or any(method.is_oracle for method in methods)):
+        raise ValueError("a budget over the corpus needs streams one after the other, and no oracle")
     programs = ModulePrograms(module)
     costs = action_costs(programs, streams, unembedding, suffix, budget.unit)
     longest = max(len(stream.hidden) for stream in streams)
     for given in dict.fromkeys(method.budget or budget.mean for method in methods if method.is_budgeted):
-        warning = check_room(costs, given, longest)
+        warning = None if shares else check_room(costs, given, longest)
         if warning is not None:
             print(f"note: {warning}")
-    spending = Spending(budget.mean, costs, rules, calibration, learned or {})
+    per_decision = chunks_per_decision(streams) if shares else 1.0
+    spending = Spending(budget.mean, costs, rules, calibration, learned or {}, per_decision)
     arms = [arm_of(m, programs, spending, seed) for m in methods if not m.is_oracle]
     oracles = [m for m in methods if m.is_oracle]
     wants_donors = any(arm.lesson == "other_stream" for arm in arms)
@@ -97,6 +110,9 @@ def run_arms(
             finished = steps_from_json(kept.read_text(encoding="utf-8"))
         else:
             donors = [donor_of(streams, b) for b in members] if wants_donors else []
+            if shares:
+                for arm in arms:
+                    share_budget(arm, streams, steps[arm.name])
             group = Group([streams[b] for b in members], unembedding, suffix, donors)
             finished = _run_group(arms, oracles, group, programs, spending, seed)
             if kept:

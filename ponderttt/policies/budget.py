@@ -11,12 +11,16 @@ interval contains it: ``action = number of cuts ≤ rank``.
 
 An action after the last chunk of a stream can help nothing, so it is SKIP, and the chunks before it spend the whole
 budget of the stream.  Costs are counted in whole units above SKIP, so totals are exact.
+
+A budget may be held over a corpus instead (:func:`held_over_corpus`).  Then each action has its probability at one price
+per unit, on all streams, so that cuts are the same everywhere; and nothing is taken that the corpus has no budget left for.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +28,9 @@ from jaxtyping import Array, Float, Int
 
 from ponderttt.actions import Action
 from ponderttt.errors import PonderTTTError
-from ponderttt.policies.base import Observation
+from ponderttt.policies.base import Observation, Policy
+
+P = TypeVar("P", bound=Policy)
 
 #: Costs of SKIP, UPDATE_1, UPDATE_2 and UPDATE_4, in multiples of SKIP.
 NOMINAL_COSTS = tuple(action.nominal_cost for action in Action)
@@ -47,7 +53,8 @@ class BudgetTables(NamedTuple):
         log_share: log of the shares that weight the sequences.
         log_weight: log of the total weight of all sequences of n actions with exactly c units.
         reachable: largest number of units, at most c, that n actions can have.
-        far: log-probabilities of the actions while more than ``HORIZON`` chunks are left.
+        far: log-probabilities of the actions at one price, while more than ``HORIZON`` chunks are left.
+        corpus_left: units left for this stream and all later ones of a corpus; −1 if each stream has its own budget.
     """
 
     units: Int[Array, " A"]
@@ -56,6 +63,7 @@ class BudgetTables(NamedTuple):
     log_weight: Float[Array, "N C"]
     reachable: Int[Array, "N C"]
     far: Float[Array, " A"]
+    corpus_left: Int[Array, ""]
 
 
 def unit_name(costs: Sequence[float]) -> str:
@@ -160,7 +168,25 @@ def budget_tables(
         log_weight=jnp.asarray(log_weight, jnp.float32),
         reachable=jnp.asarray(np.maximum.accumulate(position, axis=1), jnp.int32),
         far=jnp.log(jnp.asarray(far, jnp.float32)),
+        corpus_left=jnp.asarray(-1, jnp.int32),
     )
+
+
+def held_over_corpus(policy: P, units: int) -> P:
+    """Return a policy with a budget that it shares with other streams.
+
+    Args:
+        policy: a policy with :class:`BudgetTables` as its parameters or among them; any other stays as it is.
+        units: units left for its next stream and all later ones.
+    """
+    params: Any = policy.params
+    tables = params if isinstance(params, BudgetTables) else getattr(params, "tables", None)
+    if tables is None:
+        return policy
+    shared = tables._replace(corpus_left=jnp.asarray(units, jnp.int32))
+    changed = copy.copy(policy)
+    object.__setattr__(changed, "params", shared if params is tables else params._replace(tables=shared))
+    return changed
 
 
 def _folded(
@@ -201,6 +227,8 @@ def next_log_weights(
     after = jnp.where((column >= 0) & (column <= last), within, -jnp.inf)
     far = jnp.where(jnp.isfinite(after), tables.far, -jnp.inf)
     spending = jnp.where(left > HORIZON, far, tables.log_share + after)
+    priced = jnp.where(tables.units <= units_left, tables.far, -jnp.inf)
+    spending = jnp.where(tables.corpus_left < 0, spending, priced)
     return jnp.where(left > 0, spending, skip)
 
 
@@ -225,11 +253,12 @@ def stream_units(tables: BudgetTables, chunks: Int[Array, ""] | int) -> Int[Arra
 
 
 def units_left(tables: BudgetTables, spent: Int[Array, ""], observation: Observation) -> Int[Array, ""]:
-    """Return the units of the stream's budget that are left after ``spent``.
+    """Return the units of the budget that are left after ``spent`` on this stream.
 
     ``observation.budget_left`` would not do: if an update costs little compared with SKIP, float32 cannot hold it.
     """
-    return stream_units(tables, observation.chunk_index + observation.chunks_left + 1) - spent
+    own = stream_units(tables, observation.chunk_index + observation.chunks_left + 1)
+    return jnp.where(tables.corpus_left < 0, own, tables.corpus_left) - spent
 
 
 class Spent(NamedTuple):

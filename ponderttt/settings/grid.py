@@ -79,6 +79,11 @@ class GridConfig:
         description="nominal: budgets count nominal costs (1, 3, 6, 12). flops: they count the FLOPs of what runs. Both in "
         "multiples of SKIP.",
     )
+    budget_over: Literal["stream", "corpus"] = Field(
+        default="stream",
+        description="stream: every stream spends its budget to the unit. corpus: all streams share it, at one price of a unit of "
+        "cost, and spend at most the budget in all.",
+    )
     control_corpora: Distinct[str] = Field(
         default=(),
         description="Corpora of kind random_tokens or repeated, on which skip, update_1 and update_4 run with the first seed.",
@@ -98,6 +103,11 @@ class GridConfig:
                 raise UnknownName(str(method), METHODS, "methods")
         if "skip" not in self.methods:
             raise KeyProblem("methods", "lacks 'skip': without it no gain can be told from training")
+        oracles = [str(method) for method in map(MethodName.parse, self.methods) if method.is_oracle]
+        if self.budget_over == "corpus" and oracles:
+            raise KeyProblem(
+                "budget_over", f"is corpus, but {oracles[0]} spends by stream: take it out of grid.methods"
+            )
         if self.budget in self.more_budgets:
             raise KeyProblem("more_budgets", f"has {self.budget}, which is grid.budget: name it once")
         for method in self.all_methods:

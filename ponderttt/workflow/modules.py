@@ -24,17 +24,19 @@ class SpendingSettings(ModuleSettings):
     Attributes:
         budget: mean cost per chunk.
         budget_unit: what a budget counts.
+        budget_over: what its mean is over.
         rules: settings of the rules.
     """
 
     budget: float
     budget_unit: Literal["nominal", "flops"]
+    budget_over: Literal["stream", "corpus"]
     rules: RulesConfig
 
     @property
     def spending(self) -> Budget:
         """The budget with its unit."""
-        return Budget(self.budget, self.budget_unit)
+        return Budget(self.budget, self.budget_unit, self.budget_over)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 
 from ponderttt.actions import Action
 from ponderttt.errors import CorruptFileError
-from ponderttt.policies.budget import NOMINAL_COSTS
+from ponderttt.policies.budget import NOMINAL_COSTS, matched_probabilities
 from ponderttt.records.sequences import StreamLosses, write_sequences
 from ponderttt.reporting.numbers.rows import ReferenceRow, TableRow
 from ponderttt.reporting.numbers.tables import Table, build_table
@@ -53,16 +53,18 @@ def write_all(root: Path, seed: int, *, digest: str = "w", width: int | None = N
     return folder
 
 
-def write_policy(root: Path, method: str, actions: Callable[[int], tuple[int, ...]], seed: int = 0) -> Path:
+def write_policy(
+    root: Path, method: str, actions: Callable[[int], tuple[int, ...]], over: str = "stream"
+) -> Path:
     return write_run(
         root,
         "memory",
         method,
-        seed,
+        0,
         lambda s, c, k: loss_after(s, actions(s)[:c]),
         tokens=TOKENS,
         action=lambda s, c: Action(actions(s)[c]),
-        facts={"budget": {"mean": BUDGET, "unit": "nominal"}, "module_digest": "w"},
+        facts={"budget": {"mean": BUDGET, "unit": "nominal", "over": over}, "module_digest": "w"},
     )
 
 
@@ -195,3 +197,39 @@ def test_sequences_of_other_chunks_are_one_line(tmp_path: Path) -> None:
     )
     with pytest.raises(CorruptFileError, match=r"other streams or chunks than it scored \(package-0\)"):
         build_table([policy], CODE, STATISTICS, sequences=[folder])
+
+
+def test_over_a_corpus_random_has_the_mean_at_one_price_and_the_oracle_spends_at_most_the_budget(
+    tmp_path: Path,
+) -> None:
+    """Eleven chunks, seven of which spend 25 units above SKIP at most."""
+    runs = [
+        write_policy(tmp_path, "skip", lambda s: (0,) * len(TOKENS[s])),
+        write_policy(tmp_path, "random", lambda s: (1,) * (len(TOKENS[s]) - 1) + (0,), "corpus"),
+        write_policy(tmp_path, "entropy", own, "corpus"),
+    ]
+    table = build_table(runs, CODE, STATISTICS, sequences=[write_all(tmp_path, 0)])
+    found = {row.reference: row for row in table.references if row.method == "entropy"}
+    assert set(found) == {"random", "oracle", "own_elsewhere"}
+
+    chance = matched_probabilities(NOMINAL_COSTS, 1 + (BUDGET - 1) * 11 / 7)
+    every = [[(*q, 0) for q in itertools.product(range(4), repeat=len(counts) - 1)] for counts in TOKENS]
+    mean = sum(
+        np.prod(chance[list(q[:-1])]) * total(s, q) for s, sequences in enumerate(every) for q in sequences
+    )
+    assert found["random"].loss == pytest.approx(mean / ALL_TOKENS)
+
+    units = np.array([0, 2, 5, 11])
+    spent = [np.array([units[list(q)].sum() for q in sequences]) for sequences in every]
+    nats = [np.array([total(s, q) for q in sequences]) for s, sequences in enumerate(every)]
+    # All ways to give each stream a sequence.
+    costs = sum(np.ix_(*spent)[s] for s in range(4))
+    losses = sum(np.ix_(*nats)[s] for s in range(4))
+    best = losses[costs <= 25].min() / ALL_TOKENS
+    assert best - 1e-12 <= found["oracle"].loss < found["random"].loss
+    # What one price chooses is the best allocation of what it spends.
+    reached = found["oracle"].loss * ALL_TOKENS
+    chosen = costs[np.abs(losses - reached) < 1e-6].min()
+    assert chosen <= 25
+    assert reached == pytest.approx(losses[costs <= chosen].min())
+    assert row_of(table, "random").loss == pytest.approx(found["random"].loss, rel=1e-12)

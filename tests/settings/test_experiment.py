@@ -495,3 +495,12 @@ def test_a_learned_method_has_a_variant_and_a_budget_and_is_trained_under_a_name
     # PPO learns for a budget, a gate for any.
     trained = policies_on(experiment.grid, FastWeightsName("lora"), False)
     assert list(map(str, trained)) == ["ppo", "ppo-myopic@2", "gumbel_hard"]
+
+
+def test_a_budget_over_the_corpus_has_no_oracle_that_spends_by_stream():
+    mapping = changed("grid.methods", ["skip", "random", "greedy_oracle"])
+    mapping["grid"]["budget_over"] = "corpus"
+    assert (
+        refusal(mapping)
+        == "grid.budget_over is corpus, but greedy_oracle spends by stream: take it out of grid.methods"
+    )

@@ -67,6 +67,7 @@ STUDY: dict[str, Any] = {
         "control_corpora": ["noise"],
         "budget": 4.0,
         "budget_unit": "flops",
+        "budget_over": "corpus",
     },
     "fast_weights": {
         "lora": {"rank": 4},

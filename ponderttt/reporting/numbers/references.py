@@ -10,8 +10,10 @@ import numpy as np
 from ponderttt.names import CALIBRATED_METHODS, CONTROL_METHODS, MethodName
 from ponderttt.reporting.numbers.arms import Arm
 from ponderttt.reporting.numbers.comparisons import COST_TOLERANCE, Recovery, find, recovery
+from ponderttt.reporting.numbers.exact import exact_references
+from ponderttt.reporting.numbers.lookups import Reference
 from ponderttt.reporting.numbers.methods import FIXED_SCHEDULES, ORACLES
-from ponderttt.reporting.numbers.sequences import AllSequences, Reference, exact_references, sequences_of
+from ponderttt.reporting.numbers.sequences import AllSequences, sequences_of
 
 #: Costs within this share are equal.  FLOPs are counted.  A clock measures the same work with about 1 % difference, which
 #: must not decide what an arm is compared with.
@@ -39,7 +41,7 @@ class References:
     fixed_seconds: Arm | None
     #: The rule with the lowest loss at the same budget, for a learned policy; chosen on these streams, so hard to beat.
     rule: Arm | None
-    #: References from the losses of all sequences, by name; empty without these, see :mod:`.sequences`.
+    #: References from the losses of all sequences, by name; empty without these, see :mod:`.exact`.
     exact: dict[str, Reference]
 
 
@@ -87,7 +89,7 @@ def _exact(arm: Arm, random: Arm | None, sets: Sequence[AllSequences]) -> dict[s
     found, spends = sequences_of(arm, sets), arm if arm.budget else random
     if found is None or spends is None or spends.budget is None or spends.budget.unit != found.unit:
         return {}
-    return exact_references(arm, found, spends.budget.mean_cost)
+    return exact_references(arm, found, spends.budget)
 
 
 def _at_budget_of(arm: Arm, arms: Sequence[Arm], base: str) -> Arm | None:

@@ -43,10 +43,14 @@ class ArmKey(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """Mean cost per chunk that an arm may spend, in multiples of SKIP's, in nominal cost or in counted FLOPs."""
+    """Mean cost per chunk that an arm may spend, in multiples of SKIP's, in nominal cost or in counted FLOPs.
+
+    ``over`` is what the mean is over: each ``stream``, or the ``corpus``.
+    """
 
     mean_cost: float
     unit: str
+    over: str = "stream"
 
 
 class LookAhead(NamedTuple):
@@ -211,4 +215,4 @@ def _budget(method: MethodName, own: dict[str, Any] | None) -> Budget | None:
     """Return the budget in the name, or else the study's, which every job writes down; None for fixed schedules."""
     if not method.is_budgeted or own is None:
         return None
-    return Budget(float(method.budget or own["mean"]), str(own["unit"]))
+    return Budget(float(method.budget or own["mean"]), str(own["unit"]), str(own.get("over", "stream")))

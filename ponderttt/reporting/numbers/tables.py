@@ -15,6 +15,7 @@ from ponderttt.reporting.numbers.arms import Arm, load_arms
 from ponderttt.reporting.numbers.columns import Estimate
 from ponderttt.reporting.numbers.comparisons import Difference, difference
 from ponderttt.reporting.numbers.confirmatory import confirmatory_rows, declared_of
+from ponderttt.reporting.numbers.exact import expected
 from ponderttt.reporting.numbers.frontier import frontier_rows
 from ponderttt.reporting.numbers.references import (
     References,
@@ -34,7 +35,7 @@ from ponderttt.reporting.numbers.rows import (
 )
 from ponderttt.reporting.numbers.run_records import Run
 from ponderttt.reporting.numbers.sampling import StreamSampling
-from ponderttt.reporting.numbers.sequences import expected, load_sequences
+from ponderttt.reporting.numbers.sequences import load_sequences
 from ponderttt.reporting.numbers.signals import signal_rows
 from ponderttt.reporting.numbers.statistics import RatioTerms, t_interval, uniform_gap
 from ponderttt.settings.confirmatory import Comparison

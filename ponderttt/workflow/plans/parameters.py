@@ -138,7 +138,7 @@ class Plan:
         corpus = self.experiment.grid.deciding_corpus
         return {
             **self._module(model, fast_weights, seed),
-            **_spending(1.0, "nominal", RulesConfig()),
+            **_spending(1.0, "nominal", "stream", RulesConfig()),
             "purpose": "calibrate",
             "names": {"model": model, "corpus": corpus},
         }
@@ -153,7 +153,8 @@ class Plan:
         rules = self.experiment.rules if name.base == "ppo" else RulesConfig()
         return {
             **self._module(model, fast_weights, seed),
-            **_spending(grid.budget, grid.budget_unit, rules),
+            # A training stream has its own budget, whatever held-out streams share.
+            **_spending(grid.budget, grid.budget_unit, "stream", rules),
             "policy": policy,
             "learned": as_mapping(learned),
         }
@@ -168,7 +169,7 @@ class Plan:
         grid = self.experiment.grid
         return {
             **self._module(model, fast_weights, seed),
-            **_spending(grid.budget, grid.budget_unit, self.experiment.rules),
+            **_spending(grid.budget, grid.budget_unit, grid.budget_over, self.experiment.rules),
             "purpose": "arms",
             "names": {"model": model, "corpus": corpus},
         }
@@ -263,8 +264,8 @@ class Plan:
         return {"statistics": statistics, "records_code": records_code()}
 
 
-def _spending(budget: float, unit: str, rules: RulesConfig) -> Parameters:
-    return {"budget": budget, "budget_unit": unit, "rules": as_mapping(rules)}
+def _spending(budget: float, unit: str, over: str, rules: RulesConfig) -> Parameters:
+    return {"budget": budget, "budget_unit": unit, "budget_over": over, "rules": as_mapping(rules)}
 
 
 def _digests(paths: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ def budget_notes(experiment: Experiment) -> list[str]:
     from ponderttt.policies.sequences import check_room
 
     grid, notes = experiment.grid, []
-    if grid.budget_unit != "nominal":
+    if grid.budget_unit != "nominal" or grid.budget_over != "stream":
         return []
     budgets = {method.budget or grid.budget for method in grid.all_methods if method.is_budgeted}
     for corpus in grid.eval_corpora:
