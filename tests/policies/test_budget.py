@@ -160,6 +160,7 @@ def test_cuts_of_two_chunks_before_the_last_counted_by_hand():
     np.testing.assert_allclose(CUTS(tables, 6, 2), [0.5, 0.5, 1])
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 1))
 def test_nothing_is_spent_after_the_last_chunk(units_left, rank):
     np.testing.assert_array_equal(CUTS(_TABLES, units_left, 0), [1, 1, 1])
