@@ -68,6 +68,10 @@ class ClaimRule:
         sign = self.sign(difference)
         return "unknown (no interval)" if sign is None else _WORDS[sign]
 
+    def judged(self, difference: Estimate | None) -> str:
+        """Return a paired difference in loss with what it means, or alone where nothing can be claimed."""
+        return shown(difference) if self.too_few else f"**{self.verdict(difference)}** ({shown(difference)})"
+
     def by_chance(self, comparisons: int) -> str:
         """Return how many of some comparisons are clearly better if nothing has an effect: p is two-sided, better one side."""
         expected = comparisons * largest_p(self.n_streams, self.confidence) / 2

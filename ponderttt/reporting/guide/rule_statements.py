@@ -72,9 +72,8 @@ def claim(
     known = compared(rows, column)
     if not known:
         return f"Against {reference}: unknown, since no comparison has an interval."
-    lowest = f"The lowest difference is {known[0]}."
     if rule.too_few:
-        return f"Against {reference}: {rule.too_few}. {lowest}"
+        return f"Against {reference}, the lowest difference is {known[0]} ({rule.too_few})."
     better = [one for one in known if rule.sign(one.difference) == -1]
     worse = [one for one in known if rule.sign(one.difference) == 1]
     if better:
@@ -83,7 +82,7 @@ def claim(
             f"{'; '.join(map(str, better))}."
         )
     else:
-        sentence = f"**Nothing is clearly better than {reference}** (0 of {len(known)} comparisons). {lowest}"
+        sentence = f"**Nothing is clearly better than {reference}** (0 of {len(known)} comparisons). The lowest difference is {known[0]}."
     return sentence + (f" Clearly worse: {'; '.join(map(str, worse))}." if worse else "")
 
 

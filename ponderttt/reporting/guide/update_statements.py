@@ -20,10 +20,7 @@ def what_helped(rows: Sequence[TableRow], fast_weights: str, rule: ClaimRule) ->
     skip = find_row(rows, fast_weights, "skip", "score_first")
     if skip and skip.delta_vs_plain:
         trained = "Context and the trained adapter" if "+" in fast_weights else "The trained adapter"
-        yield (
-            f"* {trained} against the plain backbone: **{rule.verdict(skip.delta_vs_plain)}** "
-            f"({shown(skip.delta_vs_plain)})."
-        )
+        yield f"* {trained} against the plain backbone: {rule.judged(skip.delta_vs_plain)}."
     context = find_row(rows, "none", "full", "score_first")
     if skip and context:
         yield from _against_context(skip, context, rule)
@@ -51,14 +48,12 @@ def _against_skip(row: TableRow, rule: ClaimRule) -> str:
     if row.delta_vs_skip is None:
         return f"* `{row.method}`: no comparison with the trained adapter with 0 updates ({row.note})."
     sentence = (
-        f"* `{row.method}` against the trained adapter with 0 updates: **{rule.verdict(row.delta_vs_skip)}** "
-        f"({shown(row.delta_vs_skip)})."
+        f"* `{row.method}` against the trained adapter with 0 updates: {rule.judged(row.delta_vs_skip)}."
     )
     seeds = row.delta_seed_ci
     if seeds:
-        sentence += (
-            f" Over {row.n_seeds} seeds: {verdict_over_seeds(seeds)} [{seeds.low:+.4f}, {seeds.high:+.4f}]."
-        )
+        said = "" if rule.too_few else f"{verdict_over_seeds(seeds)} "
+        sentence += f" Over {row.n_seeds} seeds: {said}[{seeds.low:+.4f}, {seeds.high:+.4f}]."
     return sentence
 
 
@@ -114,6 +109,7 @@ def decompositions(rows: Sequence[TableRow]) -> Iterator[str]:
             continue
         (_, plain), (_, skip), (_, update), (_, leak) = steps
         total = leak.loss - plain.loss
+        one_sign = plain.loss >= skip.loss >= update.loss >= leak.loss and total < 0
         yield f"### {fast_weights}: parts of the transductive number"
         yield ""
         yield (
@@ -128,7 +124,8 @@ def decompositions(rows: Sequence[TableRow]) -> Iterator[str]:
             ("(c) test-time training: UPDATE_1 under `score_first`", skip, update),
         ):
             part = after.loss - before.loss
-            share = f", {100 * part / total:.1f} % of the total" if total < 0 else ""
+            # Parts of both signs are no shares.
+            share = f", {100 * part / total:.1f} % of the total" if one_sign else ""
             yield f"* {name}: {part:+.4f} nats per token{share}"
         yield ""
 
