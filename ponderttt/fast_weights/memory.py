@@ -39,7 +39,7 @@ class MemoryFast(NamedTuple):
 
 
 class MemoryPart(NamedTuple):
-    """What T queries find among the pairs of one chunk."""
+    """What T queries find among some pairs, such as those of one chunk."""
 
     #: Log of the softmax's terms, summed over the pairs; so small that it counts for nothing without a pair.
     total: Float[Array, "*K T"]
@@ -47,6 +47,14 @@ class MemoryPart(NamedTuple):
     found: Float[Array, "*K T"]
     #: Similarity of the nearest pair; −1 without a pair.
     nearest: Float[Array, "*K T"]
+
+    def plus(self, other: MemoryPart) -> MemoryPart:
+        """Return what the queries find among the pairs of both."""
+        return MemoryPart(
+            jnp.logaddexp(self.total, other.total),
+            jnp.logaddexp(self.found, other.found),
+            jnp.maximum(self.nearest, other.nearest),
+        )
 
 
 class _Reading(NamedTuple):
@@ -139,7 +147,7 @@ class Memory(FastWeights):
     def part(self, source: Chunk, steps: int, chunk: Chunk) -> MemoryPart:
         """Return what the queries of a chunk find among the pairs that ``adapt(source, steps)`` stores; none for 0 steps.
 
-        While nothing is dropped from the ring, a memory is the sum of such parts, see :meth:`score_parts`.
+        While nothing is dropped from the ring, a memory is the sum of such parts, see :meth:`MemoryPart.plus`.
         """
         if not steps:
             nothing = jnp.full(chunk.targets.shape, _ABSENT)
@@ -154,13 +162,12 @@ class Memory(FastWeights):
             jnp.max(jnp.where(inside, similarity, -1.0), axis=-1),
         )
 
-    def score_parts(self, parts: MemoryPart, chunk: Chunk) -> Float[Array, " T"]:
-        """Return :meth:`score` of a memory that is the sum of K parts."""
-        total, found = (jax.nn.logsumexp(terms, axis=0) for terms in (parts.total, parts.found))
+    def score_part(self, part: MemoryPart, chunk: Chunk) -> Float[Array, " T"]:
+        """Return :meth:`score` of a memory whose pairs are these."""
         # Of the reading, the mixture needs the nearest similarity alone.
-        reading = _Reading(jnp.empty(0), jnp.max(parts.nearest, axis=0))
-        nll = -self._mix(-chunk.nll_frozen, jnp.exp(found - total), reading, chunk.entropy)
-        return jnp.where(chunk.mask, jnp.where(total > _ABSENT / 2, nll, chunk.nll_frozen), 0.0)
+        reading = _Reading(jnp.empty(0), part.nearest)
+        nll = -self._mix(-chunk.nll_frozen, jnp.exp(part.found - part.total), reading, chunk.entropy)
+        return jnp.where(chunk.mask, jnp.where(part.total > _ABSENT / 2, nll, chunk.nll_frozen), 0.0)
 
     def flipped(self, before: MemoryFast, after: MemoryFast) -> MemoryFast:
         """Negate the new keys, so that dissimilar contexts find them."""

@@ -36,6 +36,7 @@ TYPICAL_SECONDS: Mapping[str, float] = {
     "controls_lora": 15,
     "controls_suffix": 23,
     "controls_memory": 6,
+    "sequences_memory": 30,
     "plain": 3,
     "table": 5,
     "figures": 11,
