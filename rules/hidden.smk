@@ -14,7 +14,10 @@ rule hidden:
         f"{DATA}/benchmarks/hidden/{{model}}/{{corpus}}/{{context}}.tsv"
     threads: cores("hidden")
     resources:
-        **resources("hidden", repeats=lambda wildcards: Context.parse(wildcards.context).chunks + 1),
+        **resources(
+            "hidden",
+            repeats=lambda wildcards: Context.parse(wildcards.context).chunks + 1,
+        ),
     params:
         **params("hidden"),
     script:
