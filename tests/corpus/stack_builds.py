@@ -23,7 +23,9 @@ PATIENT = ContentsConfig(connections=8, attempts=8, longest_pause=0.05, timeout=
 
 def stack_corpus(snapshot: Path, endpoint: str | None = None, **changes: Any) -> CorpusConfig:
     """Return a ``stack_v2`` corpus of a snapshot; ``changes`` set keys of the corpus or of its ``hub``."""
-    own = {key: changes.pop(key) for key in list(changes) if key in CorpusConfig.__dataclass_fields__}
+    # Both have ``parts``; a dataset has those of its hub.
+    only_corpus = CorpusConfig.__dataclass_fields__.keys() - {"parts"}
+    own = {key: changes.pop(key) for key in list(changes) if key in only_corpus}
     hub = HubConfig(
         path=str(snapshot),
         accept_terms=True,
