@@ -41,8 +41,8 @@ METHODS = (
 )
 
 KINDS = ("ttt", "lora", "suffix", "memory")
-#: Why ``suffix`` has no context.
-NO_CONTEXT = "the blocks that suffix adapts see one chunk at a time"
+#: Why ``suffix`` has no ``context_n``.
+NO_CONTEXT = "the blocks that suffix adapts cannot read chunks again"
 
 _VARIANT = re.compile(r"[a-z0-9_]+")
 _METHOD = re.compile(r"([^-@]+)(?:-([^@]*))?(?:@(.*))?")
@@ -179,7 +179,8 @@ class FastWeightsName:
         name = cls(match[1], match[2], Context.parse(match[3]) if match[3] else ALONE)
         if name.misses_context:
             raise ConfigError(
-                f"grid.fast_weights has {text}: {NO_CONTEXT}; use {replace(name, context=ALONE)}"
+                f"grid.fast_weights has {text}: {NO_CONTEXT}; use "
+                f"{replace(name, context=Context('window', name.context.chunks))}, which keeps their keys and values"
             )
         return name
 
@@ -190,7 +191,7 @@ class FastWeightsName:
     @property
     def misses_context(self) -> bool:
         """Whether it has a context that it cannot see, see :data:`NO_CONTEXT`."""
-        return self.kind == "suffix" and self.context != ALONE
+        return self.kind == "suffix" and self.context.kind == "context"
 
     def runs(self, method: MethodName) -> bool:
         """Whether a method makes sense for it: only TTT can be read inside a chunk."""

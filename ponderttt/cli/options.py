@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ponderttt.contexts import ALONE, FULL, Context
+from ponderttt.contexts import FULL, Context
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.commands import DEFAULT_CONFIG, study_of
 from ponderttt.names import KINDS, NAMED_POLICIES, SPENDING_RULES, FastWeightsName, MethodName
@@ -140,8 +140,6 @@ def reading(command: Callable[..., Any]) -> Callable[..., Any]:
 def default_context(kind: str, grid: GridConfig) -> Context:
     """Return ``full`` unless the study has these fast weights in other contexts only."""
     own = [name.context for name in grid.all_fast_weights if name.kind == kind]
-    if kind == "suffix":
-        return ALONE
     return FULL if not own or FULL in own else own[0]
 
 

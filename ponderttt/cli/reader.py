@@ -99,7 +99,8 @@ def open_reader(request: Request, notice: Notice) -> Reader:
     experiment, name = request.experiment, request.fast_weights
     if name is not None and name.misses_context:
         raise PonderTTTError(
-            f"--context {name.context}: {NO_CONTEXT}; use --context alone, or other fast weights"
+            f"--context {name.context}: {NO_CONTEXT}; use --context "
+            f"window_{name.context.chunks}, or other fast weights"
         )
     # What can be refused is refused before the model is read, which takes seconds.
     method, spending, facts = _policy(request)
@@ -215,11 +216,16 @@ def _module(
     They are those of ``file`` or of the study; if there are none they are untrained, and ``notice`` says so.
     """
     from ponderttt.fast_weights.build import build, load_slow_weights
+    from ponderttt.frozen.reading import suffix_cache
     from ponderttt.workflow.inputs import SLOW_WEIGHTS
     from ponderttt.workflow.modules import open_trained
 
     kind, config = adapter.fast_weights.kind, experiment.fast_weights
-    fresh = build(kind, backbone.config.width, config, adapter.seed, backbone.config)
+    shape, cache = backbone.config, None
+    if kind == "suffix":
+        context, layers = adapter.fast_weights.context, shape.layers - backbone.split_layer
+        cache = suffix_cache(shape, experiment.chunk_size, context, experiment.context, layers)
+    fresh = build(kind, shape.width, config, adapter.seed, shape, cache)
     folder = adapter.training if file is None else Folder.of(file)
     if file is not None and (file.name != SLOW_WEIGHTS or not folder.exists):
         # Nothing says what a file from elsewhere was trained on; its shapes are checked.

@@ -181,8 +181,9 @@ class AdaptiveText:
             nll_frozen=jnp.zeros(self.chunk_size),
             split=jnp.asarray(self._split) if self._splits else None,
         )
+        fast = self._programs.trimmed(self.fast, self._done)
         found: Array = self._next_token(
-            self._programs.slow, self.fast, chunk, self._readout, jnp.asarray(position)
+            self._programs.slow, fast, chunk, self._readout, jnp.asarray(position)
         )
         return found
 

@@ -80,6 +80,15 @@ class Adaptation(NamedTuple):
     steps: Int[Array, ""]
 
 
+class Scored(NamedTuple):
+    """What a module reads of a chunk."""
+
+    #: Negative log-likelihood of each target in nats, 0 where masked.
+    nll: Float[Array, " S"]
+    #: What :meth:`FastWeights.follow` keeps of the chunk; None for modules that keep nothing.
+    fresh: Any = None
+
+
 class FastWeights(nnx.Module, abc.ABC):
     """A module with fast weights: it resets them, scores a chunk without changing them, and learns from a chunk."""
 
@@ -90,6 +99,11 @@ class FastWeights(nnx.Module, abc.ABC):
     reads_in_chunk: ClassVar[bool] = False
     #: True if two updates are one update twice on the same chunk, up to rounding.
     steps_compose: ClassVar[bool] = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether reads attend to earlier chunks, whose keys and values :meth:`follow` keeps with the fast weights."""
+        return False
 
     @abc.abstractmethod
     def reset(self) -> Fast:
@@ -104,6 +118,31 @@ class FastWeights(nnx.Module, abc.ABC):
         self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"]
     ) -> Float[Array, " S"]:
         """Return :meth:`score` of some positions of the chunk; the others are read as context."""
+
+    def read_chunk(
+        self, fast: Fast, chunk: Chunk, readout: Readout, positions: Int[Array, " S"] | None = None
+    ) -> Scored:
+        """Return :meth:`score`, or :meth:`score_positions`, and what :meth:`follow` keeps of the chunk."""
+        if positions is None:
+            return Scored(self.score(fast, chunk, readout))
+        return Scored(self.score_positions(fast, chunk, readout, positions))
+
+    def follow(self, before: Fast, after: Fast, fresh: Any) -> Fast:
+        """Return the fast weights with which the next chunk is read.
+
+        Args:
+            before: fast weights that read the chunk.
+            after: fast weights after its updates, if any.
+            fresh: what :meth:`read_chunk` found with ``before``.
+        """
+        return after
+
+    def trimmed(self, fast: Fast, chunks: int) -> Fast:
+        """Return the fast weights without room for more than ``chunks`` earlier chunks: smaller, and faster to read with.
+
+        :meth:`follow` takes the untrimmed ones as ``before``.
+        """
+        return fast
 
     @abc.abstractmethod
     def adapt(self, fast: Fast, chunk: Chunk, readout: Readout, steps: int) -> Adaptation:

@@ -17,10 +17,16 @@ from ponderttt.settings.fast_weights import FastWeightsConfig
 
 if TYPE_CHECKING:
     from ponderttt.models.families.family import Shape
+    from ponderttt.models.suffix import SuffixCache
 
 
 def build(
-    kind: str, width: int, config: FastWeightsConfig, seed: int, shape: Shape | None = None
+    kind: str,
+    width: int,
+    config: FastWeightsConfig,
+    seed: int,
+    shape: Shape | None = None,
+    cache: SuffixCache | None = None,
 ) -> FastWeights:
     """Return a freshly initialised module; equal seeds give equal modules.
 
@@ -30,6 +36,7 @@ def build(
         config: settings of every kind.
         seed: seed of the initialisation.
         shape: shape of the backbone, for ``suffix``.
+        cache: cache of its adapted blocks, for ``suffix``; None if each chunk is read alone.
     """
     rngs = nnx.Rngs(params=named_key(seed, "slow weights", kind))
     if kind == "ttt":
@@ -49,7 +56,7 @@ def build(
 
         if shape is None:
             raise ValueError("suffix adaptation needs the shape of the backbone")
-        return SuffixAdapter(width, config.suffix, shape, rngs=rngs)
+        return SuffixAdapter(width, config.suffix, shape, cache, rngs=rngs)
     raise ValueError(f"unknown fast weights {kind!r}; known: {', '.join(KINDS)}")
 
 

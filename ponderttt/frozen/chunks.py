@@ -34,7 +34,7 @@ class FrozenChunks(NamedTuple):
         feature_seconds: seconds of the former, in proportion to its FLOPs, and of all features.
         features: the features of ``features.table.FROZEN``.
         split: residual stream at the split layer, S rows: T, and one more for a beginning-of-sequence token in front of
-            the chunk; None if no arm needs it.
+            the chunk, or of the stream; None if no arm needs it.
     """
 
     stream_id: str

@@ -134,7 +134,7 @@ def open_frozen_pass(
                 raise PonderTTTError(
                     f"{folder}: hidden states were not kept (cache: off), and there is no model to recompute them"
                 )
-            reader = StreamReader(recompute, stream, *_context_of(facts))
+            reader = StreamReader(recompute, stream, *context_of(facts))
             states = [reader.states(index) for index in range(expected)]
             arrays["hidden"] = np.stack([state.hidden for state in states])
             if facts["keep_split"]:
@@ -159,7 +159,8 @@ def context_facts(context: Context, config: ContextConfig) -> dict[str, Any]:
     return {"context": str(context), **ends}
 
 
-def _context_of(facts: dict[str, Any]) -> tuple[Context, ContextConfig]:
+def context_of(facts: dict[str, Any]) -> tuple[Context, ContextConfig]:
+    """Return the context that a manifest names, and how it ends."""
     ends = {name: facts[name] for name in ("sinks", "at_limit") if name in facts}
     return Context.parse(facts["context"]), ContextConfig(**ends)
 

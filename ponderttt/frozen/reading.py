@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from ponderttt.contexts import Context
 from ponderttt.costs import Cost
@@ -17,6 +17,7 @@ from ponderttt.errors import PonderTTTError
 from ponderttt.frozen.model import FrozenModel, States
 from ponderttt.models.families import family_of
 from ponderttt.models.streaming import Ring, empty_past
+from ponderttt.models.suffix import SuffixCache
 from ponderttt.settings.context import ContextConfig
 
 if TYPE_CHECKING:
@@ -69,12 +70,53 @@ def _capacity(shape: Shape, chunk_size: int, context: Context) -> int:
     return context.chunks or (shape.max_context - len(shape.front)) // chunk_size - 1
 
 
+def ring_of(shape: Shape, chunk_size: int, chunks: int, context: Context, config: ContextConfig) -> Ring:
+    """Return the shape of a cache for a stream of this many chunks."""
+    # A power of two, so that streams of different lengths share programs.
+    needed = 1 << max(0, chunks - 2).bit_length()
+    front = len(shape.front)
+    slots = min(_capacity(shape, chunk_size, context), needed)
+    return Ring(chunk_size, slots, max(config.sinks, front), front)
+
+
+def suffix_cache(
+    shape: Shape,
+    chunk_size: int,
+    context: Context,
+    config: ContextConfig,
+    layers: int,
+    chunks: int | None = None,
+) -> SuffixCache | None:
+    """Return the cache of adapted blocks; None if each chunk is read alone.
+
+    Args:
+        shape: the backbone.
+        chunk_size: tokens of a chunk.
+        context: what each chunk sees.
+        config: how the context ends.
+        layers: number of blocks after the split layer.
+        chunks: chunks of the longest stream, if it is known.
+
+    Raises:
+        PonderTTTError: at the model's limit, earlier chunks would be read again: by which fast weights?
+    """
+    if not context.is_cached:
+        return None
+    if context.kind == "full" and config.at_limit == "reread_half":
+        raise PonderTTTError(
+            "suffix on context full cannot read chunks again: set context.at_limit to slide, which needs a model with "
+            "rotary positions, or use suffix on a chunk alone"
+        )
+    longest = _capacity(shape, chunk_size, context) + 1 if chunks is None else chunks
+    return SuffixCache(ring_of(shape, chunk_size, longest, context, config), layers)
+
+
 class Start(NamedTuple):
     """The first tokens of a chunk, read after a cache of earlier chunks; what follows them is padding.
 
     Attributes:
         hidden: final states.
-        split: states at the split layer.
+        split: states at the split layer, after those of the ring's ``front``.
         place: place of the chunk since the cache was empty.
         ring: shape of the cache.
         past: the cache of the blocks before and after the split layer; a later read of the stream overwrites it.
@@ -82,7 +124,7 @@ class Start(NamedTuple):
     """
 
     hidden: Float[np.ndarray, "T D"]
-    split: Float[np.ndarray, "T D"]
+    split: Float[np.ndarray, "S D"]
     place: int
     ring: Ring
     past: tuple[Past, Past]
@@ -134,10 +176,9 @@ class _Cache:
         shape, chunk_size = model.backbone.config, stream.input_ids.shape[1]
         self.capacity = _capacity(shape, chunk_size, context)
         self.rereads = context.kind == "full" and config.at_limit == "reread_half"
-        # A power of two, so that streams of different lengths share programs.
-        needed = 1 << max(0, len(stream.input_ids) - 2).bit_length()
-        front = len(shape.front)
-        self.ring = Ring(chunk_size, min(self.capacity, needed), max(config.sinks, front), front)
+        self.ring = ring_of(shape, chunk_size, len(stream.input_ids), context, config)
+        #: States of the tokens in front of the first chunk at the split layer: they see only themselves.
+        self.front: Float[np.ndarray, "X D"] | None = None
         self.following = 0
         self._restart(0)
 
@@ -171,7 +212,7 @@ class _Cache:
         with backbone.on_devices():
             split, before, _ = programs.prefix.read(backbone.params, jnp.asarray(padded), self.before, place)
             (hidden, _), after, _ = programs.suffix.read(backbone.params, (split, real), self.after, place)
-        kept = np.asarray(split)[-size:].astype(np.float32, copy=False)
+        kept = self._with_front(split)
         return Start(np.asarray(hidden), kept, place, self.ring, (self.before, self.after), (before, after))
 
     def _read_on(self, index: int) -> States:
@@ -192,7 +233,7 @@ class _Cache:
         return prefix, suffix
 
     def _read(self, index: int) -> States:
-        backbone, place, size = self.model.backbone, index - self.origin, self.ring.chunk_size
+        backbone, place = self.model.backbone, index - self.origin
         front = backbone.config.front if place == 0 else ()
         tokens = jnp.asarray([*front, *np.asarray(self.stream.input_ids[index])], jnp.int32)
         real = tokens < backbone.config.vocab_size
@@ -203,11 +244,18 @@ class _Cache:
         hidden, attention = found
         return States(
             np.asarray(hidden),
-            np.asarray(split)[-size:].astype(np.float32, copy=False),
+            self._with_front(split),
             jax.tree.map(np.asarray, attention),
             prefix,
             suffix,
         )
+
+    def _with_front(self, split: Float[Array, "S D"]) -> Float[np.ndarray, "S D"]:
+        """Put the states of ``front`` before a chunk's, for modules that start from the split layer."""
+        states, size = np.asarray(split).astype(np.float32, copy=False), self.ring.chunk_size
+        if self.front is None:
+            self.front = states[:-size]
+        return np.concatenate([self.front, states[-size:]])
 
 
 def _sum(one: Cost, other: Cost) -> Cost:

@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ponderttt.actions import Action
+from ponderttt.costs import Measured
 from ponderttt.errors import PonderTTTError
 from ponderttt.fast_weights.base import Fast
 from ponderttt.loop.arm import Arm, Past, initial_state
 from ponderttt.loop.page import Group
-from ponderttt.loop.stream import adapt, adapt_once, score_once
+from ponderttt.loop.stream import adapt, adapt_once, follow, score_once
 from ponderttt.policies.budget import BudgetTables, next_log_weights, stream_units
 
 #: Sequences grow exponentially with chunks.
@@ -50,19 +51,26 @@ class _Walk:
 
     def loss(self, t: int, past: Past, fast: Fast) -> float:
         """Return the total loss of chunk t, nats."""
-        scored = score_once(self.arm.programs, (past,), fast, self.group.page(t))
-        return float(np.asarray(scored.value, np.float64).sum())
+        return float(np.asarray(self._scored(t, past, fast).value.nll, np.float64).sum())
 
     def learn(self, t: int, past: Past, fast: Fast, action: Action, shared: bool = True) -> tuple[Past, Fast]:
         """Return the past and the fast weights after an action on chunk t; the page keeps them if they are shared."""
-        if not action.steps:
-            return past, fast
-        page = self.group.page(t)
-        if shared:
-            adapted = adapt_once(self.arm, (past,), fast, [action], page)
-        else:
-            adapted = adapt(self.arm, fast, [action], page)
-        return (*past, (self.arm.lesson_name, t, int(action))), adapted.fast
+        programs, page = self.arm.programs, self.group.page(t)
+        after, before = past, programs.trimmed(fast, t)
+        learned = before
+        if action.steps:
+            after = (*past, (self.arm.lesson_name, t, int(action)))
+            if shared:
+                learned = adapt_once(self.arm, (past,), before, [action], page).fast
+            else:
+                learned = adapt(self.arm, before, [action], page).fast
+        if programs.follows:
+            learned = follow(programs, fast, learned, self._scored(t, past, fast))
+        return after, learned
+
+    def _scored(self, t: int, past: Past, fast: Fast) -> Measured:
+        programs = self.arm.programs
+        return score_once(programs, (past,), programs.trimmed(fast, t), self.group.page(t))
 
 
 def price_of_budget(

@@ -29,6 +29,7 @@ class ModulePrograms:
         self.reads = module.reads
         self.reads_in_chunk = module.reads_in_chunk
         self.steps_compose = module.steps_compose
+        self.follows, self.trimmed = module.follows, module.trimmed
 
         def batched(method: str, *static: Any) -> Callable[..., Any]:
             def run(slow: Any, fast: Fast, chunk: Chunk, readout: Readout) -> Any:
@@ -42,7 +43,10 @@ class ModulePrograms:
             return jax.vmap(nnx.merge(graph, slow).reconstruction)(fast, chunk)
 
         self.reset = Program(lambda slow: nnx.merge(graph, slow).reset())
-        self.score = Program(batched("score"))
+        #: Returns :class:`ponderttt.fast_weights.base.Scored`.
+        self.score = Program(batched("read_chunk"))
+        #: See :meth:`ponderttt.fast_weights.base.FastWeights.follow`.
+        self.follow = jax.jit(jax.vmap(module.follow))
         #: None for modules without a reconstruction error.
         self.reconstruct = (
             None if type(module).reconstruction is FastWeights.reconstruction else Program(reconstruct)
@@ -74,7 +78,7 @@ class ModulePrograms:
         return Readout(unembedding, logits, self._basis)
 
     def action_flops(self, chunk: Chunk, readout: Readout) -> dict[Action, float]:
-        """Count the FLOPs per stream of scoring (SKIP), and of scoring plus each update; nothing is run.
+        """Count the FLOPs per stream of scoring a first chunk (SKIP), and of scoring plus each update; nothing is run.
 
         Args:
             chunk: chunk of one stream (B = 1); its values do not matter.
@@ -82,7 +86,7 @@ class ModulePrograms:
         """
 
         def fresh(slow: Any) -> Fast:
-            return jax.tree.map(lambda leaf: leaf[None], self.reset.function(slow))
+            return self.trimmed(jax.tree.map(lambda leaf: leaf[None], self.reset.function(slow)), 0)
 
         fast = jax.eval_shape(fresh, self.slow)
         arguments = (self.slow, fast, chunk, readout)

@@ -130,8 +130,9 @@ def advance(
 
 def _score_first(arm: Arm, state: ArmState, page: Page) -> Outcome:
     programs, past = arm.programs, tuple(state.past)
-    scored = score_once(programs, past, state.fast, page)
-    nll = np.asarray(scored.value)
+    fast = programs.trimmed(state.fast, page.t)
+    scored = score_once(programs, past, fast, page)
+    nll = np.asarray(scored.value.nll)
     loss = _mean_loss(nll, page)
     decided = decide(arm, state, page, loss)
     actions = [
@@ -139,7 +140,8 @@ def _score_first(arm: Arm, state: ArmState, page: Page) -> Outcome:
         for stream, chosen in zip(page.streams, np.asarray(decided.decision.action), strict=True)
     ]
     kept = kept_shares(decided.decision)
-    adapted = adapt_once(arm, past, state.fast, actions, page, kept)
+    adapted = adapt_once(arm, past, fast, actions, page, kept)
+    adapted = adapted._replace(fast=follow(programs, state.fast, adapted.fast, scored))
     return _outcome(nll, loss, decided, adapted, decided.reconstruction, scored, page)
 
 
@@ -147,9 +149,10 @@ def _transductive(arm: Arm, state: ArmState, page: Page) -> Outcome:
     """Learn from chunk t first, then score it: a deliberate leak, which shows how large such gains are."""
     decided = decide(arm, state, page, None)
     actions = [Action(int(a)) for a in np.asarray(decided.decision.action)]
-    adapted = adapt(arm, state.fast, actions, page)
+    adapted = adapt(arm, arm.programs.trimmed(state.fast, page.t), actions, page)
     scored = score(arm.programs, adapted.fast, page)
-    nll = np.asarray(scored.value)
+    nll = np.asarray(scored.value.nll)
+    adapted = adapted._replace(fast=follow(arm.programs, state.fast, adapted.fast, scored))
     return _outcome(nll, _mean_loss(nll, page), decided, adapted, adapted.inner_loss, scored, page)
 
 
@@ -200,13 +203,18 @@ class Adapted(NamedTuple):
 
 
 def score(programs: ModulePrograms, fast: Fast, page: Page) -> Measured:
-    """Return the negative log-likelihoods [B, T] of a page under the current fast weights."""
+    """Return a page as the current fast weights score it: :class:`Scored` with the nll [B, T]."""
     return programs.score(programs.slow, fast, page.chunk(programs), page.readout(programs))
 
 
 def score_once(programs: ModulePrograms, past: tuple[Past, ...], fast: Fast, page: Page) -> Measured:
     """Call :func:`score` once for all arms of a module whose fast weights have the same past."""
     return page.once((id(programs), past), lambda: score(programs, fast, page))
+
+
+def follow(programs: ModulePrograms, before: Fast, after: Fast, scored: Measured) -> Fast:
+    """Return the fast weights with which the next chunk is read; ``before`` scored this one, and is not trimmed."""
+    return programs.follow(before, after, scored.value.fresh) if programs.follows else after
 
 
 def adapt_once(

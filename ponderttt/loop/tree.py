@@ -17,13 +17,14 @@ import jax
 import numpy as np
 
 from ponderttt.actions import Action
+from ponderttt.costs import Measured
 from ponderttt.fast_weights.base import Fast, FastWeights
 from ponderttt.fast_weights.memory import Memory
 from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.arm import Arm, initial_state
 from ponderttt.loop.page import Group
 from ponderttt.loop.programs import ModulePrograms
-from ponderttt.loop.stream import adapt, score
+from ponderttt.loop.stream import adapt, follow, score
 from ponderttt.loop.sums import MemorySums
 from ponderttt.policies.rules import Fixed
 from ponderttt.policies.sequences import Allowance
@@ -102,7 +103,7 @@ class Enumerator:
             jax.tree.map(lambda leaf: leaf[0], group.page(t).chunk(self.programs)) for t in range(length)
         ]
         start = initial_state(self._arm, 1).fast
-        levels: list[dict[Past, float]] = [{(): self._nats(group, 0, start)}]
+        levels: list[dict[Past, float]] = [{(): _nats(self._scored(group, 0, start))}]
         levels += [self._sums.level(chunks, t) for t in range(1, length)]
         # Pasts that store more than the ring holds are replayed in the loop's way.
         for t in range(1, length):
@@ -110,12 +111,12 @@ class Enumerator:
                 for action in Action:
                     past = (*parent, int(action))
                     if past not in levels[t]:
-                        levels[t][past] = self._nats(group, t, self._replayed(group, start, past))
+                        levels[t][past] = _nats(self._scored(group, t, self._replayed(group, start, past)))
         return levels
 
     def _replayed(self, group: Group, fast: Fast, past: Past) -> Fast:
         for t, action in enumerate(past):
-            fast = self._learn(group, t, fast, Action(action))
+            fast = self._learn(group, t, fast, Action(action), None)
         return fast
 
     def _widened(self, group: Group, allowance: Allowance) -> tuple[list[dict[Past, float]], int]:
@@ -139,28 +140,38 @@ class Enumerator:
         nodes = [_Node((), initial_state(self._arm, 1).fast, 0.0)]
         levels: list[dict[Past, float]] = []
         for t in range(allowance.chunks):
-            level = {node.past: self._nats(group, t, node.fast) for node in nodes}
+            scored = {node.past: self._scored(group, t, node.fast) for node in nodes}
+            level = {past: _nats(found) for past, found in scored.items()}
             levels.append(level)
             if t + 1 < allowance.chunks:
                 nodes = [replace(node, nats=node.nats + level[node.past]) for node in nodes]
-                nodes = [child for node in keep(nodes) for child in self._children(group, t, node, allowance)]
+                nodes = [
+                    child
+                    for node in keep(nodes)
+                    for child in self._children(group, t, node, allowance, scored[node.past])
+                ]
             group.close(t)
         return levels
 
-    def _children(self, group: Group, t: int, node: _Node, allowance: Allowance) -> list[_Node]:
+    def _children(
+        self, group: Group, t: int, node: _Node, allowance: Allowance, scored: Measured
+    ) -> list[_Node]:
         allowed = allowance.allowed(allowance.spent(node.past), t)
         return [
-            _Node((*node.past, int(action)), self._learn(group, t, node.fast, action), node.nats)
+            _Node((*node.past, int(action)), self._learn(group, t, node.fast, action, scored), node.nats)
             for action in Action
             if allowed[action]
         ]
 
-    def _nats(self, group: Group, t: int, fast: Fast) -> float:
-        """Return the total loss of chunk t, nats."""
-        return float(np.asarray(score(self.programs, fast, group.page(t)).value, np.float64).sum())
+    def _scored(self, group: Group, t: int, fast: Fast) -> Measured:
+        return score(self.programs, self.programs.trimmed(fast, t), group.page(t))
 
-    def _learn(self, group: Group, t: int, fast: Fast, action: Action) -> Fast:
-        return adapt(self._arm, fast, [action], group.page(t)).fast if action.steps else fast
+    def _learn(self, group: Group, t: int, fast: Fast, action: Action, scored: Measured | None) -> Fast:
+        """Return the fast weights after an action on chunk t; modules that follow a context need how it was scored."""
+        before = after = self.programs.trimmed(fast, t)
+        if action.steps:
+            after = adapt(self._arm, before, [action], group.page(t)).fast
+        return after if scored is None else follow(self.programs, fast, after, scored)
 
 
 @dataclass(frozen=True)
@@ -170,6 +181,11 @@ class _Node:
     past: Past
     fast: Fast
     nats: float
+
+
+def _nats(scored: Measured) -> float:
+    """Return the total loss of a chunk, nats."""
+    return float(np.asarray(scored.value.nll, np.float64).sum())
 
 
 def _fittest(nodes: Sequence[_Node], allowance: Allowance, width: int) -> list[_Node]:

@@ -64,7 +64,8 @@ class Ring:
             chunk_size=self.chunk_size,
             filled=self.filled(index),
             starts=self.front + chunks * self.chunk_size,
-            oldest=jnp.where(slid, begin + self.sinks, 0),
+            # Slots that hold nothing yet count as before the start of the stream.
+            oldest=jnp.where(slid, begin + self.sinks, self.front),
             sinks=jnp.where(slid, begin + order, order),
             sinks_visible=jnp.where(index > 0, (order < self.front) | slid, False),
         )
@@ -84,9 +85,8 @@ def empty_past(shape: Shape, ring: Ring, layers: int, dtype: Any) -> Past:
     return Past(*(jnp.zeros(size, dtype) for size in (whole, whole, sinks, sinks)))
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
-def store(ring: Ring, past: Past, fresh: Fresh, index: Index) -> Past:
-    """Return the cache with one more chunk, written in place; the given cache can no longer be used.
+def written(ring: Ring, past: Past, fresh: Fresh, index: Index) -> Past:
+    """Return the cache with one more chunk.
 
     Args:
         ring: shape of the cache.
@@ -109,6 +109,12 @@ def store(ring: Ring, past: Past, fresh: Fresh, index: Index) -> Past:
         first(past.sink_keys, fresh.keys),
         first(past.sink_values, fresh.values),
     )
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def store(ring: Ring, past: Past, fresh: Fresh, index: Index) -> Past:
+    """Do the same as :func:`written`, in place; the given cache can no longer be used."""
+    return written(ring, past, fresh, index)
 
 
 def prefix_after(

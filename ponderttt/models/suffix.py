@@ -7,13 +7,14 @@ always float32.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.manifest import read_manifest, verify_file
@@ -24,6 +25,7 @@ from ponderttt.models.families import family_of, shape_from_facts
 from ponderttt.models.families.family import Place, Shape
 from ponderttt.models.parameter import LazyTensor
 from ponderttt.models.quantised import EXACT, Precision, opened
+from ponderttt.models.streaming import Ring
 from ponderttt.models.tensors import stacked_parts
 from ponderttt.models.weights import KIND
 
@@ -44,6 +46,19 @@ class SuffixWeights(NamedTuple):
     def block(self, index: int) -> dict[str, Array]:
         """Return the parameters of one block, counted from the split layer."""
         return {name: stack[index] for name, stack in self.blocks.items()}
+
+
+@dataclass(frozen=True)
+class SuffixCache:
+    """The static shape of a cache of the blocks after the split layer.
+
+    Attributes:
+        ring: shape of the cache of one block.
+        layers: number of blocks after the split layer.
+    """
+
+    ring: Ring
+    layers: int
 
 
 def suffix_weights(backbone: Backbone) -> SuffixWeights:
@@ -119,13 +134,13 @@ def run_suffix(
     ``mask`` is False where the prefix read padding.
     """
     hidden = split.astype(jnp.float32)
-    for index, place in enumerate(suffix_places(config, weights, len(hidden))):
+    for index, place in enumerate(suffix_places(config, weights, jnp.arange(len(hidden)))):
         hidden = run_block(config, weights.block(index), hidden, place, mask)
     return family_of(config).final_norm(config, weights.outer, hidden)
 
 
-def suffix_places(config: Shape, weights: SuffixWeights, length: int) -> list[Place]:
-    """Return the positions of a sequence as each block after the split sees them."""
+def suffix_places(config: Shape, weights: SuffixWeights, positions: Int[Array, " T"]) -> list[Place]:
+    """Return the positions of tokens as each block after the split sees them."""
     family = family_of(config)
-    places = family.places(config, jnp.arange(length))
+    places = family.places(config, positions)
     return [places.of(kind) for kind in family.kinds(config)[config.layers - weights.layers :]]

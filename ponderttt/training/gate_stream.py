@@ -100,6 +100,8 @@ class Score(NamedTuple):
     #: Reconstruction error as in the loop; None for adapters without one.
     reconstruction: Float[Array, ""] | None
     error_left: Float[Array, ""]
+    #: What the module keeps of the chunk.
+    fresh: Any = None
 
 
 def gate_stream(stream: FrozenChunks, size: int) -> GateStream:
@@ -127,12 +129,13 @@ class Weights(NamedTuple):
 
 def score(module: FastWeights, fast: Fast, chunk: Chunk, readout: Readout, weights: Weights) -> Score:
     """Score a chunk with the current fast weights."""
-    nll = jnp.sum(module.score(fast, chunk, readout))
+    read = module.read_chunk(fast, chunk, readout)
+    nll = jnp.sum(read.nll)
     error, left = module.reconstruction(fast, chunk), jnp.zeros(())
     fresh = module.reconstruction(module.reset(), chunk)
     if error is not None and fresh is not None:
         left = error / jnp.maximum(fresh, _SMALLEST_ERROR)
-    return Score(weights.nll * nll + weights.error_left * left, nll, error, left)
+    return Score(weights.nll * nll + weights.error_left * left, nll, error, left, read.fresh)
 
 
 def score_with_gradient(
@@ -228,7 +231,8 @@ def play(
             action = jnp.asarray(int(Action.UPDATE_1))
 
         def learned(fast: Fast, share: Float[Array, ""]) -> Fast:
-            return module.blended(fast, module.adapt(fast, chunk, read, 1).fast, share)
+            after = module.blended(fast, module.adapt(fast, chunk, read, 1).fast, share)
+            return module.follow(fast, after, scored.fresh)
 
         if shadowed:
             shadow, fast = learned(shadow, relaxation[1]), learned(fast, jax.lax.stop_gradient(share))

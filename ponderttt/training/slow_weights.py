@@ -98,13 +98,14 @@ def window_loss(
         positions = jnp.arange(length)
         if outer_tokens is not None and outer_tokens < length:
             positions = jnp.sort(jax.random.permutation(key, length)[:outer_tokens])
-        nll = module.score_positions(fast, chunk, readout, positions)
+        nll, fresh = module.read_chunk(fast, chunk, readout, positions)
 
         def learn(steps: int) -> Callable[[Fast], Fast]:
             return (lambda f: module.adapt(f, chunk, readout, steps).fast) if steps else (lambda f: f)
 
         # Outside vmap a switch runs only the chosen branch.
         after = jax.lax.switch(action, [learn(a.steps) for a in Action], fast)
+        after = module.follow(fast, after, fresh)
         real = jnp.any(chunk.mask)
         after = jax.tree.map(lambda new, old: jnp.where(real, new, old), after, fast)
         return after, (jnp.sum(nll), jnp.sum(chunk.nll_frozen[positions]), jnp.sum(chunk.mask[positions]))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ponderttt.actions import Action
+from ponderttt.fast_weights.base import Scored
 from ponderttt.frozen.chunks import FrozenChunks
 from ponderttt.loop.page import Group, Page
 from ponderttt.loop.programs import ModulePrograms
@@ -71,7 +72,7 @@ class World:
         self._fresh = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], fresh)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self._fresh))
         self._capacity = max(16, memory_bytes // max(1, size))
-        self._held: OrderedDict[tuple[int, Updates], Any] = OrderedDict()
+        self._held: OrderedDict[tuple[int, int, Updates], Any] = OrderedDict()
         #: Seconds spent in the programs of the adapter and in the projection, without compilation.
         self.seconds = 0.0
 
@@ -91,13 +92,12 @@ class World:
         """Score chunk t after ``updates`` on chunks before it."""
         key = (stream, t, updates)
         if key not in self._reads:
-            fast = self._fast(stream, updates)
-            page, programs = self._open(stream, t), self.programs
-            scored = programs.score(programs.slow, fast, page.chunk(programs), self._readout(page))
-            rebuilt = page.reconstruction(programs, fast)
-            self.seconds += scored.seconds + rebuilt.seconds
+            fast = self.programs.trimmed(self._fast(stream, t, updates), t)
+            scored = self._scored(stream, t, fast)
+            rebuilt = self._open(stream, t).reconstruction(self.programs, fast)
+            self.seconds += rebuilt.seconds
             tokens = float(self.streams[stream].mask[t].sum())
-            loss = float(np.asarray(scored.value, np.float64).sum()) / tokens
+            loss = float(np.asarray(scored.nll, np.float64).sum()) / tokens
             self._reads[key] = Read(loss, float(np.asarray(rebuilt.value)[0]))
         return self._reads[key]
 
@@ -110,31 +110,60 @@ class World:
             return updates
         after = (*updates, (t, int(action)))
         if t + 1 < self.length(stream) and (stream, t + 1, after) not in self._reads:
-            self._fast(stream, after)
+            self._fast(stream, t + 1, after)
         return after
 
-    def _fast(self, stream: int, updates: Updates) -> Any:
-        if not updates:
+    def _fast(self, stream: int, t: int, updates: Updates) -> Any:
+        """Return the fast weights that read chunk t after ``updates``."""
+        if not self.programs.follows:
+            # Chunks without an update change nothing.
+            t = updates[-1][0] + 1 if updates else 0
+        if not t:
             return self._fresh
-        key = (stream, updates)
+        key = (stream, t, updates)
         if key in self._held:
             self._held.move_to_end(key)
             return self._held[key]
+        found = (
+            self._follow(stream, t - 1, updates) if self.programs.follows else self._learn(stream, updates)
+        )
+        self._held[key] = found
+        while len(self._held) > self._capacity:
+            self._held.popitem(last=False)
+        return found
+
+    def _learn(self, stream: int, updates: Updates) -> Any:
+        """Make the last one of ``updates``."""
         t, action = updates[-1][0], Action(updates[-1][1])
         if self.programs.steps_compose and action in _HALF:
             # The result of half the steps is cached, or will be needed.
             action = _HALF[action]
-            before = self._fast(stream, (*updates[:-1], (t, int(action))))
+            before = self._fast(stream, t + 1, (*updates[:-1], (t, int(action))))
         else:
-            before = self._fast(stream, updates[:-1])
+            before = self._fast(stream, t, updates[:-1])
+        return self._adapted(stream, t, before, action)
+
+    def _follow(self, stream: int, t: int, updates: Updates) -> Any:
+        """Return the fast weights after chunk t, for a module whose fast weights follow each chunk."""
+        updated = bool(updates) and updates[-1][0] == t
+        before = self._fast(stream, t, updates[:-1] if updated else updates)
+        seen = self.programs.trimmed(before, t)
+        fresh = self._scored(stream, t, seen).fresh
+        after = self._adapted(stream, t, seen, Action(updates[-1][1])) if updated else seen
+        return self.programs.follow(before, after, fresh)
+
+    def _adapted(self, stream: int, t: int, fast: Any, action: Action) -> Any:
         page, programs = self._open(stream, t), self.programs
-        program = programs.adapt[action]
-        ran = program(programs.slow, before, page.chunk(programs), self._readout(page))
+        ran = programs.adapt[action](programs.slow, fast, page.chunk(programs), self._readout(page))
         self.seconds += ran.seconds
-        self._held[key] = ran.value.fast
-        while len(self._held) > self._capacity:
-            self._held.popitem(last=False)
         return ran.value.fast
+
+    def _scored(self, stream: int, t: int, fast: Any) -> Scored:
+        page, programs = self._open(stream, t), self.programs
+        ran = programs.score(programs.slow, fast, page.chunk(programs), self._readout(page))
+        self.seconds += ran.seconds
+        scored: Scored = ran.value
+        return scored
 
     def _readout(self, page: Page) -> Any:
         known = page.projection_seconds

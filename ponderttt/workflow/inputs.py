@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.commands import rebuild
 from ponderttt.files.manifest import read_manifest
-from ponderttt.frozen.frozen_pass import KIND, open_frozen_pass
+from ponderttt.frozen.frozen_pass import KIND, context_of, open_frozen_pass
 from ponderttt.frozen.model import FrozenModel
+from ponderttt.frozen.reading import suffix_cache
 from ponderttt.models.weights import open_configured, open_unembedding, precision_of
 from ponderttt.names import FastWeightsName
 from ponderttt.settings.fast_weights import FastWeightsConfig
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ponderttt.fast_weights.base import Readout
     from ponderttt.frozen.chunks import FrozenChunks
     from ponderttt.models.families.family import Shape
-    from ponderttt.models.suffix import SuffixWeights
+    from ponderttt.models.suffix import SuffixCache, SuffixWeights
 
 #: Kind of the manifest of a training, and the file that arms read.  They are not in the stage ``train``: importing it
 #: would make its code a part of the code of every record.
@@ -65,6 +66,8 @@ class FrozenInputs:
     #: Shape of the backbone and its frozen blocks after the split layer, for modules that read from there.
     shape: Shape | None = None
     suffix: SuffixWeights | None = None
+    #: The cache of these blocks; None if each chunk is read alone.
+    cache: SuffixCache | None = None
 
     @property
     def readout(self) -> Readout:
@@ -99,7 +102,7 @@ def open_inputs(model: ModelConfig, folders: FrozenFolders, kind: str | None = N
     if not read_manifest(folders.hidden, KIND, again, verify=False)["facts"]["keep_hidden"]:
         recompute = FrozenModel(open_configured(model, folders.model, model_again))
     streams, facts = open_frozen_pass(folders.hidden, chunks, again, recompute)
-    shape, suffix = None, None
+    shape = suffix = cache = None
     if kind == "suffix":
         from ponderttt.models.decoder import default_split
         from ponderttt.models.suffix import open_suffix
@@ -107,6 +110,9 @@ def open_inputs(model: ModelConfig, folders: FrozenFolders, kind: str | None = N
         config = read_manifest(folders.model, "model", model_again, verify=False)["facts"]["config"]
         split = default_split(config["layers"]) if model.split_layer is None else model.split_layer
         shape, suffix = open_suffix(folders.model, split, model_again, precision)
+        longest = max(len(stream.hidden) for stream in streams)
+        size = chunks[0].input_ids.shape[1]
+        cache = suffix_cache(shape, size, *context_of(facts), suffix.layers, longest)
     else:
         streams = [stream._replace(split=None) for stream in streams]
     return FrozenInputs(
@@ -116,6 +122,7 @@ def open_inputs(model: ModelConfig, folders: FrozenFolders, kind: str | None = N
         facts["model_digest"],
         shape,
         suffix,
+        cache,
     )
 
 

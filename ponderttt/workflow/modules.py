@@ -62,7 +62,7 @@ def open_module(settings: ModuleSettings, inputs: FrozenInputs, training: Folder
     Raises:
         CorruptFileError: they are damaged, or were trained with other settings or on another model.
     """
-    fresh = build(settings.kind, inputs.width, settings.config, settings.seed, inputs.shape)
+    fresh = build(settings.kind, inputs.width, settings.config, settings.seed, inputs.shape, inputs.cache)
     own = as_mapping(getattr(settings.config, settings.kind))
     return open_trained(fresh, settings.kind, own, inputs.model_digest, training)
 

@@ -59,7 +59,7 @@ def test_the_text_ends_before_a_stop_string(complete: Callable[..., Result]) -> 
         (("prompt.py", "--max-tokens", "0"), "max_tokens must be from 1 to 1000000, got 0"),
         (("prompt.py", "--fast-weights", "none", "--max-tokens", "300"), "the model's context of 256"),
         (("prompt.py", "--context", "window_90"), "lower chunk_size or the number of chunks"),
-        (("prompt.py", "--fast-weights", "suffix", "--context", "full"), "see one chunk at a time"),
+        (("prompt.py", "--fast-weights", "suffix", "--context", "context_1"), "use --context window_1"),
         (("prompt.py", "--slow-weights", "nowhere"), "'nowhere' does not exist"),
         (("prompt.py", "--slow-weights", "prompt.py"), "prompt.py: damaged"),
         (("prompt.py", "--repository", "nowhere"), "'nowhere' does not exist"),

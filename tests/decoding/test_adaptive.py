@@ -24,7 +24,7 @@ from ponderttt.fast_weights.base import Chunk, FastWeights, Readout
 from ponderttt.fast_weights.build import build
 from ponderttt.features.table import index
 from ponderttt.frozen.model import FrozenModel
-from ponderttt.frozen.reading import StreamReader
+from ponderttt.frozen.reading import StreamReader, suffix_cache
 from ponderttt.loop.methods import Spending
 from ponderttt.loop.scoring import score_stream
 from ponderttt.models.backbone import Backbone, random_backbone
@@ -58,10 +58,11 @@ def model_of(family: str) -> FrozenModel:
     return FrozenModel(backbone_of(family))
 
 
-def module_of(kind: str, family: str) -> FastWeights:
+def module_of(kind: str, family: str, context: Context) -> FastWeights:
     """Use awake modules, whose updates change predictions."""
-    backbone = backbone_of(family)
-    module = build(kind, backbone.config.width, MODULES, 0, backbone.config)
+    shape, split = backbone_of(family).config, backbone_of(family).split_layer
+    cache = suffix_cache(shape, CHUNK, context, ENDS, shape.layers - split)
+    module = build(kind, shape.width, MODULES, 0, shape, cache)
     if name := {"ttt": "output", "lora": "up", "suffix": "delta"}.get(kind):
         parameter = getattr(module, name)
         parameter[...] = 0.05 * jax.random.normal(jax.random.key(3), parameter[...].shape)
@@ -74,7 +75,7 @@ def text_of(
     suffix = suffix_weights(backbone_of(family)) if kind == "suffix" else None
     return AdaptiveText(
         model_of(family),
-        module_of(kind, family),
+        module_of(kind, family, context),
         MethodName(method),
         SPENDING,
         chunk_size=CHUNK,
@@ -97,7 +98,8 @@ CASES = [
     ("memory", "llama", ALONE),
     ("lora", "gpt2", Context("context", 1)),
     pytest.param("ttt", "gemma3", ALONE, marks=pytest.mark.slow),
-    ("suffix", "gemma3", ALONE),
+    ("suffix", "gemma3", FULL),
+    pytest.param("suffix", "gemma3", ALONE, marks=pytest.mark.slow),
     pytest.param("suffix", "llama", ALONE, marks=pytest.mark.slow),
 ]
 
@@ -118,7 +120,7 @@ def test_chunks_of_the_prompt_and_of_the_continuation_go_through_the_loop(
         score_stream(
             model_of(family),
             whole,
-            module_of(kind, family),
+            module_of(kind, family, context),
             MethodName("schedule"),
             SPENDING,
             context,
@@ -137,7 +139,7 @@ def test_the_next_token_is_predicted_as_in_the_whole_chunk(kind: str, family: st
     """Compare cached steps with one pass over everything that the chunk may see."""
     text = text_of(kind, family, context)
     list(text.read(PROMPT))
-    backbone, module = backbone_of(family), module_of(kind, family)
+    backbone, module = backbone_of(family), module_of(kind, family, context)
     ids = list(PROMPT)
     for token in MORE[:15]:
         found = np.asarray(text.next_token())
@@ -157,7 +159,7 @@ def recomputed(
     if context.is_cached:
         padded = stream_of([*ids, *[backbone.config.pad_id] * (room + 1)])
         states = StreamReader(model_of(backbone.config.family), padded, context, ENDS).states(done)
-        hidden, split, before = states.hidden[: len(own)], states.split[: len(own)], 0
+        hidden, split = states.hidden[: len(own)], states.split[: len(front) + len(own)]
     else:
         seen = [*front, *ids[max(0, done - context.chunks) * CHUNK :]]
         tokens = np.full((1, 80), backbone.config.pad_id, np.int32)
@@ -175,11 +177,12 @@ def recomputed(
     )
     suffix = suffix_weights(backbone)
     fast = jax.tree.map(lambda leaf: leaf[0], text.fast)
-    if (backbone.config.family, type(module)) not in _COMPILED:
-        _COMPILED[backbone.config.family, type(module)] = jax.jit(
+    key = (backbone.config.family, type(module), context)
+    if key not in _COMPILED:
+        _COMPILED[key] = jax.jit(
             lambda fast, chunk: module.next_token(fast, chunk, Readout(backbone.unembedding, suffix=suffix))
         )
-    return np.asarray(_COMPILED[backbone.config.family, type(module)](fast, chunk))[len(own) - 1]
+    return np.asarray(_COMPILED[key](fast, chunk))[len(own) - 1]
 
 
 _COMPILED: dict[object, object] = {}

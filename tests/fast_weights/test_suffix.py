@@ -123,7 +123,7 @@ def test_skip_is_the_plain_backbone_before_training(target: str, world: World) -
 def test_a_read_is_the_suffix_with_changed_down_projections(target: str, blocks: int, world: World) -> None:
     module = awake(target, blocks=blocks)
     fast, chunk, readout = module.reset(), world.chunks[1], world.readout
-    expected = direct_nll(fast.matrices, chunk, world, blocks)
+    expected = direct_nll(fast.descent.matrices, chunk, world, blocks)
     assert not np.allclose(expected, chunk.nll_frozen, atol=1e-2)
     np.testing.assert_allclose(compiled(module, "score")(fast, chunk, readout), expected, atol=2e-5)
     positions = jnp.asarray([0, 3, 31, 39])
@@ -161,7 +161,11 @@ def test_padding_is_no_context_and_no_lesson(world: World) -> None:
     np.testing.assert_array_equal(score(fast, chunk, world.readout), score(fast, dirty, world.readout))
     clean = adapt(fast, chunk, world.readout)
     assert jax.tree.all(
-        jax.tree.map(np.array_equal, clean.fast.matrices, adapt(fast, dirty, world.readout).fast.matrices)
+        jax.tree.map(
+            np.array_equal,
+            clean.fast.descent.matrices,
+            adapt(fast, dirty, world.readout).fast.descent.matrices,
+        )
     )
 
 
@@ -171,7 +175,7 @@ def test_update_k_is_k_adam_steps_on_the_loss_of_every_fourth_token(
     target: str, steps: int, world: World
 ) -> None:
     module, chunk = awake(target), world.chunks[1]
-    matrices = start = module.reset().matrices
+    matrices = start = module.reset().descent.matrices
     optimiser = optax.chain(optax.clip_by_global_norm(CONFIG.clip_norm), optax.scale_by_adam())
     state = optimiser.init(matrices)
     # A's rate is relative to its initial scale, F^-½.
@@ -184,7 +188,7 @@ def test_update_k_is_k_adam_steps_on_the_loss_of_every_fourth_token(
         matrices = type(matrices)(*moved)
     adapted = compiled(module, "adapt", steps)(module.reset(), chunk, world.readout)
     for begin, right, mine in zip(
-        *map(jax.tree.leaves, (start, matrices, adapted.fast.matrices)), strict=True
+        *map(jax.tree.leaves, (start, matrices, adapted.fast.descent.matrices)), strict=True
     ):
         # Adam divides by the size of a gradient, so updates of the smallest ones are mostly rounding.
         assert float(jnp.linalg.norm(right - mine)) < 0.02 * float(jnp.linalg.norm(right - begin))
@@ -199,8 +203,8 @@ def test_the_optimiser_state_is_carried_from_chunk_to_chunk(target: str, world: 
     once = one(module.reset(), chunk, readout).fast
     twice = one(once, chunk, readout).fast
     assert tree_close(twice, two(module.reset(), chunk, readout).fast, 1e-4)
-    forgetful = once._replace(optimiser=module.reset().optimiser)
-    assert not tree_close(one(forgetful, chunk, readout).fast.matrices, twice.matrices, 1e-4)
+    forgetful = once._replace(descent=once.descent._replace(optimiser=module.reset().descent.optimiser))
+    assert not tree_close(one(forgetful, chunk, readout).fast.descent.matrices, twice.descent.matrices, 1e-4)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -275,14 +279,14 @@ def test_a_flipped_update_goes_the_other_way_and_keeps_the_moments(world: World)
     before = module.reset()
     after = compiled(module, "adapt", 1)(before, world.chunks[0], world.readout).fast
     flipped = module.flipped(before, after)
-    middle = jax.tree.map(lambda a, b: (a + b) / 2, flipped.matrices, after.matrices)
-    assert tree_close(middle, before.matrices, 1e-6)
-    assert flipped.optimiser is after.optimiser
+    middle = jax.tree.map(lambda a, b: (a + b) / 2, flipped.descent.matrices, after.descent.matrices)
+    assert tree_close(middle, before.descent.matrices, 1e-6)
+    assert flipped.descent.optimiser is after.descent.optimiser
 
 
 def test_blocks_that_are_not_adapted_are_run_as_they_are(world: World) -> None:
     module = module_of("lora", blocks=1)
-    assert module.reset().matrices.down.shape == (1, CONFIG.rank, MODEL.mlp_width)
+    assert module.reset().descent.matrices.down.shape == (1, CONFIG.rank, MODEL.mlp_width)
     nll = compiled(module, "score")(module.reset(), world.chunks[0], world.readout)
     np.testing.assert_allclose(nll, world.chunks[0].nll_frozen, atol=2e-5)
 

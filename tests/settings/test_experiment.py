@@ -468,7 +468,7 @@ def test_a_further_budget_is_a_further_arm_of_what_spends():
         ("learned", {"ppo": {"warm_start": "ppo"}}, "learned.ppo.warm_start: unknown 'ppo'"),
         ("grid.more_budgets", [3.0], "which is grid.budget: name it once"),
         ("grid.more_budgets", [12.0], "grid.more_budgets[0] must be less than 12, got 12.0"),
-        ("grid.fast_weights", ["suffix+context_1"], "see one chunk at a time"),
+        ("grid.fast_weights", ["suffix+context_1"], "cannot read chunks again; use suffix+window_1"),
         ("grid.fast_weights", ["lora-wide"], "fast_weights.variants: unknown 'wide'"),
         ("fast_weights", {"variants": {"a b": {}}}, "is not usable as the name of a variant"),
         ("grid.control_corpora", ["ours"], "a control is of kind random_tokens or repeated"),

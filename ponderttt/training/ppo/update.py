@@ -87,11 +87,7 @@ def log_probs(
     allowed: Bool[Array, "*B A"],
     actions: Int[Array, "*B"],
 ) -> Float[Array, "*B"]:
-    """Return the log-probability of each action among the allowed ones, as :func:`update` computes it.
-
-    With two or more rows, each row's result is the same bit for bit, whatever the other rows; a single row may be summed
-    in another order.
-    """
+    """Return the log-probability of each action among the allowed ones, as :func:`update` computes it up to rounding."""
     return losses.log_prob(losses.masked(nnx.merge(graph, params)(features).logits, allowed), actions)
 
 

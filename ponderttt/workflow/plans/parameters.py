@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ponderttt.contexts import ALONE, Context
+from ponderttt.contexts import Context
 from ponderttt.corpus.packages import select_packages
 from ponderttt.files.atomic import sha256_file
 from ponderttt.names import FastWeightsName, MethodName
@@ -229,9 +229,10 @@ class Plan:
         }
 
     def keeps_split(self, context: Context) -> bool:
-        """Return whether states at the split layer are cached: suffix adaptation reads them, one chunk at a time."""
-        return context == ALONE and any(
-            name.kind == "suffix" for name in self.experiment.grid.all_fast_weights
+        """Return whether states at the split layer are cached: suffix adaptation reads them."""
+        return any(
+            name.kind == "suffix" and name.context == context
+            for name in self.experiment.grid.all_fast_weights
         )
 
     def _context(self, context: Context) -> Parameters:

@@ -41,7 +41,7 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
     def report(step: int, total: int, loss: float) -> None:
         job.progress(step, total, f"loss {loss:.3f}")
 
-    module = build(kind, opened.width, settings.config, seed, opened.shape)
+    module = build(kind, opened.width, settings.config, seed, opened.shape, opened.cache)
     module.prepare(np.concatenate([stream.hidden[stream.mask] for stream in learning]))
     name = "-".join(("train", *folder.parts[-3:]))
     with checkpoints_of(job.place.checkpoints, name, job.made_from) as checkpoints:

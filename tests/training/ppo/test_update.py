@@ -50,10 +50,14 @@ def moved(bandit):
     return learner, batch
 
 
-def test_the_first_ratio_is_exactly_1(bandit, moved):
-    """Rollouts judge 8 chunks at a time and updates 32 shuffled ones; one changed log-probability is noticed."""
+#: Products of different numbers of rows may sum in different orders; which do depends on the processor.
+ROUNDING = 3e-6
+
+
+def test_the_first_ratio_is_1(bandit, moved):
+    """Rollouts judge 8 chunks at a time and updates 32 shuffled ones; changed log-probabilities are noticed."""
     learner, batch = moved
-    assert float(updated(bandit, learner, batch)[2].first_ratio_error) == 0.0
+    assert float(updated(bandit, learner, batch)[2].first_ratio_error) < ROUNDING
     off = batch._replace(log_prob=batch.log_prob + 0.125)
     assert float(updated(bandit, learner, off)[2].first_ratio_error) == pytest.approx(
         1 - np.exp(-0.125), rel=1e-5
@@ -65,7 +69,7 @@ def test_log_probabilities_of_a_rollout_are_those_that_it_was_gathered_with(move
     found = jax.jit(log_probs, static_argnums=0)(
         learner.graph, learner.params, batch.features, batch.allowed, batch.actions
     )
-    np.testing.assert_array_equal(found, batch.log_prob)
+    np.testing.assert_allclose(found, batch.log_prob, rtol=0, atol=ROUNDING)
 
 
 #: Stops after its first epoch as soon as anything moves.
