@@ -67,7 +67,7 @@ class Cached(NamedTuple):
     """Keys and values of the chunks so far, and their number."""
 
     past: Past
-    index: Int[Array, ""]
+    chunks: Int[Array, ""]
 
 
 class SuffixState(NamedTuple):

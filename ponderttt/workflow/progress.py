@@ -12,35 +12,39 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-#: Mean seconds of a job of each rule in one run of the default study on 2 cores: the first guess, until a job of the rule has
-#: ended.
+from ponderttt.settings.experiment import Experiment
+
+#: Mean seconds of a unit of work of each rule in one run of the default study on 2 cores: the first guess, until a job of the
+#: rule has ended.  A unit is a chunk for rules that read a corpus (:data:`BY_CHUNK`), and a job for others.
 TYPICAL_SECONDS: Mapping[str, float] = {
     "model": 15,
     "shards": 11,
-    "chunks": 3,
-    "hidden": 41,
-    "train": 46,
-    "calibrate": 16,
+    "chunks": 0.03,
+    "hidden": 1.7,
+    "train": 0.5,
+    "calibrate": 0.2,
     # Not in that study: a policy of a memory, with another policy at the same time.
-    "policy": 150,
-    "arms_ttt": 58,
-    "arms_lora": 133,
-    "arms_suffix": 223,
-    "arms_memory": 26,
-    "controls_ttt": 10,
-    "controls_lora": 15,
-    "controls_suffix": 23,
-    "controls_memory": 6,
-    "sequences_memory": 30,
-    "plain": 3,
-    "table": 5,
-    "figures": 11,
+    "policy": 1.6,
+    "arms_ttt": 0.8,
+    "arms_lora": 1.8,
+    "arms_suffix": 4.6,
+    "arms_memory": 0.3,
+    "controls_ttt": 0.8,
+    "controls_lora": 1.8,
+    "controls_suffix": 4.6,
+    "controls_memory": 0.3,
+    "sequences_memory": 0.6,
+    "plain": 0.02,
+    "table": 15,
+    "figures": 20,
 }
+BY_CHUNK = frozenset(TYPICAL_SECONDS) - {"model", "shards", "table", "figures"}
 QUICK_SECONDS = 2.0
 #: Seconds between two lines of progress in a log file, and between two refreshes of a terminal's last line.
 LINE_SECONDS, REFRESH_SECONDS = 20.0, 1.0
@@ -62,6 +66,8 @@ class Running:
     label: str
     log: str | None
     started: float
+    #: Units of work.
+    work: float = 1.0
 
     def progress(self) -> tuple[float, str]:
         """Return the share that is done, 0 if unknown, and the progress in words."""
@@ -74,38 +80,64 @@ class Running:
         return 0.0, ""
 
 
+def typical_seconds(rule: str) -> float:
+    """Return the seconds of a unit of a rule's work; variants, and fast weights on a context, take as long as their kind."""
+    kind = _kind(rule)
+    return QUICK_SECONDS if kind is None else TYPICAL_SECONDS[kind]
+
+
+def _kind(rule: str) -> str | None:
+    known = [name for name in TYPICAL_SECONDS if rule == name or rule.startswith(f"{name}_")]
+    return max(known, key=len, default=None)
+
+
+def work_of(experiment: Experiment, rule: str, wildcards: Mapping[str, str]) -> float:
+    """Return the units of work of a job: the chunks that it reads at most, or 1."""
+    if _kind(rule) not in BY_CHUNK:
+        return 1.0
+    grid = experiment.grid
+    name = wildcards.get("corpus", grid.train_corpus if rule == "train" else grid.deciding_corpus)
+    corpus = experiment.corpora[name]
+    work = float((corpus.max_streams or 1) * (corpus.chunks_per_stream or 1))
+    return work * experiment.training.epochs if rule == "train" else work
+
+
 @dataclass
 class Estimate:
     """Estimate of the time left, from the time of each rule so far."""
 
-    #: Rule → jobs that have not ended.
-    left: dict[str, int]
-    seconds: dict[str, list[float]] = field(default_factory=dict)
+    #: Rule → work of the jobs that have not ended.
+    left: dict[str, float]
+    #: Rule → work and seconds of the jobs that have ended.
+    done: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def ended(self, rule: str, seconds: float) -> None:
+    def ended(self, rule: str, seconds: float, work: float = 1.0) -> None:
         """Count a job that has ended after so many seconds."""
-        self.left[rule] = max(0, self.left.get(rule, 0) - 1)
-        self.seconds.setdefault(rule, []).append(seconds)
+        self.dropped(rule, work)
+        before, spent = self.done.get(rule, (0.0, 0.0))
+        self.done[rule] = (before + work, spent + seconds)
+
+    def dropped(self, rule: str, work: float) -> None:
+        """Count a job that has failed."""
+        self.left[rule] = max(0.0, self.left.get(rule, 0.0) - work)
 
     def of_rule(self, rule: str) -> float:
-        """Return the expected seconds of a job of a rule."""
-        if rule in self.seconds:
-            return sum(self.seconds[rule]) / len(self.seconds[rule])
-        # Variants, and fast weights on a context, take as long as their kind.
-        known = [name for name in TYPICAL_SECONDS if rule == name or rule.startswith(f"{name}_")]
-        return self._pace() * (TYPICAL_SECONDS[max(known, key=len)] if known else QUICK_SECONDS)
+        """Return the expected seconds of a unit of a rule's work."""
+        if rule in self.done:
+            work, seconds = self.done[rule]
+            return seconds / work
+        return self._pace() * typical_seconds(rule)
 
     def _pace(self) -> float:
         """The ratio of measured to typical seconds of all jobs that have ended; 1 at the start."""
-        known = {rule: times for rule, times in self.seconds.items() if rule in TYPICAL_SECONDS}
-        typical = sum(TYPICAL_SECONDS[rule] * len(times) for rule, times in known.items())
-        return sum(map(sum, known.values())) / typical if typical else 1.0
+        typical = sum(work * typical_seconds(rule) for rule, (work, _) in self.done.items())
+        return sum(seconds for _, seconds in self.done.values()) / typical if typical else 1.0
 
     def remaining(self, running: Sequence[Running], now: float) -> float:
         """Return the seconds until all jobs are done, if as many jobs run at a time as now."""
-        total = sum(count * self.of_rule(rule) for rule, count in self.left.items())
+        total = sum(work * self.of_rule(rule) for rule, work in self.left.items())
         for job in running:
-            expected, spent = self.of_rule(job.rule), now - job.started
+            expected, spent = job.work * self.of_rule(job.rule), now - job.started
             share, _ = job.progress()
             rest = spent * (1 - share) / share if share > 0.05 else max(expected - spent, 0.05 * expected)
             total += rest - expected
@@ -115,12 +147,25 @@ class Estimate:
 class Display(logging.Handler):
     """Handler that turns Snakemake's events into a few readable lines."""
 
-    def __init__(self, left: Mapping[str, int], stream: TextIO = sys.stderr) -> None:
-        """``left``: rule → jobs to run."""
+    def __init__(
+        self,
+        jobs: Sequence[tuple[str, Mapping[str, str]]],
+        work: Callable[[str, Mapping[str, str]], float] = lambda rule, wildcards: 1.0,
+        stream: TextIO = sys.stderr,
+    ) -> None:
+        """Start to display.
+
+        Args:
+            jobs: rule and wildcards of each job to run.
+            work: the units of work of a job.
+            stream: where lines go.
+        """
         super().__init__(logging.INFO)
-        self._stream, self._terminal = stream, stream.isatty()
-        self._estimate = Estimate(dict(left))
-        self._total, self._done, self._failed = sum(left.values()), 0, 0
+        self._stream, self._terminal, self._work = stream, stream.isatty(), work
+        self._estimate = Estimate({})
+        for rule, wildcards in jobs:
+            self._estimate.left[rule] = self._estimate.left.get(rule, 0.0) + work(rule, wildcards)
+        self._total, self._done, self._failed = len(jobs), 0, 0
         self._running: dict[int, Running] = {}
         self._shown = time.monotonic()
         self._writing = threading.RLock()
@@ -155,7 +200,8 @@ class Display(logging.Handler):
         label = f"{job['rule_name'].removeprefix('arms_')} {wildcards}".strip()
         if job["rule_name"].startswith("arms_"):
             label = f"arms {label}"
-        running = Running(job["rule_name"], label, logs[0] if logs else None, time.monotonic())
+        rule, log = job["rule_name"], logs[0] if logs else None
+        running = Running(rule, label, log, time.monotonic(), self._work(rule, job["wildcards"]))
         self._running[job["jobid"]] = running
 
     def _job_ended(self, number: int) -> None:
@@ -164,7 +210,7 @@ class Display(logging.Handler):
             return
         self._done += 1
         spent = time.monotonic() - job.started
-        self._estimate.ended(job.rule, spent)
+        self._estimate.ended(job.rule, spent, job.work)
         if job.rule != "all":
             self._line(f"{self._count()} {job.label}: done in {in_words(spent)}{self._left()}")
 
@@ -174,7 +220,7 @@ class Display(logging.Handler):
         if running is None:
             return
         self._failed += 1
-        self._estimate.left[running.rule] = max(0, self._estimate.left.get(running.rule, 0) - 1)
+        self._estimate.dropped(running.rule, running.work)
         where = f"; log: {running.log}" if running.log else ""
         self._line(f"{self._count()} {running.label}: FAILED{where}")
 
@@ -224,16 +270,14 @@ def _columns(stream: TextIO) -> int:
         return 80
 
 
-def show(workflow: Any) -> None:
+def show(workflow: Any, experiment: Experiment) -> None:
     """Replace Snakemake's own stream of messages by a :class:`Display`; ``PONDERTTT_PROGRESS=snakemake`` keeps it."""
     from snakemake.logging import logger
 
     if os.environ.get("PONDERTTT_PROGRESS") == "snakemake":
         return
-    left: dict[str, int] = {}
-    for job in workflow.dag.needrun_jobs():
-        left[job.rule.name] = left.get(job.rule.name, 0) + 1
+    jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
     for handler in list(logger.handlers):
         if handler.name == "DefaultStreamHandler":
             logger.removeHandler(handler)
-            logger.addHandler(Display(left))
+            logger.addHandler(Display(jobs, partial(work_of, experiment)))

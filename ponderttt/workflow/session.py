@@ -43,4 +43,4 @@ def start(workflow: Any, experiment: Experiment) -> None:
     except PonderTTTError as error:
         print(f"ponderttt: {error}", file=sys.stderr)
         sys.exit(1)
-    show(workflow)
+    show(workflow, experiment)

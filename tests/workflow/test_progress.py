@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from ponderttt.settings.experiment import load
 from ponderttt.workflow.entry import Progress
-from ponderttt.workflow.progress import TYPICAL_SECONDS, Display, Estimate, Running, in_words
+from ponderttt.workflow.progress import TYPICAL_SECONDS, Display, Estimate, Running, in_words, work_of
 
 
 def test_durations_read_well() -> None:
@@ -28,6 +29,22 @@ def test_the_estimate_learns_from_jobs_that_ended() -> None:
     estimate = Estimate({"train": 1, "hidden": 1})
     estimate.ended("train", TYPICAL_SECONDS["train"] / 2)
     assert estimate.remaining([], 0.0) == TYPICAL_SECONDS["hidden"] / 2
+
+
+def test_a_large_corpus_is_no_slow_machine() -> None:
+    estimate = Estimate({"hidden": 400.0, "train": 10.0})
+    estimate.ended("hidden", 360 * TYPICAL_SECONDS["hidden"], work=360.0)
+    expected = 40 * TYPICAL_SECONDS["hidden"] + 10 * TYPICAL_SECONDS["train"]
+    assert estimate.remaining([], 0.0) == pytest.approx(expected)
+
+
+def test_the_work_of_a_job_is_the_chunks_that_it_reads() -> None:
+    experiment = load("config.yaml")
+    heldout, training = 40 * 8, 12 * 8
+    assert work_of(experiment, "arms_memory_full", {"corpus": "python-heldout", "seed": "0"}) == heldout
+    assert work_of(experiment, "calibrate", {"fast_weights": "memory"}) == training
+    assert work_of(experiment, "train", {"seed": "0"}) == training * experiment.training.epochs
+    assert work_of(experiment, "table", {}) == 1
 
 
 def test_a_variant_is_expected_to_take_as_long_as_its_kind() -> None:
@@ -51,7 +68,7 @@ def event(kind: str | None, message: str = "", level: int = logging.INFO, **fiel
 
 def test_the_display_tells_ends_and_failures_and_drops_noise() -> None:
     stream = io.StringIO()
-    display = Display({"train": 2}, stream)
+    display = Display([("train", {})] * 2, stream=stream)
     for number in (1, 2):
         fields = {"rule_name": "train", "wildcards": {"model": "m", "seed": number}, "log": ["x.log"]}
         display.emit(event("job_info", jobid=number, **fields))
@@ -73,7 +90,7 @@ def test_progress_of_a_job_is_shown_while_it_runs(tmp_path: Path, monkeypatch: p
     log = tmp_path / "hidden.log"
     Path(f"{log}.progress").write_text(json.dumps({"done": 2, "total": 8, "what": "loss 1.5"}))
     stream = io.StringIO()
-    display = Display({"hidden": 1}, stream)
+    display = Display([("hidden", {})], stream=stream)
     display.emit(event("job_info", jobid=1, rule_name="hidden", wildcards={"corpus": "c"}, log=[str(log)]))
     deadline = time.monotonic() + 10
     while not stream.getvalue() and time.monotonic() < deadline:
