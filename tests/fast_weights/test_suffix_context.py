@@ -105,6 +105,12 @@ def world(family: str, context: Context) -> Setting:
     return Setting(model, context, FrozenChunks(stream_id="stream", **stacked))
 
 
+def first_chunks(at: Setting, count: int) -> Setting:
+    """Cut the stream."""
+    cut = {name: getattr(at.stream, name)[:count] for name in FrozenChunks._fields if name != "stream_id"}
+    return at._replace(stream=at.stream._replace(**cut))
+
+
 def read_through(
     module: SuffixAdapter, at: Setting, actions: list[int], trim: bool, moved: list[np.ndarray] | None = None
 ) -> np.ndarray:
@@ -234,7 +240,7 @@ def test_nothing_before_a_changed_token_moves() -> None:
 
 
 def test_the_loop_the_world_of_policies_and_the_tree_give_the_same_losses() -> None:
-    at = world("llama", FULL)
+    at = first_chunks(world("llama", FULL), 4)
     module = at.module(2, 0.7)
     programs = ModulePrograms(module)
     group = Group([at.stream], at.model.backbone.unembedding, at.suffix)
@@ -243,11 +249,11 @@ def test_the_loop_the_world_of_policies_and_the_tree_give_the_same_losses() -> N
     losses = [step.loss for step in steps]
     policies = World(programs, [at.stream], at.model.backbone.unembedding, at.suffix)
     updates: tuple[tuple[int, int], ...] = ()
-    for t in range(COUNT):
+    for t in range(len(losses)):
         assert policies.read(0, t, updates).loss == losses[t]
         updates = policies.learn(0, t, updates, Action.UPDATE_1)
     tree = Enumerator(module, at.model.backbone.unembedding, at.suffix)
-    allowance = Allowance.of(NOMINAL_COSTS, 2.5, COUNT)
+    allowance = Allowance.of(NOMINAL_COSTS, 2.5, len(losses))
     found = tree.losses(at.stream, [allowance]).levels
     assert found[1][(int(Action.UPDATE_1),)] == losses[1]
     assert found[2][(int(Action.SKIP),) * 2] != found[2][(int(Action.UPDATE_1), int(Action.SKIP))]
@@ -261,17 +267,23 @@ def test_training_reads_as_the_loop_does() -> None:
         lambda action, key: window_loss(module, module.reset(), chunks, at.readout, action, key, None)
     )
     result = train(jnp.asarray(1), jax.random.key(0))
-    expected = np.sum(read_through(module, at, [1] * COUNT, trim=True))
+    expected = np.sum(read_through(module, at, [1] * COUNT, trim=False))
     assert float(result.loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_read_costs_what_it_attends_to() -> None:
     at = world("llama", FULL)
-    arm = arm_of(MethodName("update_1"), ModulePrograms(at.module(2, 0.7)), SPENDING, 0)
-    (steps,) = run_streams([arm], Group([at.stream], at.model.backbone.unembedding, at.suffix)).values()
-    flops = np.diff([step.flops for step in steps[:-1]])
-    assert (flops > 0).sum() >= 3
-    assert (flops >= -1e-6).all()
+    module = at.module(2)
+    programs = ModulePrograms(module)
+    chunk = jax.tree.map(lambda leaf: leaf[None], at.chunks()[0])
+    fast = jax.tree.map(lambda leaf: leaf[None], module.reset())
+    flops = [
+        programs.score.flops(programs.slow, programs.trimmed(fast, t), chunk, at.readout) for t in range(9)
+    ]
+    # Room for 0, 1, 2, 4 and 8 chunks; each cached chunk adds the same.
+    steps = np.diff([flops[t] for t in (1, 2, 4, 8)])
+    np.testing.assert_allclose(steps, steps[0] * np.array([1, 2, 4]))
+    assert flops[0] < flops[1] and flops[3] == flops[4] and flops[5] == flops[8]
 
 
 def test_a_context_that_is_read_again_is_refused() -> None:

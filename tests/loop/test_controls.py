@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,9 +59,9 @@ def test_a_flipped_update_undoes_what_the_update_would_have_done(kind):
         programs.slow, before, page.chunk(programs), page.readout(programs)
     ).value
     flipped = programs.flipped(before, ran.fast)
-    moving = {"ttt": "weight", "lora": "matrices", "suffix": "matrices", "memory": "keys"}[kind]
+    moving = {"ttt": "weight", "lora": "matrices", "suffix": "descent.matrices", "memory": "keys"}[kind]
     for b, a, f in zip(
-        *(jax.tree.leaves(getattr(x, moving)) for x in (before, ran.fast, flipped)), strict=True
+        *(jax.tree.leaves(attrgetter(moving)(x)) for x in (before, ran.fast, flipped)), strict=True
     ):
         np.testing.assert_allclose((np.asarray(a) + np.asarray(f)) / 2, b, atol=1e-5)
         assert np.isfinite(f).all()
