@@ -256,7 +256,7 @@ def test_the_loop_the_world_of_policies_and_the_tree_give_the_same_losses() -> N
     allowance = Allowance.of(NOMINAL_COSTS, 2.5, len(losses))
     found = tree.losses(at.stream, [allowance]).levels
     assert found[1][(int(Action.UPDATE_1),)] == losses[1]
-    assert found[2][(int(Action.SKIP),) * 2] != found[2][(int(Action.UPDATE_1), int(Action.SKIP))]
+    assert len(found[2]) > 3 and len(set(found[2].values())) == len(found[2])
 
 
 def test_training_reads_as_the_loop_does() -> None:
