@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help env table smoke test prove parity lint schema lock status clean
 
 help:
-	@echo "make table    the whole study: results/paper_table.csv, figures, report (about 40 minutes on 2 cores)"
+	@echo "make table    the whole study: results/paper_table.csv, figures, report (about an hour on 2 cores)"
 	@echo "make smoke    a small study for a first look: smoke/paper_table.csv (about 5 minutes)"
 	@echo "make test     the test suite (no torch, no network)"
 	@echo "make prove    the proofs that take minutes"

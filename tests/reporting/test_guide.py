@@ -10,11 +10,12 @@ import pytest
 from ponderttt.reporting.guide.claims import ClaimRule, confirmatory_section, shown
 from ponderttt.reporting.guide.control_statements import control_corpora, wrong_lessons
 from ponderttt.reporting.guide.guide import write_reading_guide
+from ponderttt.reporting.guide.reference_statements import control_of, reference_section
 from ponderttt.reporting.guide.rule_statements import claim, in_short, policies_of, policy_section
 from ponderttt.reporting.guide.update_statements import what_helped, without_gain
 from ponderttt.reporting.numbers.columns import Estimate, dtypes, rows_of
 from ponderttt.reporting.numbers.results import FILES, read_results
-from ponderttt.reporting.numbers.rows import FrontierRow, TableRow
+from ponderttt.reporting.numbers.rows import ConfirmatoryRow, FrontierRow, ReferenceRow, TableRow
 from ponderttt.reporting.numbers.statistics import Interval
 from ponderttt.reporting.numbers.tables import write_table
 from ponderttt.settings.statistics import StatisticsConfig
@@ -247,12 +248,37 @@ def test_declared_comparisons_come_first_with_corrected_p_and_all_else_is_explor
     by_label = {row.label: row for row in on_corpus(rows)}
     helped = by_label["memory update_1"].delta_vs_skip
     assert f"| memory update_1 vs skip | tiny | {CORPUS} | 8 | {shown(helped)} |" in said
-    findings = {line.split(" | ")[0]: line.split(" | ")[-1] for line in said.splitlines()}
-    assert findings["| memory update_1 vs skip"] == "**helped** |"
-    assert findings["| lora update_1 vs skip"] == "**hurt** |"
+    cells = {line.split(" | ")[0]: line.split(" | ") for line in said.splitlines()}
+    assert cells["| memory update_1 vs skip"][-2:] == ["**helped**", "wrong lessons gain less |"]
+    assert cells["| lora update_1 vs skip"][-2] == "**hurt**"
     # Twice its p of 2/256 for both of them, once that of the last.
     assert said.count(" | 0.023 | ") == 2
     declared = {row.label: row.confirmatory for row in rows if row.confirmatory}
     assert declared == {"memory update_1": "skip", "memory entropy": "random", "lora update_1": "skip"}
     assert all(row.confirmatory is None for row in rows if row.corpus != CORPUS)
-    assert "everything on this page is exploratory" in " ".join(confirmatory_section([], 0.95))
+    assert "everything on this page is exploratory" in " ".join(
+        confirmatory_section([], 0.95, lambda row, rule: "")
+    )
+
+
+def test_a_declared_gain_that_its_control_has_too_is_said_to(guide: tuple[str, list[TableRow]]) -> None:
+    """A wrong lesson explains a gain of updates; the mechanism of budgets without a signal explains one of a rule."""
+    rows = on_corpus(guide[1])
+    gain = Estimate(-0.1, -0.2, -0.05, 0.01)
+    of_updates = ConfirmatoryRow("tiny", CORPUS, "memory", "update_1", "memory", "skip", 1, 8, gain, 0.01)
+    assert control_of(of_updates, rows, [], RULE) == "wrong lessons gain less"
+    same = Estimate(0.0, -0.1, 0.1, 0.9)
+    moved = [replace(row, delta_vs_update_1=same) if row.method == "shuffled" else row for row in rows]
+    assert "`shuffled` gain **as much**" in control_of(of_updates, moved, [], RULE)
+    of_rule = replace(of_updates, method="entropy", reference_method="random")
+    reference = ReferenceRow(
+        "tiny", "memory", "entropy", CORPUS, 3.0, "constant_rank", 1.5, same, None, 252, None, 1, 8
+    )
+    assert control_of(of_rule, rows, [], RULE) == "–"
+    assert "gains **as much**" in control_of(of_rule, rows, [reference], RULE)
+    assert "gains less" in control_of(of_rule, rows, [replace(reference, delta=gain)], RULE)
+    (line,) = (
+        line for line in reference_section([reference], "memory", RULE) if line.startswith("| `entropy`")
+    )
+    assert line == "| `entropy` | 3 | 1.5000: +0.0000 [-0.1000, +0.1000], p = 0.9 |"
+    assert not list(reference_section([reference], "lora", RULE))

@@ -28,7 +28,7 @@ from ponderttt.reporting.figures.style import (
 )
 from ponderttt.reporting.numbers.columns import Estimate, rows_of
 from ponderttt.reporting.numbers.results import Results
-from ponderttt.reporting.numbers.rows import TableRow, decomposition_steps
+from ponderttt.reporting.numbers.rows import TableRow, decomposition_steps, gain_of_training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,10 +93,10 @@ def _seed_panel(
 
 @in_style
 def decomposition(results: Results, outputs: Sequence[Path | str]) -> None:
-    """Draw the three steps from the plain backbone's perplexity to the transductive one, a panel per fast weights.
+    """Draw the three steps from the backbone's perplexity to the transductive one, a panel per fast weights.
 
     Raises:
-        PonderTTTError: no fast weights have all of plain, skip, update_1 and transductive in the table.
+        PonderTTTError: no fast weights have all of skip, update_1 and transductive, and their context, in the table.
     """
     chains = []
     for corpus, model, group in results.without_controls.groups():
@@ -122,7 +122,7 @@ def _waterfall(panel: Axes, steps: Sequence[tuple[str, TableRow]]) -> None:
 
     names, rows = zip(*steps, strict=True)
     nats = [row.loss for row in rows]
-    differences = (rows[1].delta_vs_plain, rows[2].delta_vs_skip, None)
+    differences = (gain_of_training(rows[1]), rows[2].delta_vs_skip, None)
     panel.plot(nats[0], 0, "s", color=BLACK, ms=8)
     texts = [f"perplexity {rows[0].perplexity:.2f}"]
     for y, colour, known in zip((1, 2, 3), (BLUE, GREEN, VERMILLION), differences, strict=True):

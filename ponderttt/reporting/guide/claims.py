@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ponderttt.reporting.numbers.columns import Estimate
@@ -78,8 +78,16 @@ class ClaimRule:
         return f"at most {expected:.2g} expected by chance"
 
 
-def confirmatory_section(rows: Sequence[ConfirmatoryRow], confidence: float) -> Iterator[str]:
-    """Yield the declared comparisons with their corrected p values, or that there are none."""
+def confirmatory_section(
+    rows: Sequence[ConfirmatoryRow], confidence: float, control: Callable[[ConfirmatoryRow, ClaimRule], str]
+) -> Iterator[str]:
+    """Yield the declared comparisons with their corrected p values, or that there are none.
+
+    Args:
+        rows: the comparisons.
+        confidence: of the intervals.
+        control: says what the controls of a comparison show.
+    """
     yield "## Confirmatory comparisons"
     yield ""
     if not rows:
@@ -96,13 +104,13 @@ def confirmatory_section(rows: Sequence[ConfirmatoryRow], confidence: float) -> 
         "after the fact."
     )
     yield ""
-    yield "| comparison | model | corpus | streams | difference | corrected p | finding |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| comparison | model | corpus | streams | difference | corrected p | finding | controls |"
+    yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         rule = ClaimRule(confidence, row.n_streams)
         finding = rule.verdict(row.difference._replace(p=row.p_holm))
         yield (
             f"| {row.label} | {row.model} | {row.corpus} | {row.n_streams} | {shown(row.difference)} | {row.p_holm:.2g} | "
-            f"{f'**{finding}**' if finding in ('helped', 'hurt') else finding} |"
+            f"{f'**{finding}**' if finding in ('helped', 'hurt') else finding} | {control(row, rule)} |"
         )
     yield ""

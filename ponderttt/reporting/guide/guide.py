@@ -9,6 +9,7 @@ from typing import Any
 from ponderttt.files.atomic import atomic_path
 from ponderttt.reporting.guide.claims import ClaimRule, confirmatory_section, shown
 from ponderttt.reporting.guide.control_statements import control_corpora, wrong_lessons
+from ponderttt.reporting.guide.reference_statements import control_of, reference_section
 from ponderttt.reporting.guide.rule_statements import (
     area_section,
     front_section,
@@ -25,7 +26,7 @@ from ponderttt.reporting.guide.update_statements import (
 )
 from ponderttt.reporting.numbers.columns import documentation, rows_of
 from ponderttt.reporting.numbers.results import FILES, Results, read_results
-from ponderttt.reporting.numbers.rows import ConfirmatoryRow, TableRow
+from ponderttt.reporting.numbers.rows import ConfirmatoryRow, ReferenceRow, TableRow
 from ponderttt.reporting.numbers.significance import fewest_streams
 
 PROTOCOLS = {
@@ -72,8 +73,14 @@ def _guide(everything: Results) -> Iterator[str]:
         yield ""
         yield from (f"* `{folder}`" for folder in facts["missing"])
         yield ""
-    yield from confirmatory_section(rows_of(ConfirmatoryRow, everything.confirmatory), confidence)
     results = everything.without_controls
+    groups = {(corpus, model): group for corpus, model, group in results.groups()}
+
+    def control(row: ConfirmatoryRow, rule: ClaimRule) -> str:
+        group = groups[row.corpus, row.model]
+        return control_of(row, rows_of(TableRow, group.table), rows_of(ReferenceRow, group.references), rule)
+
+    yield from confirmatory_section(rows_of(ConfirmatoryRow, everything.confirmatory), confidence, control)
     for corpus, model, group in results.groups():
         mine = rows_of(TableRow, group.table)
         yield f"## In short, exploratory: {model} on {corpus}"
@@ -113,6 +120,7 @@ def _group(group: Results, confidence: float) -> Iterator[str]:
         yield from what_helped(rows, fast_weights, rule)
         yield ""
         yield from policy_section(rows, fast_weights, rule)
+        yield from reference_section(rows_of(ReferenceRow, group.references), fast_weights, rule)
         yield from area_section(group.frontier, fast_weights, rule)
         yield from signal_section(group.signals, fast_weights, rule)
     yield from front_section(group.frontier)

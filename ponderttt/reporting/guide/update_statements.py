@@ -107,19 +107,19 @@ def decompositions(rows: Sequence[TableRow]) -> Iterator[str]:
         steps = decomposition_steps(rows, fast_weights)
         if steps is None:
             continue
-        (_, plain), (_, skip), (_, update), (_, leak) = steps
-        total = leak.loss - plain.loss
-        one_sign = plain.loss >= skip.loss >= update.loss >= leak.loss and total < 0
+        (_, backbone), (_, skip), (_, update), (_, leak) = steps
+        total = leak.loss - backbone.loss
+        one_sign = backbone.loss >= skip.loss >= update.loss >= leak.loss and total < 0
         yield f"### {fast_weights}: parts of the transductive number"
         yield ""
         yield (
-            f"The transductive arm reports perplexity {leak.perplexity:.3f}, the plain backbone "
-            f"{plain.perplexity:.3f}: a factor of {plain.perplexity / leak.perplexity:.3f} ({total:+.4f} nats per token). "
+            f"The transductive arm reports perplexity {leak.perplexity:.3f}, `{backbone.method}` {backbone.perplexity:.3f}: a "
+            f"factor of {backbone.perplexity / leak.perplexity:.3f} ({total:+.4f} nats per token). "
             "These parts are point estimates across protocols. They explain that number; they do not compare methods."
         )
         yield ""
         for name, before, after in (
-            ("(a) training the adapter", plain, skip),
+            ("(a) training the adapter", backbone, skip),
             ("(b) leakage: scoring a chunk after learning from it", update, leak),
             ("(c) test-time training: UPDATE_1 under `score_first`", skip, update),
         ):

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated as Doc
 
-from ponderttt.names import MethodName
+from ponderttt.contexts import ALONE, FULL
+from ponderttt.names import FastWeightsName, MethodName
 from ponderttt.reporting.numbers.columns import Column, Estimate
 from ponderttt.reporting.numbers.statistics import Interval
 from ponderttt.settings.confirmatory import ArmLabel, Comparison
@@ -302,14 +303,23 @@ def find_row(rows: Sequence[TableRow], fast_weights: str, method: str, protocol:
     return next((row for row in rows if (row.fast_weights, row.method, row.protocol) == wanted), None)
 
 
+def gain_of_training(skip: TableRow) -> Estimate | None:
+    """Return the difference of an adapter with 0 updates to the backbone in the same context; None if it is not in the table."""
+    known = {ALONE: skip.delta_vs_plain, FULL: skip.delta_vs_full}
+    return known.get(FastWeightsName.parse(skip.fast_weights).context)
+
+
 def decomposition_steps(rows: Sequence[TableRow], fast_weights: str) -> list[tuple[str, TableRow]] | None:
-    """Return the steps from the plain backbone to the transductive number, each with the row that it leads to.
+    """Return the steps from the backbone in the same context to the transductive number, each with the row it leads to.
 
     Returns:
         None if one of the four arms is missing.
     """
+    if fast_weights == "none":
+        return None
+    backbone = MethodName.plain(FastWeightsName.parse(fast_weights).context)
     chain = (
-        ("plain backbone", find_row(rows, "none", "plain", "score_first")),
+        (f"{backbone}: the backbone", find_row(rows, "none", str(backbone), "score_first")),
         ("(a) training the adapter", find_row(rows, fast_weights, "skip", "score_first")),
         ("(c) test-time training", find_row(rows, fast_weights, "update_1", "score_first")),
         ("(b) leakage", find_row(rows, fast_weights, "transductive", "transductive")),
