@@ -146,6 +146,7 @@ def told() -> float:
     return float(np.mean(gains))
 
 
+@pytest.mark.slow
 def test_the_regression_comes_within_5_percent_of_the_feature_that_tells():
     """Spent chunk by chunk, neither reaches the oracle, which knows what comes."""
     policy = regressed(planted_streams("train", 0, 160), sequences=1)
