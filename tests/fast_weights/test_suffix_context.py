@@ -253,7 +253,7 @@ def test_the_loop_the_world_of_policies_and_the_tree_give_the_same_losses() -> N
         assert policies.read(0, t, updates).loss == losses[t]
         updates = policies.learn(0, t, updates, Action.UPDATE_1)
     tree = Enumerator(module, at.model.backbone.unembedding, at.suffix)
-    allowance = Allowance.of(NOMINAL_COSTS, 2.5, len(losses))
+    allowance = Allowance.of(NOMINAL_COSTS, 2.75, len(losses))
     found = tree.losses(at.stream, [allowance]).levels
     assert found[1][(int(Action.UPDATE_1),)] == losses[1]
     assert len(found[2]) > 3 and len(set(found[2].values())) == len(found[2])

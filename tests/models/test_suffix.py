@@ -86,7 +86,7 @@ def test_a_block_at_some_positions_is_the_block_at_all_of_them(backbone: Backbon
     block, mask = suffix.suffix_weights(backbone).block(0), jnp.ones(TOKENS, bool)
     split: Float[Array, "T D"] = jax.random.normal(jax.random.key(1), (TOKENS, TINY.width))
     positions = jnp.asarray([0, 7, 39])
-    place = suffix.suffix_places(TINY, suffix.suffix_weights(backbone), TOKENS)[0]
+    place = suffix.suffix_places(TINY, suffix.suffix_weights(backbone), jnp.arange(TOKENS))[0]
     everywhere = before_down_projection(TINY, block, split, place, mask)
     somewhere = before_down_projection(TINY, block, split, place, mask, positions)
     for all_of_it, part in zip(everywhere, somewhere, strict=True):
