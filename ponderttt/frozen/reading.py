@@ -98,7 +98,7 @@ def suffix_cache(
         chunks: chunks of the longest stream, if it is known.
 
     Raises:
-        PonderTTTError: at the model's limit, earlier chunks would be read again: by which fast weights?
+        PonderTTTError: at the model's limit, the context reads earlier chunks again, which adapted blocks cannot do.
     """
     if not context.is_cached:
         return None
