@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from ponderttt.errors import PonderTTTError
 from ponderttt.files.manifest import check_facts, read_manifest, verify_file, write_manifest
 from ponderttt.models import gguf_file, safetensors_file, tensors, tokenizer
 from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.config_json import read_ends
 from ponderttt.models.families import family_of, shape_from_facts
 from ponderttt.models.families.family import Shape
+from ponderttt.models.fastest import fastest_dtype
 from ponderttt.models.parameter import parameter
 from ponderttt.models.quantised import EXACT, Precision, by_rows
 from ponderttt.models.sharding import make_mesh, parse_mesh
@@ -25,6 +28,8 @@ from ponderttt.settings.mapping import as_mapping
 from ponderttt.settings.model import ModelConfig
 
 KIND = "model"
+#: Fact of a converted model: the dtype of the fastest matrix products on the machine that converted it.
+FASTEST = "fastest_dtype"
 
 
 def read_model(path: Path, family: str | None = None) -> tuple[Checkpoint, Tokenizer]:
@@ -49,9 +54,22 @@ def _read_source(config: ModelConfig, cache_dir: Path | str) -> tuple[Checkpoint
     return read_model(fetch_model(config.source, cache_dir), config.family)
 
 
-def precision_of(config: ModelConfig) -> Precision:
-    """Return the precision that a configuration sets."""
-    return Precision(config.dtype, config.quantize)
+def precision_of(config: ModelConfig, facts: Mapping[str, Any], rebuild: str) -> Precision:
+    """Return the precision that a configuration sets, for a converted model.
+
+    Args:
+        config: dtype and quantisation; the dtype may be ``auto``.
+        facts: facts of the model's manifest, which name the dtype that was faster where it was converted.
+        rebuild: command that rebuilds the folder, for error messages.
+
+    Raises:
+        PonderTTTError: the dtype is ``auto``, and the folder was converted before that was measured.
+    """
+    if config.dtype != "auto":
+        return Precision(config.dtype, config.quantize)
+    if FASTEST not in facts:
+        raise PonderTTTError(f"dtype auto: the converted model does not say which dtype is faster; {rebuild}")
+    return Precision(facts[FASTEST], config.quantize)
 
 
 def mesh_of(config: ModelConfig) -> Mesh | None:
@@ -67,7 +85,9 @@ def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
     """
     checkpoint, reader = _read_source(config, cache_dir)
     mesh = mesh_of(config)
-    model = tensors.assemble(checkpoint, precision_of(config), config.split_layer, mesh)
+    facts = {FASTEST: fastest_dtype(checkpoint.config)} if config.dtype == "auto" else {}
+    precision = precision_of(config, facts, "")
+    model = tensors.assemble(checkpoint, precision, config.split_layer, mesh)
     return make_backbone(model, reader, mesh=mesh)
 
 
@@ -76,7 +96,7 @@ def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) 
 
     Writes float32 safetensors, ``tokenizer.json`` and ``config.json``, which transformers can read too, and, last,
     ``manifest.json`` with these facts: ``digest``, ``family``, ``config``, ``source``, ``tokenizer_digest``, ``vocab_size``, ``pad_id``,
-    ``eot_id``.
+    ``eot_id``, and ``fastest_dtype``, which is measured on this machine.
 
     Returns:
         The facts.
@@ -102,6 +122,7 @@ def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) 
         "vocab_size": reader.vocab_size,
         "pad_id": reader.pad_id,
         "eot_id": reader.eot_id,
+        FASTEST: fastest_dtype(checkpoint.config),
     }
     write_manifest(output_dir, KIND, dict.fromkeys(files), facts)
     return facts
@@ -147,7 +168,8 @@ def open_configured(config: ModelConfig, model_dir: Path | str, rebuild: str) ->
         {**source, "accept_terms": None} for source in (facts["source"], as_mapping(config.source))
     )
     check_facts(model_dir, {**facts, "source": found}, rebuild, family=config.family, source=expected)
-    return open_backbone(model_dir, precision_of(config), config.split_layer, rebuild, mesh_of(config))
+    precision = precision_of(config, facts, rebuild)
+    return open_backbone(model_dir, precision, config.split_layer, rebuild, mesh_of(config))
 
 
 @dataclass(frozen=True, eq=False)

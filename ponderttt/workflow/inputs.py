@@ -98,7 +98,8 @@ def open_inputs(model: ModelConfig, folders: FrozenFolders, kind: str | None = N
 
     again, model_again = rebuild(folders.hidden.manifest), rebuild(folders.model.manifest)
     chunks = read_chunks(folders.chunks, rebuild(folders.chunks.manifest))
-    recompute, precision = None, precision_of(model)
+    model_facts = read_manifest(folders.model, "model", model_again, verify=False)["facts"]
+    recompute, precision = None, precision_of(model, model_facts, model_again)
     if not read_manifest(folders.hidden, KIND, again, verify=False)["facts"]["keep_hidden"]:
         recompute = FrozenModel(open_configured(model, folders.model, model_again))
     streams, facts = open_frozen_pass(folders.hidden, chunks, again, recompute)
@@ -107,8 +108,9 @@ def open_inputs(model: ModelConfig, folders: FrozenFolders, kind: str | None = N
         from ponderttt.models.decoder import default_split
         from ponderttt.models.suffix import open_suffix
 
-        config = read_manifest(folders.model, "model", model_again, verify=False)["facts"]["config"]
-        split = default_split(config["layers"]) if model.split_layer is None else model.split_layer
+        split = (
+            default_split(model_facts["config"]["layers"]) if model.split_layer is None else model.split_layer
+        )
         shape, suffix = open_suffix(folders.model, split, model_again, precision)
         longest = max(len(stream.hidden) for stream in streams)
         size = chunks[0].input_ids.shape[1]

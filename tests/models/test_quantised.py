@@ -120,7 +120,7 @@ def test_what_is_opened_alone_is_what_the_backbone_computes_with(
     source = ModelSource("path", path=str(tmp_path / "model"))
     config = ModelConfig("llama", source, precision.dtype, quantize=precision.kind)
     weights.convert(config, tmp_path, tmp_path / "out")
-    whole = weights.open_backbone(tmp_path / "out", weights.precision_of(config), 1)
+    whole = weights.open_backbone(tmp_path / "out", weights.precision_of(config, {}, ""), 1)
     alone = weights.open_unembedding(tmp_path / "out", precision=precision)
     np.testing.assert_array_equal(opened_parameter(alone.matrix), opened_parameter(whole.stored_unembedding))
     _, after = suffix.open_suffix(tmp_path / "out", 1, precision=precision)

@@ -23,6 +23,7 @@ import model_files as files
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.files.atomic import write_json
 from ponderttt.models import gguf_file, parameter, tensors, weights
+from ponderttt.models.fastest import faster, fastest_dtype
 from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD, UNEMBEDDING_SHARD
 from ponderttt.models.tokenizer_tables import from_vocabulary
@@ -320,3 +321,37 @@ def test_an_untied_model_keeps_its_own_unembedding_through_conversion(tmp_path: 
     weights.convert(config_for(tmp_path / "untied.gguf"), tmp_path, tmp_path / "out")
     assert weights.open_backbone(tmp_path / "out").config == untied
     np.testing.assert_array_equal(weights.open_unembedding(tmp_path / "out").matrix, arrays["lm_head.weight"])
+
+
+@pytest.mark.parametrize("measured", ["float32", "bfloat16"])
+def test_dtype_auto_opens_a_model_in_the_dtype_that_was_faster_where_it_was_converted(
+    gguf_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: str
+) -> None:
+    monkeypatch.setattr(weights, "fastest_dtype", lambda shape: measured)
+    config = dataclasses.replace(config_for(gguf_path), dtype="auto")
+    weights.convert(config, tmp_path, tmp_path / "out")
+    opened = weights.open_configured(config, tmp_path / "out", "make it again")
+    same = weights.open_backbone(tmp_path / "out", Precision(measured))
+    assert opened.digest == same.digest
+    assert nnx.merge(opened.graph, opened.params).outer.arrays()["final_norm"].dtype == measured
+
+
+def test_dtype_auto_refuses_a_model_that_was_converted_without_a_measurement(
+    gguf_path: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(config_for(gguf_path), dtype="auto")
+    weights.convert(config, tmp_path, tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.json"
+    text = json.loads(manifest.read_text())
+    del text["facts"][weights.FASTEST]
+    manifest.write_text(json.dumps(text))
+    with pytest.raises(
+        PonderTTTError, match=r"dtype auto: .* does not say which dtype is faster; make it again"
+    ):
+        weights.open_configured(config, tmp_path / "out", "make it again")
+
+
+def test_bfloat16_is_taken_only_if_it_is_faster_by_a_quarter() -> None:
+    assert faster(float32=1.25, bfloat16=1.0) == "bfloat16"
+    assert faster(float32=1.24, bfloat16=1.0) == "float32"
+    assert fastest_dtype(files.SHAPE) in ("float32", "bfloat16")
