@@ -20,12 +20,12 @@ CONFIG = Path(__file__).parents[2] / "config" / "ci.yaml"
 
 
 def study(tmp_path: Path, *, allow_missing: bool) -> Experiment:
-    """The study of CI, in which one training of LoRA failed."""
+    """The study of CI, in which one training of the TTT layer failed."""
     experiment = load(CONFIG)
     statistics = replace(experiment.statistics, allow_missing=allow_missing)
     experiment = replace(experiment, results_dir=str(tmp_path), statistics=statistics)
     model = next(iter(experiment.models))
-    log = Path(Layout.of(experiment).results) / "logs" / "train" / model / "lora" / "seed-1.log"
+    log = Path(Layout.of(experiment).results) / "logs" / "train" / model / "ttt" / "seed-1.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(f"{PREFIX}training diverged\n", encoding="utf-8")
     return experiment
@@ -36,7 +36,7 @@ def test_a_failed_training_leaves_out_its_runs_only_if_the_setting_allows_it(tmp
     every = grid_runs(strict)
     assert list(Needs(strict).runs()) == list(every)
     assert Plan(strict).table()["missing"] == []
-    lost = [run for run in every if run.fast_weights == "lora" and str(run.seed) == "1"]
+    lost = [run for run in every if run.fast_weights == "ttt" and str(run.seed) == "1"]
     assert lost
     assert list(Needs(lenient).runs()) == [run for run in every if run not in lost]
     assert Plan(lenient).table()["missing"] == [run.folder(Layout.of(lenient)) for run in lost]
