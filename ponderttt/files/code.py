@@ -12,29 +12,37 @@ import time
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ponderttt.files.git import GitError, git
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
 
-def module_path(module: str) -> Path | None:
-    """Return the source file of a module of this package without importing it; None for other modules."""
-    parts = module.split(".")
-    if parts[0] != PACKAGE_ROOT.name:
-        return None
-    base = PACKAGE_ROOT.joinpath(*parts[1:])
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
+def source_files() -> dict[str, Path]:
+    """Return the source files of this package by the names of their modules, without importing any."""
+    found = {}
+    for path in sorted(PACKAGE_ROOT.rglob("*.py")):
+        parts = path.relative_to(PACKAGE_ROOT.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def _imported_modules(path: Path) -> set[str]:
-    """Return the modules of this package that a source file imports, at the top or in functions."""
+class _Source(NamedTuple):
+    """What a digest needs of a source file."""
+
+    #: sha256 of the syntax tree.
+    digest: bytes
+    #: What it may import, at the top or in functions: modules, their names, and their parent packages.
+    imports: frozenset[str]
+
+
+@cache
+def _parsed(source: bytes) -> _Source:
+    """Parse a source file; the stages share most of their modules, and parsing all takes a second."""
+    tree = ast.parse(source)
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -45,22 +53,22 @@ def _imported_modules(path: Path) -> set[str]:
     for name in tuple(found):
         parts = name.split(".")
         found.update(".".join(parts[:depth]) for depth in range(2, len(parts)))
-    return {name for name in found if module_path(name)}
+    return _Source(hashlib.sha256(ast.dump(tree).encode()).digest(), frozenset(found))
 
 
 @cache
 def stage_modules(*entry_modules: str) -> tuple[str, ...]:
     """Return the modules of this package that a stage runs, sorted: its entry modules and all their imports."""
+    files = source_files()
+    for name in entry_modules:
+        if name not in files:
+            raise ValueError(f"{name} is not a module of {PACKAGE_ROOT.name}")
     seen: set[str] = set()
-    todo = list(entry_modules)
+    todo = set(entry_modules)
     while todo:
         name = todo.pop()
-        path = module_path(name)
-        if path is None:
-            raise ValueError(f"{name} is not a module of {PACKAGE_ROOT.name}")
-        if name not in seen:
-            seen.add(name)
-            todo.extend(_imported_modules(path))
+        seen.add(name)
+        todo |= (_parsed(files[name].read_bytes()).imports & files.keys()) - seen
     return tuple(sorted(seen))
 
 
@@ -71,23 +79,19 @@ def stage_digest(*entry_modules: str) -> str:
     The syntax trees are hashed, so comments and blank lines do not count; docstrings do.  Modules imported for type
     checking count, since the stage receives their objects.
     """
-    total = hashlib.sha256()
+    files, total = source_files(), hashlib.sha256()
     for name in stage_modules(*entry_modules):
-        path = module_path(name)
-        assert path is not None
-        total.update(f"{name}\n{ast.dump(ast.parse(path.read_text(encoding='utf-8')))}\n".encode())
+        total.update(name.encode() + b"\n" + _parsed(files[name].read_bytes()).digest)
     return total.hexdigest()
 
 
 @cache
 def code_digest() -> str:
-    """Return the :func:`stage_digest` of the whole package."""
-    names = (
-        ".".join((PACKAGE_ROOT.name, *path.relative_to(PACKAGE_ROOT).with_suffix("").parts))
-        for path in sorted(PACKAGE_ROOT.rglob("*.py"))
-        if path.name != "__init__.py"
-    )
-    return stage_digest(*names)
+    """Return the sha256 of the names and contents of all source files of the package."""
+    total = hashlib.sha256()
+    for name, path in source_files().items():
+        total.update(f"{name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 @cache

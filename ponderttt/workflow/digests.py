@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 
 from ponderttt.files.atomic import digest
 from ponderttt.files.code import PACKAGE_ROOT, stage_digest
@@ -22,9 +23,10 @@ def entry_modules(stage: str) -> tuple[str, ...]:
 
 def records_code() -> str:
     """Return the digest of the code that writes records."""
-    return stage_digest(*entry_modules(RECORD_STAGES[0]))
+    return stage_code(RECORD_STAGES[0])
 
 
+@cache
 def stage_code(stage: str) -> str:
     """Return the digest of a stage's modules and of the script that calls it; comments do not count."""
     script = SCRIPT.read_text(encoding="utf-8") if SCRIPT.exists() else ""

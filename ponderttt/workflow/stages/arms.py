@@ -20,7 +20,6 @@ from ponderttt.policies.trained import features_digest, open_policy
 from ponderttt.records.record import read_records
 from ponderttt.records.steps import write_steps
 from ponderttt.settings.mapping import as_mapping, settings
-from ponderttt.workflow.digests import records_code
 from ponderttt.workflow.entry import compilation_cache
 from ponderttt.workflow.inputs import open_inputs
 from ponderttt.workflow.jobs import Job, ModuleFolders
@@ -67,7 +66,7 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
     }
     facts = {
         **digests,
-        "stage_digest": records_code(),
+        "stage_digest": job.code,
         "fast_weights": opened.settings,
         "budget": asdict(settings.spending),
         "rules": as_mapping(settings.rules),

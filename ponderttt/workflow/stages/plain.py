@@ -6,7 +6,6 @@ from ponderttt.names import MethodName
 from ponderttt.records.steps import frozen_steps, write_steps
 from ponderttt.settings.mapping import settings
 from ponderttt.settings.model import ModelConfig
-from ponderttt.workflow.digests import records_code
 from ponderttt.workflow.inputs import open_inputs
 from ponderttt.workflow.jobs import FrozenFolders, Job
 
@@ -49,7 +48,7 @@ def run(settings: Settings, inputs: Inputs, job: Job) -> None:
         language=corpus.language,
         nominal_cost=lambda step: 1.0 + min(again, step.chunk_index),
         facts={
-            "stage_digest": records_code(),
+            "stage_digest": job.code,
             "context": str(context),
             "seed": 0,
             "deterministic": True,
