@@ -27,6 +27,10 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+#: Files of the workflow that share no study with others.
+OWN_STUDY = ("test_families.py", "test_profiles.py", "test_transfer.py")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give tests marked ``optimised`` a process of their own."""
     optimised.register(config)
@@ -69,13 +73,13 @@ def awake_modules() -> dict[str, FastWeights]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n 2``, keep each file on one worker, and all of the workflow too: their fixtures are expensive."""
+    """With ``-n 2``, keep each file on one worker, and what shares the finished study of the workflow too."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Whole(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", 1)[0]
-            return "workflow" if "workflow" in Path(file).parts else file
+            file = Path(nodeid.split("::", 1)[0])
+            return "workflow" if "workflow" in file.parts and file.name not in OWN_STUDY else str(file)
 
     return Whole(config, log)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import optimised
 from ponderttt.errors import PonderTTTError
 from ponderttt.models.families import family_of
 from ponderttt.models.presets import PRESETS
@@ -21,7 +22,8 @@ TESTS = SCRIPT.parents[1]
 
 def losses(mesh: str, devices: int, *process: str) -> subprocess.Popen[str]:
     """Compute losses of tiny models of every family on virtual CPU devices, in a new process."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    # Each program runs once.
+    flags = f"{optimised.HURRY} --xla_force_host_platform_device_count={devices}"
     environment = {
         **os.environ,
         "XLA_FLAGS": flags,

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+import optimised
 from ponderttt.models.families.family import Shape
 from tiny_llama import tiny_llama
 
@@ -122,8 +123,13 @@ class Study:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment of this checkout's processes: its own package, not the installed one."""
-        return {**os.environ, "PYTHONPATH": str(self.folder), "JAX_PLATFORMS": "cpu"}
+        """The environment of this checkout's processes: its own package, and programs that compile fast and run once."""
+        return {
+            **os.environ,
+            "PYTHONPATH": str(self.folder),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": optimised.HURRY,
+        }
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake to its end."""
