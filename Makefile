@@ -42,7 +42,7 @@ test: env
 
 # Run long and compile little, so they are optimised.
 prove: env
-	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -m slow
+	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -m slow -n 2 --no-loadscope-reorder
 
 parity: env $(PARITY)/.installed
 	$(PARITY)/bin/python tests/models/make_goldens.py --check --cache-dir data/downloads $(if $(ACCEPT_TERMS),--accept-terms)
