@@ -250,7 +250,7 @@ class _Cache:
             suffix,
         )
 
-    def _with_front(self, split: Float[Array, "S D"]) -> Float[np.ndarray, "S D"]:
+    def _with_front(self, split: Float[Array, "T D"]) -> Float[np.ndarray, "S D"]:
         """Put the states of ``front`` before a chunk's, for modules that start from the split layer."""
         states, size = np.asarray(split).astype(np.float32, copy=False), self.ring.chunk_size
         if self.front is None:

@@ -131,7 +131,7 @@ def prefix_after(
 def suffix_after(
     model: Decoder,
     hidden: Float[Array, "S D"],
-    real: Bool[Array, " T"],
+    real: Bool[Array, " S"],
     past: Past,
     index: Index,
     ring: Ring,
