@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ponderttt.models.attention import AttentionStatistics, causal_attention, observed_attention
 from ponderttt.models.families import family_of
@@ -52,20 +52,14 @@ def before_down_projection(
     hidden: Float[Array, "T D"],
     place: Place,
     mask: Bool[Array, " T"],
-    positions: Int[Array, " S"] | None = None,
-) -> tuple[Float[Array, "S D"], Float[Array, "S F"]]:
-    """Run one block up to its MLP down-projection, at some positions (all by default).
-
-    Each position attends to all positions up to itself.
+) -> tuple[Float[Array, "T D"], Float[Array, "T F"]]:
+    """Run one block up to its MLP down-projection.
 
     Returns:
         The residual stream after attention, and the input of the projection.
     """
     heads = heads_of(config, block, hidden, place)
     read = causal_attention(*heads, mask, config.query_scale, place.window)
-    if positions is not None:
-        # After attention, positions are independent, so only the requested ones are computed.
-        read, hidden = read[positions], hidden[positions]
     return after_attention(config, block, hidden, read)
 
 

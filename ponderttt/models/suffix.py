@@ -14,13 +14,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.files.manifest import read_manifest, verify_file
 from ponderttt.models import safetensors_file
 from ponderttt.models.backbone import Backbone
-from ponderttt.models.blocks import run_block
 from ponderttt.models.families import family_of, shape_from_facts
 from ponderttt.models.families.family import Place, Shape
 from ponderttt.models.parameter import LazyTensor
@@ -121,22 +120,6 @@ def _last(stored: Mapping[str, LazyTensor], config: Shape, name: str, layers: in
     transposed = name in family_of(config).TRANSPOSED
     parts = [stored[part].read().T if transposed else stored[part].read() for part in kept]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def run_suffix(
-    config: Shape,
-    weights: SuffixWeights,
-    split: Float[Array, "T D"],
-    mask: Bool[Array, " T"],
-) -> Float[Array, "T D"]:
-    """Run all blocks and the final norm on one sequence, like :meth:`ponderttt.models.decoder.Decoder.suffix`.
-
-    ``mask`` is False where the prefix read padding.
-    """
-    hidden = split.astype(jnp.float32)
-    for index, place in enumerate(suffix_places(config, weights, jnp.arange(len(hidden)))):
-        hidden = run_block(config, weights.block(index), hidden, place, mask)
-    return family_of(config).final_norm(config, weights.outer, hidden)
 
 
 def suffix_places(config: Shape, weights: SuffixWeights, positions: Int[Array, " T"]) -> list[Place]:

@@ -1,4 +1,4 @@
-"""Load a configured backbone, or convert it once to a folder that opens in less than a second."""
+"""Convert a configured backbone once, to a folder that opens in less than a second."""
 
 from __future__ import annotations
 
@@ -49,11 +49,6 @@ def read_model(path: Path, family: str | None = None) -> tuple[Checkpoint, Token
     return gguf_file.read(path, family)
 
 
-def _read_source(config: ModelConfig, cache_dir: Path | str) -> tuple[Checkpoint, Tokenizer]:
-    check_terms(config.family, config.source)
-    return read_model(fetch_model(config.source, cache_dir), config.family)
-
-
 def precision_of(config: ModelConfig, facts: Mapping[str, Any], rebuild: str) -> Precision:
     """Return the precision that a configuration sets, for a converted model.
 
@@ -77,20 +72,6 @@ def mesh_of(config: ModelConfig) -> Mesh | None:
     return None if config.mesh is None else make_mesh(parse_mesh(config.mesh))
 
 
-def load_backbone(config: ModelConfig, cache_dir: Path | str) -> Backbone:
-    """Fetch, check and load a backbone from its source.
-
-    Raises:
-        PonderTTTError: see :func:`~ponderttt.models.sources.fetch_model` and :func:`read_model`.
-    """
-    checkpoint, reader = _read_source(config, cache_dir)
-    mesh = mesh_of(config)
-    facts = {FASTEST: fastest_dtype(checkpoint.config)} if config.dtype == "auto" else {}
-    precision = precision_of(config, facts, "")
-    model = tensors.assemble(checkpoint, precision, config.split_layer, mesh)
-    return make_backbone(model, reader, mesh=mesh)
-
-
 def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) -> dict[str, Any]:
     """Fetch, check and de-quantise a model once into ``output_dir``, one tensor at a time.
 
@@ -101,7 +82,8 @@ def convert(config: ModelConfig, cache_dir: Path | str, output_dir: Path | str) 
     Returns:
         The facts.
     """
-    checkpoint, reader = _read_source(config, cache_dir)
+    check_terms(config.family, config.source)
+    checkpoint, reader = read_model(fetch_model(config.source, cache_dir), config.family)
     tensors.check_tensors(checkpoint)
     digests: dict[str, str] = {}
 

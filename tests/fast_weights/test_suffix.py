@@ -21,10 +21,11 @@ from ponderttt.fast_weights.base import Chunk, Readout
 from ponderttt.fast_weights.suffix import Full, LowRank, SuffixAdapter
 from ponderttt.models.backbone import random_backbone
 from ponderttt.models.families import flops_per_token
-from ponderttt.models.suffix import SuffixWeights, run_suffix, suffix_weights
+from ponderttt.models.suffix import SuffixWeights, suffix_weights
 from ponderttt.settings.fast_weights import SuffixConfig
 from tiny_llama import tiny_llama
 from tiny_streams import tree_close
+from whole_suffix import run_suffix
 
 MODEL = tiny_llama(vocab_size=61, layers=3)
 TOKENS, REAL, VOCABULARY = 40, 33, MODEL.vocab_size

@@ -14,8 +14,12 @@ from gguf.quants import quantize
 from safetensors.numpy import save_file
 from tokenizers import pre_tokenizers
 
+from ponderttt.models import tensors, weights
+from ponderttt.models.backbone import Backbone, make_backbone
 from ponderttt.models.families.family import Shape
 from ponderttt.models.families.llama import LlamaConfig
+from ponderttt.models.quantised import EXACT
+from ponderttt.settings.model import ModelConfig
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MERGES = ["Ġ Ġ", "d e", "de f", "Ġ t", "ĠĠ ĠĠ", "Ã ©", "r e", "t u", "re tu", "retu r", "retur n"]
@@ -176,3 +180,9 @@ def write_hugging_face_folder(
         )
     )
     (folder / "tokenizer.json").write_text(tokenizer_json)
+
+
+def load_backbone(config: ModelConfig) -> Backbone:
+    """Return the backbone of a local file or folder, without converting it."""
+    checkpoint, reader = weights.read_model(Path(config.source.path or ""), config.family)
+    return make_backbone(tensors.assemble(checkpoint, EXACT, config.split_layer), reader)

@@ -52,7 +52,7 @@ def config_for(shape: Shape, path: Path) -> ModelConfig:
 
 
 def loaded(shape: Shape, path: Path) -> tuple[Shape, Arrays]:
-    backbone = weights.load_backbone(config_for(shape, path), path.parent)
+    backbone = files.load_backbone(config_for(shape, path))
     return backbone.config, tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
 
 
@@ -116,7 +116,7 @@ def test_a_converted_model_is_the_same_whole_and_in_parts(
     facts = weights.convert(source, tmp_path / "unused", tmp_path / "converted")
     whole = weights.open_backbone(tmp_path / "converted")
     assert whole.config == shape and facts["family"] == shape.family
-    assert whole.digest == weights.load_backbone(source, tmp_path).digest == facts["digest"]
+    assert whole.digest == files.load_backbone(source).digest == facts["digest"]
     alone = weights.open_unembedding(tmp_path / "converted")
     np.testing.assert_array_equal(alone.matrix, whole.unembedding)
     config, after = suffix.open_suffix(tmp_path / "converted", 1)
@@ -171,7 +171,7 @@ def test_what_a_family_does_not_have_is_one_line(
     folder = write_folder(tmp_path / "folder", shape, tensors.random_tensors(shape, jax.random.key(0)))
     (folder / "config.json").write_text(json.dumps(shape_json(shape) | change))
     with pytest.raises(PonderTTTError, match=message) as caught:
-        weights.load_backbone(config_for(shape, folder), tmp_path)
+        files.load_backbone(config_for(shape, folder))
     assert "\n" not in str(caught.value)
 
 
@@ -181,4 +181,4 @@ def test_another_family_than_the_configuration_says_is_one_line(tmp_path: Path) 
     write_gguf(tmp_path / "tiny.gguf", shape, tensors.random_tensors(shape, jax.random.key(0)))
     for path in (folder, tmp_path / "tiny.gguf"):
         with pytest.raises(PonderTTTError, match="holds a gpt2 model; family llama expects llama"):
-            weights.load_backbone(ModelConfig("llama", ModelSource("path", path=str(path))), tmp_path)
+            files.load_backbone(ModelConfig("llama", ModelSource("path", path=str(path))))

@@ -14,7 +14,7 @@ from gguf import GGUFEndian, GGUFValueType, GGUFWriter
 
 import model_files as files
 from ponderttt.errors import PonderTTTError
-from ponderttt.models import gguf_file, tensors, weights
+from ponderttt.models import gguf_file, tensors
 from ponderttt.settings.model import ModelConfig, ModelSource
 from test_family_files import SHAPES, write_gguf
 
@@ -202,7 +202,7 @@ def test_keys_of_gemma_3_are_read(
 
 def test_an_array_of_equal_numbers_is_a_model_that_loads(tmp_path: Path) -> None:
     path = written(tmp_path, with_key("llama.attention.head_count_kv", [2, 2], ARRAY))
-    backbone = weights.load_backbone(ModelConfig("llama", ModelSource("path", path=str(path))), tmp_path)
+    backbone = files.load_backbone(ModelConfig("llama", ModelSource("path", path=str(path))))
     found = tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)

@@ -8,21 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import Array, Float
 
 import model_files as files
 from ponderttt.errors import CorruptFileError, PonderTTTError
 from ponderttt.models import suffix, weights
 from ponderttt.models.backbone import Backbone, random_backbone
-from ponderttt.models.blocks import before_down_projection
 from ponderttt.models.quantised import Precision
 from ponderttt.models.safetensors_file import BLOCKS_SHARD
 from ponderttt.settings.model import ModelConfig, ModelSource
 from tiny_llama import tiny_llama
+from whole_suffix import run_suffix
 
 TINY = tiny_llama(vocab_size=61, layers=3)
 SPLIT, TOKENS, REAL = 1, 40, 33
-RUN = jax.jit(suffix.run_suffix, static_argnums=0)
+RUN = jax.jit(run_suffix, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +79,6 @@ def test_padding_at_the_end_changes_no_real_position_whatever_the_mask_says(back
     np.testing.assert_array_equal(
         masked[:REAL], RUN(TINY, held, split.at[REAL:].set(0.0), np.ones(TOKENS, bool))[:REAL]
     )
-
-
-def test_a_block_at_some_positions_is_the_block_at_all_of_them(backbone: Backbone) -> None:
-    block, mask = suffix.suffix_weights(backbone).block(0), jnp.ones(TOKENS, bool)
-    split: Float[Array, "T D"] = jax.random.normal(jax.random.key(1), (TOKENS, TINY.width))
-    positions = jnp.asarray([0, 7, 39])
-    place = suffix.suffix_places(TINY, suffix.suffix_weights(backbone), jnp.arange(TOKENS))[0]
-    everywhere = before_down_projection(TINY, block, split, place, mask)
-    somewhere = before_down_projection(TINY, block, split, place, mask, positions)
-    for all_of_it, part in zip(everywhere, somewhere, strict=True):
-        np.testing.assert_allclose(all_of_it[positions], part, atol=2e-6)
 
 
 @pytest.fixture(scope="module")

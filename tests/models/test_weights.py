@@ -59,14 +59,14 @@ def config_for(path: Path, **settings: object) -> ModelConfig:
 
 
 def loaded(path: Path) -> Arrays:
-    backbone = weights.load_backbone(config_for(path), path.parent)
+    backbone = files.load_backbone(config_for(path))
     return tensors.disassemble(nnx.merge(backbone.graph, backbone.params))
 
 
 def refusal(path: Path) -> str:
     """Return the line of the error for a model."""
     with pytest.raises(PonderTTTError) as caught:
-        weights.load_backbone(config_for(path), path.parent)
+        files.load_backbone(config_for(path))
     message = str(caught.value)
     assert "\n" not in message and str(path) in message
     return message
@@ -110,8 +110,8 @@ def test_one_model_has_one_digest_whatever_file_it_came_from(
     arrays: Arrays, gguf_path: Path, converted: Path, tmp_path: Path
 ) -> None:
     files.write_hugging_face_folder(tmp_path / "hf", files.SHAPE, arrays, TOKENIZER_JSON)
-    first = weights.load_backbone(config_for(gguf_path), tmp_path)
-    second = weights.load_backbone(config_for(tmp_path / "hf"), tmp_path)
+    first = files.load_backbone(config_for(gguf_path))
+    second = files.load_backbone(config_for(tmp_path / "hf"))
     third = weights.open_backbone(converted)
     split = weights.open_backbone(converted, split_layer=1)
     assert first.config == second.config == third.config == files.SHAPE
@@ -132,7 +132,7 @@ def test_what_ends_a_text_is_what_the_files_say(
     known = {TOKENS.index("<|endoftext|>"), TOKENS.index("<|im_end|>")}
     stated = known | {TOKENS.index("<|im_start|>")}
     for backbone in (
-        weights.load_backbone(config_for(gguf_path), tmp_path),
+        files.load_backbone(config_for(gguf_path)),
         weights.open_backbone(converted),
     ):
         assert backbone.tokenizer is not None and backbone.tokenizer.end_ids == stated
@@ -143,7 +143,7 @@ def test_what_ends_a_text_is_what_the_files_say(
         settings = json.loads((folder / "config.json").read_text())
         write_json(folder / "config.json", {**settings, "eos_token_id": config})
         write_json(folder / "generation_config.json", {"eos_token_id": generation})
-        reader = weights.load_backbone(config_for(folder), tmp_path).tokenizer
+        reader = files.load_backbone(config_for(folder)).tokenizer
         assert reader is not None
         return set(reader.end_ids)
 
@@ -296,7 +296,7 @@ def test_a_split_outside_the_model_is_refused(gguf_path: Path) -> None:
     with pytest.raises(
         PonderTTTError, match=r"split_layer must be from 0 to 2, the number of blocks of .*, got 3"
     ):
-        weights.load_backbone(config_for(gguf_path, split_layer=3), gguf_path.parent)
+        files.load_backbone(config_for(gguf_path, split_layer=3))
 
 
 def test_a_flipped_byte_in_a_converted_model_names_the_file_and_the_command(
