@@ -1,7 +1,7 @@
 """The dtype that this machine multiplies matrices in fastest, for ``dtype: auto``.
 
 Units for bfloat16 (AMX, AVX-512 BF16, tensor cores) are several times as fast as float32.  Without one, a CPU converts every
-bfloat16 input first, so bfloat16 is slower.  One product of a chunk with a matrix of the model tells the two apart.
+bfloat16 input first, so bfloat16 is slower.  One product with a matrix of the model tells the two apart.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ponderttt.models.families.family import Shape
 from ponderttt.models.projection import product
 
 Dtype = Literal["float32", "bfloat16"]
-#: Rows of the product: a chunk of the default size.
-ROWS = 512
+#: Rows of the product: eight chunks of the default size, so that starting a program does not count.
+ROWS = 4096
 #: Measurements of each dtype; the shortest counts.
-ROUNDS = 5
+ROUNDS = 3
 #: bfloat16 must be faster by this factor: a model does not only multiply, and rounding costs accuracy.
 WORTH = 1.25
 
 
 def fastest_dtype(shape: Shape) -> Dtype:
-    """Measure the first product of an MLP, ``[512, D] · [F, D]ᵀ``, in both dtypes and return the faster one."""
+    """Measure the first product of an MLP, ``[4096, D] · [F, D]ᵀ``, in both dtypes and return the faster one."""
     return faster(product_seconds(shape, "float32"), product_seconds(shape, "bfloat16"))
 
 
