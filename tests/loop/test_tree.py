@@ -85,14 +85,14 @@ def test_several_budgets_share_one_tree(awake_modules, stream, unembedding):
 
 
 def test_the_mean_over_all_sequences_is_that_of_many_random_draws(awake_modules, stream, unembedding):
-    """Within three standard errors of 60 draws of the method ``random`` in the loop."""
+    """Within three standard errors of 200 draws of the method ``random`` in the loop."""
     enumerator = Enumerator(awake_modules["lora"], unembedding)
     found = enumerator.losses(stream, [ALLOWANCE])
     arms = [
         replace(
             arm_of(MethodName("random"), enumerator.programs, SPENDING, seed, Random(2.75)), name=str(seed)
         )
-        for seed in range(60)
+        for seed in range(200)
     ]
     runs = run_streams(arms, Group([stream], unembedding))
     drawn = np.array([sum(step.loss * step.n_tokens for step in steps) for steps in runs.values()])
