@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 from ponderttt.errors import PonderTTTError
 from ponderttt.models.presets import preset
-from ponderttt.models.quantised import Precision
+from ponderttt.models.quantised import Dtype, Kind, Precision
 from ponderttt.models.sharding import AXES, BATCH, parse_mesh
 
 
 def describe(
     name: str,
     mesh: str,
-    dtype: Literal["float32", "bfloat16"],
-    quantize: Literal["int8", "int4"] | None,
+    dtype: Dtype,
+    quantize: Kind | None,
     chunk_size: int,
     context_chunks: int,
     batch: int | None,

@@ -6,16 +6,14 @@ bfloat16 input first, so bfloat16 is slower.  One product with a matrix of the m
 
 from __future__ import annotations
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 
 from ponderttt.costs import Program
 from ponderttt.models.families.family import Shape
 from ponderttt.models.projection import product
+from ponderttt.models.quantised import Dtype
 
-Dtype = Literal["float32", "bfloat16"]
 #: Rows of the product: eight chunks of the default size, so that starting a program does not count.
 ROWS = 4096
 #: Measurements of each dtype; the shortest counts.

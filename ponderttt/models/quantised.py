@@ -20,6 +20,7 @@ from jaxtyping import Array
 from ponderttt.models.sharding import host_memory
 
 Kind = Literal["int8", "int4"]
+Dtype = Literal["float32", "bfloat16"]
 #: Bits of a value.
 BITS: Mapping[Kind, int] = {"int8": 8, "int4": 4}
 #: Inputs that share a scale.
@@ -37,7 +38,7 @@ def is_quantised(value: Any) -> bool:
 class Precision:
     """The dtype that a model computes in, and how its matrices are stored."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     kind: Kind | None = None
 
     @property
